@@ -1,0 +1,8 @@
+export {
+  nullRecorder,
+  type Recorder,
+  type TraceArgs,
+  type TraceEvent,
+  TraceRecorder,
+  type TraceRecorderOptions,
+} from "./recorder.ts";
