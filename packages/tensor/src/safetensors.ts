@@ -1,0 +1,2 @@
+// Reads and writes the safetensors format.
+export {};
