@@ -1,1 +1,2 @@
-export {};
+export { app } from "./app.ts";
+export type { CliContext } from "./context.ts";

@@ -1,0 +1,13 @@
+// Entry of the `open-infra` command: runs the application on this process and sets its exit status.
+
+import { ExitCode, run } from "@stricli/core";
+import { app } from "./app.ts";
+import type { CliContext } from "./context.ts";
+
+const context: CliContext = { process };
+await run(app, process.argv.slice(2), context);
+
+// Stricli's own codes are negative; a shell knows 2 as 'wrong usage' and 1 as 'failed'.
+const code = process.exitCode;
+if (code === ExitCode.InvalidArgument || code === ExitCode.UnknownCommand) process.exitCode = 2;
+else if (typeof code === "number" && code < 0) process.exitCode = 1;

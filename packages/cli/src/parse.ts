@@ -1,0 +1,43 @@
+// Parsers of flag values. Each throws a sentence that names what came and what is allowed.
+
+import { InfraError } from "@open-infra/tensor";
+
+/** The command line asked for something that cannot be; exit status 2. */
+export class UsageError extends InfraError {
+  constructor(message: string) {
+    super("usage", message);
+  }
+}
+
+/** A whole number within bounds. */
+export function integer(low: number, high: number): (text: string) => number {
+  return (text) => {
+    const value = /^[+-]?\d+$/.test(text.trim()) ? Number(text) : Number.NaN;
+    if (!(value >= low && value <= high)) {
+      throw new UsageError(`'${text}' is not a whole number from ${low} to ${high}`);
+    }
+    return value;
+  };
+}
+
+export function positiveNumber(text: string): number {
+  const value = Number(text);
+  if (text.trim() === "" || !(value > 0 && value < Number.POSITIVE_INFINITY)) {
+    throw new UsageError(`'${text}' is not a positive number`);
+  }
+  return value;
+}
+
+export function text(value: string): string {
+  return value;
+}
+
+/** `0,17,5` as token ids. */
+export function tokenList(value: string): readonly number[] {
+  const ids = value.split(/[\s,]+/).filter((part) => part !== "");
+  if (ids.length === 0) throw new UsageError("no token ids given; expected e.g. 0,17,5");
+  return ids.map((part) => {
+    if (!/^\d+$/.test(part)) throw new UsageError(`'${part}' is not a token id; expected e.g. 0,17,5`);
+    return Number(part);
+  });
+}
