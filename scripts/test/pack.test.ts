@@ -32,7 +32,13 @@ describe("packed packages", () => {
     const tarballs = readdirSync(folder).filter((file) => file.endsWith(".tgz"));
     writeFileSync(join(folder, "package.json"), '{"name":"empty","private":true,"type":"module"}');
     npm(
-      ["install", "--prefer-offline", "--ignore-scripts", "--no-audit", ...tarballs.map((t) => `./${t}`)],
+      [
+        "install",
+        "--prefer-offline",
+        "--ignore-scripts",
+        "--no-audit",
+        ...tarballs.map((t) => `./${t}`),
+      ],
       folder,
     );
   }, 300_000);
@@ -91,7 +97,12 @@ describe("packed packages", () => {
       const response = await fetch(`${url}/v1/completions`, {
         method: "POST",
         headers: { "content-type": "application/json" },
-        body: JSON.stringify({ model: "demo", prompt: "def fibonacci(n):\n", max_tokens: 8, temperature: 0 }),
+        body: JSON.stringify({
+          model: "demo",
+          prompt: "def fibonacci(n):\n",
+          max_tokens: 8,
+          temperature: 0,
+        }),
       });
       const body = (await response.json()) as { choices: { text: string }[] };
       expect(body.choices[0]?.text).toContain("Same as a public");

@@ -2,6 +2,7 @@
 // it runs, so that `--help` answers at once.
 
 import { readFileSync } from "node:fs";
+import { InfraError } from "@open-infra/tensor";
 import {
   type Application,
   buildApplication,
@@ -9,7 +10,6 @@ import {
   buildRouteMap,
   text_en,
 } from "@stricli/core";
-import { InfraError } from "@open-infra/tensor";
 import type { CliContext } from "./context.ts";
 import { integer, positiveNumber, text, tokenList } from "./parse.ts";
 
@@ -42,7 +42,12 @@ const threadsFlag = {
   placeholder: "N",
   optional: true,
 } as const;
-const jsonFlag = { kind: "boolean", brief: "Print JSON", default: false, withNegated: false } as const;
+const jsonFlag = {
+  kind: "boolean",
+  brief: "Print JSON",
+  default: false,
+  withNegated: false,
+} as const;
 
 const serve = buildCommand({
   loader: async () => import("./commands/serve.ts"),
@@ -50,26 +55,100 @@ const serve = buildCommand({
     flags: {
       model: modelFlag,
       host: { kind: "parsed", parse: text, brief: "Address to listen on", default: "127.0.0.1" },
-      port: { kind: "parsed", parse: integer(0, 65535), brief: "Port; 0 takes a free one", default: "8000" },
+      port: {
+        kind: "parsed",
+        parse: integer(0, 65535),
+        brief: "Port; 0 takes a free one",
+        default: "8000",
+      },
       dtype: dtypeFlag,
       backend: backendFlag,
       threads: threadsFlag,
-      maxModelLen: { kind: "parsed", parse: integer(1, 1 << 24), brief: "Longest prompt plus completion, in tokens (default: the model's)", placeholder: "N", optional: true },
-      maxSequences: { kind: "parsed", parse: integer(1, 4096), brief: "Requests computed at once", default: "64" },
-      maxBatchedTokens: { kind: "parsed", parse: integer(1, 1 << 20), brief: "Tokens computed in one step", default: "512" },
-      maxQueue: { kind: "parsed", parse: integer(0, 1 << 20), brief: "Requests that may wait; more get 429", default: "256" },
-      kvCacheMb: { kind: "parsed", parse: integer(1, 1 << 24), brief: "Memory for the KV cache in MiB (default: from the model and free memory)", placeholder: "MB", optional: true },
-      servedModelName: { kind: "parsed", parse: text, brief: "Model name in the API (default: the folder's name)", placeholder: "NAME", optional: true },
-      apiKey: { kind: "parsed", parse: text, brief: "Require this bearer key (or OPEN_INFRA_API_KEY)", placeholder: "KEY", optional: true },
-      corsOrigin: { kind: "parsed", parse: text, brief: "Allow this browser origin; repeat for more (default: none)", placeholder: "ORIGIN", optional: true, variadic: true },
-      maxBodyMb: { kind: "parsed", parse: positiveNumber, brief: "Largest request body in MiB", default: "4" },
-      drainSeconds: { kind: "parsed", parse: positiveNumber, brief: "On SIGTERM, how long running requests may finish", default: "30" },
-      trace: { kind: "parsed", parse: text, brief: "Write engine steps and kernel launches as a Chrome trace on exit", placeholder: "FILE", optional: true },
-      logLevel: { kind: "enum", values: ["silent", "error", "warn", "info", "debug"], brief: "Request and engine log on stderr", default: "warn" },
+      maxModelLen: {
+        kind: "parsed",
+        parse: integer(1, 1 << 24),
+        brief: "Longest prompt plus completion, in tokens (default: the model's)",
+        placeholder: "N",
+        optional: true,
+      },
+      maxSequences: {
+        kind: "parsed",
+        parse: integer(1, 4096),
+        brief: "Requests computed at once",
+        default: "64",
+      },
+      maxBatchedTokens: {
+        kind: "parsed",
+        parse: integer(1, 1 << 20),
+        brief: "Tokens computed in one step",
+        default: "512",
+      },
+      maxQueue: {
+        kind: "parsed",
+        parse: integer(0, 1 << 20),
+        brief: "Requests that may wait; more get 429",
+        default: "256",
+      },
+      kvCacheMb: {
+        kind: "parsed",
+        parse: integer(1, 1 << 24),
+        brief: "Memory for the KV cache in MiB (default: from the model and free memory)",
+        placeholder: "MB",
+        optional: true,
+      },
+      servedModelName: {
+        kind: "parsed",
+        parse: text,
+        brief: "Model name in the API (default: the folder's name)",
+        placeholder: "NAME",
+        optional: true,
+      },
+      apiKey: {
+        kind: "parsed",
+        parse: text,
+        brief: "Require this bearer key (or OPEN_INFRA_API_KEY)",
+        placeholder: "KEY",
+        optional: true,
+      },
+      corsOrigin: {
+        kind: "parsed",
+        parse: text,
+        brief: "Allow this browser origin; repeat for more (default: none)",
+        placeholder: "ORIGIN",
+        optional: true,
+        variadic: true,
+      },
+      maxBodyMb: {
+        kind: "parsed",
+        parse: positiveNumber,
+        brief: "Largest request body in MiB",
+        default: "4",
+      },
+      drainSeconds: {
+        kind: "parsed",
+        parse: positiveNumber,
+        brief: "On SIGTERM, how long running requests may finish",
+        default: "30",
+      },
+      trace: {
+        kind: "parsed",
+        parse: text,
+        brief: "Write engine steps and kernel launches as a Chrome trace on exit",
+        placeholder: "FILE",
+        optional: true,
+      },
+      logLevel: {
+        kind: "enum",
+        values: ["silent", "error", "warn", "info", "debug"],
+        brief: "Request and engine log on stderr",
+        default: "warn",
+      },
     },
     positional: {
       kind: "tuple",
-      parameters: [{ brief: "The same as --model", parse: text, placeholder: "DIR", optional: true }],
+      parameters: [
+        { brief: "The same as --model", parse: text, placeholder: "DIR", optional: true },
+      ],
     },
   },
   docs: {
@@ -86,8 +165,20 @@ const score = buildCommand({
   parameters: {
     flags: {
       model: modelFlag,
-      tokens: { kind: "parsed", parse: tokenList, brief: "Token ids, e.g. 0,17,5", placeholder: "IDS", optional: true },
-      tokensFile: { kind: "parsed", parse: text, brief: "A file holding a JSON array of token ids", placeholder: "FILE", optional: true },
+      tokens: {
+        kind: "parsed",
+        parse: tokenList,
+        brief: "Token ids, e.g. 0,17,5",
+        placeholder: "IDS",
+        optional: true,
+      },
+      tokensFile: {
+        kind: "parsed",
+        parse: text,
+        brief: "A file holding a JSON array of token ids",
+        placeholder: "FILE",
+        optional: true,
+      },
       dtype: dtypeFlag,
       backend: backendFlag,
       threads: threadsFlag,
@@ -105,9 +196,24 @@ const makeModel = buildCommand({
   loader: async () => import("./commands/make-model.ts"),
   parameters: {
     flags: {
-      preset: { kind: "parsed", parse: text, brief: "Architecture; --list shows them", default: "tiny" },
-      seed: { kind: "parsed", parse: integer(0, 2 ** 31), brief: "The same seed writes the same weights", default: "0" },
-      dtype: { kind: "enum", values: ["bf16", "fp8", "f32"], brief: "Weight type (default: the preset's)", optional: true },
+      preset: {
+        kind: "parsed",
+        parse: text,
+        brief: "Architecture; --list shows them",
+        default: "tiny",
+      },
+      seed: {
+        kind: "parsed",
+        parse: integer(0, 2 ** 31),
+        brief: "The same seed writes the same weights",
+        default: "0",
+      },
+      dtype: {
+        kind: "enum",
+        values: ["bf16", "fp8", "f32"],
+        brief: "Weight type (default: the preset's)",
+        optional: true,
+      },
       list: { kind: "boolean", brief: "List the presets", default: false, withNegated: false },
       json: jsonFlag,
     },
@@ -116,14 +222,18 @@ const makeModel = buildCommand({
       parameters: [{ brief: "Folder to write", parse: text, placeholder: "DIR", optional: true }],
     },
   },
-  docs: { brief: "Write a checkpoint with random weights in the hub's layout, for tests and benches" },
+  docs: {
+    brief: "Write a checkpoint with random weights in the hub's layout, for tests and benches",
+  },
 });
 
 const jit = buildRouteMap({
   routes: {
     warmup: buildCommand({
       loader: async () => import("./commands/jit-warmup.ts"),
-      parameters: { flags: { model: modelFlag, dtype: dtypeFlag, threads: threadsFlag, json: jsonFlag } },
+      parameters: {
+        flags: { model: modelFlag, dtype: dtypeFlag, threads: threadsFlag, json: jsonFlag },
+      },
       docs: { brief: "Compile every kernel a model needs, so that serving starts at once" },
     }),
     list: buildCommand({
@@ -135,7 +245,10 @@ const jit = buildRouteMap({
       loader: async () => ({ default: (await import("./commands/jit-cache.ts")).exportBundle }),
       parameters: {
         flags: { json: jsonFlag },
-        positional: { kind: "tuple", parameters: [{ brief: "Bundle to write", parse: text, placeholder: "FILE" }] },
+        positional: {
+          kind: "tuple",
+          parameters: [{ brief: "Bundle to write", parse: text, placeholder: "FILE" }],
+        },
       },
       docs: { brief: "Write all compiled kernels into one file, for machines without a compiler" },
     }),
@@ -143,7 +256,16 @@ const jit = buildRouteMap({
       loader: async () => ({ default: (await import("./commands/jit-cache.ts")).importBundle }),
       parameters: {
         flags: { json: jsonFlag },
-        positional: { kind: "tuple", parameters: [{ brief: "Bundle to read; its code will run: trust it", parse: text, placeholder: "FILE" }] },
+        positional: {
+          kind: "tuple",
+          parameters: [
+            {
+              brief: "Bundle to read; its code will run: trust it",
+              parse: text,
+              placeholder: "FILE",
+            },
+          ],
+        },
       },
       docs: { brief: "Add the kernels of a bundle to the cache" },
     }),
@@ -163,8 +285,18 @@ const bench = buildCommand({
       model: modelFlag,
       dtype: dtypeFlag,
       threads: threadsFlag,
-      concurrency: { kind: "parsed", parse: integer(1, 1024), brief: "Requests at once in the batched row", default: "16" },
-      tokens: { kind: "parsed", parse: integer(2, 100_000), brief: "Tokens to generate a request", default: "64" },
+      concurrency: {
+        kind: "parsed",
+        parse: integer(1, 1024),
+        brief: "Requests at once in the batched row",
+        default: "16",
+      },
+      tokens: {
+        kind: "parsed",
+        parse: integer(2, 100_000),
+        brief: "Tokens to generate a request",
+        default: "64",
+      },
       json: jsonFlag,
     },
   },

@@ -6,7 +6,11 @@ import type { CommandContext } from "@stricli/core";
 export interface CliContext extends CommandContext {
   readonly process: {
     readonly stdout: { write(text: string): void };
-    readonly stderr: { write(text: string): void; readonly isTTY?: boolean; readonly columns?: number };
+    readonly stderr: {
+      write(text: string): void;
+      readonly isTTY?: boolean;
+      readonly columns?: number;
+    };
     readonly env: Readonly<Record<string, string | undefined>>;
     exitCode?: number | string | null;
   };

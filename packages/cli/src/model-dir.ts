@@ -9,7 +9,9 @@ export function modelDir(named: string | undefined): string {
   const found = statSync(named, { throwIfNoEntry: false });
   if (found === undefined) throw new UsageError(`there is no folder ${named}`);
   if (!found.isDirectory()) {
-    throw new UsageError(`${named} is a file; name the folder that holds config.json and the weights`);
+    throw new UsageError(
+      `${named} is a file; name the folder that holds config.json and the weights`,
+    );
   }
   return named;
 }

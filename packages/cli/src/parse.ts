@@ -37,7 +37,8 @@ export function tokenList(value: string): readonly number[] {
   const ids = value.split(/[\s,]+/).filter((part) => part !== "");
   if (ids.length === 0) throw new UsageError("no token ids given; expected e.g. 0,17,5");
   return ids.map((part) => {
-    if (!/^\d+$/.test(part)) throw new UsageError(`'${part}' is not a token id; expected e.g. 0,17,5`);
+    if (!/^\d+$/.test(part))
+      throw new UsageError(`'${part}' is not a token id; expected e.g. 0,17,5`);
     return Number(part);
   });
 }

@@ -39,7 +39,8 @@ export function createProgress(context: CliContext, options: ProgressOptions = {
     const fraction = total > 0 ? Math.min(1, done / total) : 1;
     const seconds = (performance.now() - phaseStart) / 1000;
     const finished = done >= total;
-    const eta = fraction > 0.02 && !finished ? ` ETA ${Math.ceil(seconds / fraction - seconds)} s` : "";
+    const eta =
+      fraction > 0.02 && !finished ? ` ETA ${Math.ceil(seconds / fraction - seconds)} s` : "";
     const amounts = format(phase, done, total);
     if (tty) {
       const filled = Math.round(fraction * BAR_WIDTH);

@@ -13,13 +13,20 @@ interface Flags {
   readonly json: boolean;
 }
 
-export default async function makeModel(this: CliContext, flags: Flags, dir?: string): Promise<void> {
+export default async function makeModel(
+  this: CliContext,
+  flags: Flags,
+  dir?: string,
+): Promise<void> {
   if (flags.list) {
     if (flags.json) printJson(this, modelPresets);
-    else for (const [name, preset] of Object.entries(modelPresets)) printLine(this, `${name.padEnd(14)} ${preset.brief}`);
+    else
+      for (const [name, preset] of Object.entries(modelPresets))
+        printLine(this, `${name.padEnd(14)} ${preset.brief}`);
     return;
   }
-  if (dir === undefined) throw new UsageError("name the folder to write: open-infra make-model --preset tiny DIR");
+  if (dir === undefined)
+    throw new UsageError("name the folder to write: open-infra make-model --preset tiny DIR");
   using progress = createProgress(this, {
     format: (_phase, done, total) => `${formatBytes(done)} of ${formatBytes(total)}`,
   });
@@ -31,5 +38,9 @@ export default async function makeModel(this: CliContext, flags: Flags, dir?: st
     onProgress: (done: number, total: number) => progress.update("writing", done, total),
   });
   if (flags.json) printJson(this, { dir, preset: flags.preset, seed: flags.seed, ...result });
-  else note(this, `wrote ${dir}: ${(result.parameters / 1e6).toFixed(1)} M parameters, ${formatBytes(result.bytes)}`);
+  else
+    note(
+      this,
+      `wrote ${dir}: ${(result.parameters / 1e6).toFixed(1)} M parameters, ${formatBytes(result.bytes)}`,
+    );
 }

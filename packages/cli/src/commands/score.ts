@@ -29,7 +29,11 @@ function readTokens(flags: Flags): readonly number[] {
   } catch (error) {
     throw new UsageError(`cannot read ${file} as JSON: ${(error as Error).message}`);
   }
-  if (!Array.isArray(parsed) || parsed.length === 0 || !parsed.every((id) => Number.isInteger(id))) {
+  if (
+    !Array.isArray(parsed) ||
+    parsed.length === 0 ||
+    !parsed.every((id) => Number.isInteger(id))
+  ) {
     throw new UsageError(`${file} must hold a JSON array of token ids, e.g. [0, 17, 5]`);
   }
   return parsed as number[];
@@ -40,7 +44,10 @@ export default async function score(this: CliContext, flags: Flags): Promise<voi
   using progress = createProgress(this, {
     format: (_phase, done, total) => `${formatBytes(done)} of ${formatBytes(total)}`,
   });
-  using device = createDevice({ backend: flags.backend, ...(flags.threads && { threads: flags.threads }) });
+  using device = createDevice({
+    backend: flags.backend,
+    ...(flags.threads && { threads: flags.threads }),
+  });
   using model = await loadModel(modelDir(flags.model), {
     device,
     dtype: flags.dtype,

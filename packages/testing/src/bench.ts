@@ -1,0 +1,75 @@
+// The row every bench prints, and how rows become a table. A figure stands beside the machine limit
+// that bounds it, measured in the same run, because these machines are shared and absolute numbers
+// drift.
+
+/** One case of a bench. */
+export interface BenchRow {
+  readonly case: string;
+  readonly shape: string;
+  /** Median time of one call, microseconds. */
+  readonly us: number;
+  readonly gflops?: number;
+  readonly gbs?: number;
+  /** Fraction of the limit that applies: the larger of flops ÷ peak and bytes ÷ bandwidth, over time. */
+  readonly boundRatio: number;
+  readonly bound: "compute" | "bandwidth";
+  /** What it was compared with, interleaved in the same run. */
+  readonly peer?: string;
+  /** Peer's time over ours: above 1 we are faster. */
+  readonly peerRatio?: number;
+}
+
+/** A bench module's default shape: `packages/NAME/bench/*.bench.ts` exports `run`. */
+export interface BenchModule {
+  run(options?: { readonly quick?: boolean }): Promise<readonly BenchRow[]>;
+}
+
+function cells(row: BenchRow): string[] {
+  return [
+    row.case,
+    row.shape,
+    row.us < 100 ? row.us.toFixed(2) : row.us.toFixed(0),
+    row.gflops === undefined ? "" : row.gflops.toFixed(1),
+    row.gbs === undefined ? "" : row.gbs.toFixed(1),
+    `${(row.boundRatio * 100).toFixed(0)} % of ${row.bound}`,
+    row.peerRatio === undefined ? "" : `${row.peerRatio.toFixed(2)}× ${row.peer ?? ""}`,
+  ];
+}
+
+const headers = ["case", "shape", "µs", "GFLOP/s", "GB/s", "of the limit", "vs peer"];
+
+/** A table for the terminal. */
+export function formatRows(rows: readonly BenchRow[]): string {
+  const table = [headers, ...rows.map(cells)];
+  const widths = headers.map((_, i) =>
+    Math.max(...table.map((line) => (line[i] as string).length)),
+  );
+  return table
+    .map((line) =>
+      line
+        .map((cell, i) =>
+          i < 2 ? cell.padEnd(widths[i] as number) : cell.padStart(widths[i] as number),
+        )
+        .join("  ")
+        .trimEnd(),
+    )
+    .join("\n");
+}
+
+/** A Markdown table, for READMEs; empty columns are left out. */
+export function markdownRows(rows: readonly BenchRow[]): string {
+  const body = rows.map(cells);
+  const keep = headers.map((_, i) => body.some((line) => line[i] !== ""));
+  const line = (parts: readonly string[]): string =>
+    `| ${parts.filter((_, i) => keep[i]).join(" | ")} |`;
+  return [line(headers), line(headers.map(() => "---")), ...body.map(line)].join("\n");
+}
+
+/** Median of samples. */
+export function median(samples: readonly number[]): number {
+  const sorted = samples.toSorted((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  return sorted.length % 2 === 1
+    ? (sorted[middle] as number)
+    : ((sorted[middle - 1] as number) + (sorted[middle] as number)) / 2;
+}
