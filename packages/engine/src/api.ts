@@ -113,6 +113,32 @@ export interface ModelInfo {
   readonly defaultSampling: SamplingParams;
 }
 
+/** Observations sorted into buckets, as Prometheus wants them. */
+export interface Histogram {
+  /** Upper bounds, ascending, the last one +Infinity left out. */
+  readonly bounds: readonly number[];
+  /** Observations at or below each bound and above the one before; one more entry for the rest. */
+  readonly counts: readonly number[];
+  readonly sum: number;
+  readonly count: number;
+}
+
+/** Distributions since start; times in seconds, sizes in tokens. */
+export interface EngineHistograms {
+  /** Arrival to first token. */
+  readonly timeToFirstTokenSeconds: Histogram;
+  /** Between one token of a request and its next. */
+  readonly interTokenLatencySeconds: Histogram;
+  /** Arrival to finish. */
+  readonly e2eRequestLatencySeconds: Histogram;
+  /** Arrival to the first step that computes the request. */
+  readonly requestQueueTimeSeconds: Histogram;
+  /** Tokens computed in one step. */
+  readonly iterationTokens: Histogram;
+  readonly requestPromptTokens: Histogram;
+  readonly requestGenerationTokens: Histogram;
+}
+
 /** Counters since start and gauges of now; the server turns them into Prometheus metrics. */
 export interface EngineStats {
   readonly running: number;
@@ -129,6 +155,9 @@ export interface EngineStats {
   /** The last step: tokens computed, sequences in the batch, milliseconds. */
   readonly lastStep: { readonly tokens: number; readonly sequences: number; readonly ms: number };
   readonly finished: Readonly<Record<FinishReason, number>>;
+  /** Requests that ended in an error after they were admitted, e.g. non-finite logits. */
+  readonly failedRequests: number;
+  readonly histograms: EngineHistograms;
 }
 
 export interface EngineClient extends AsyncDisposable {
@@ -148,6 +177,9 @@ export interface EngineClient extends AsyncDisposable {
   /** Refuses new requests, lets running ones finish for at most `timeoutMs`, then aborts them. */
   drain(timeoutMs: number): Promise<void>;
   close(): Promise<void>;
-  /** Rejects when the engine fails in the background; never resolves while it runs. */
+  /**
+   * Rejects when the engine fails in the background; never resolves while it runs. After a clean
+   * `close()` it resolves with an EngineStoppedError.
+   */
   readonly failed: Promise<InfraError>;
 }
