@@ -46,3 +46,20 @@ export class StorageError extends InfraError {
     super("storage", message, options);
   }
 }
+
+/** A file of weights is damaged, incomplete, or not what was asked of it. */
+export class CheckpointError extends InfraError {
+  readonly file: string;
+  /** The tensor, or the part of the file or its header. */
+  readonly key: string;
+  readonly got: string;
+  readonly allowed: string;
+
+  constructor(file: string, key: string, got: string, allowed: string, options?: ErrorOptions) {
+    super("checkpoint", `${file}: ${key} is ${got}; expected ${allowed}`, options);
+    this.file = file;
+    this.key = key;
+    this.got = got;
+    this.allowed = allowed;
+  }
+}
