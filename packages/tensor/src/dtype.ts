@@ -68,7 +68,10 @@ const constructors = {
   u8: Uint8Array,
 } as const;
 
-/** A raw view of `byteLength` bytes at `byteOffset`; the offset must be a multiple of the element size. */
+/**
+ * A raw view of `byteLength` bytes at `byteOffset`; the offset must be a multiple of the element
+ * size.
+ */
 export function rawView<D extends DType>(
   dtype: D,
   buffer: ArrayBufferLike,
@@ -81,4 +84,9 @@ export function rawView<D extends DType>(
     byteOffset,
     byteLength / Raw.BYTES_PER_ELEMENT,
   ) as RawArrays[D];
+}
+
+/** Whether `raw` is of the array type that holds `dtype`. */
+export function isRawOf(dtype: DType, raw: RawArray): boolean {
+  return raw instanceof constructors[dtype];
 }

@@ -63,3 +63,27 @@ export class CheckpointError extends InfraError {
     this.allowed = allowed;
   }
 }
+
+/** A number cannot be represented in the dtype it is converted to. */
+export class ConversionError extends InfraError {
+  readonly dtype: string;
+  readonly tensor: string;
+  /** Of the element, in row-major order. */
+  readonly index: number;
+  readonly got: number;
+  readonly allowed: string;
+
+  constructor(dtype: string, index: number, got: number, allowed: string, tensor = "values") {
+    super("conversion", `${dtype}: element ${index} of ${tensor} is ${got}; expected ${allowed}`);
+    this.dtype = dtype;
+    this.tensor = tensor;
+    this.index = index;
+    this.got = got;
+    this.allowed = allowed;
+  }
+
+  /** The same complaint about element `index` of `tensor`, as its owner knows it. */
+  at(index: number, tensor: string = this.tensor): ConversionError {
+    return new ConversionError(this.dtype, index, this.got, this.allowed, tensor);
+  }
+}

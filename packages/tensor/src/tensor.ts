@@ -1,11 +1,13 @@
 // A tensor is a shape, strides and a dtype over a storage. Views share the storage; nothing here
 // computes. Element conversion goes through convert.ts, kernels live in the packages above.
 
-import { decodeInto, encodeInto } from "./convert.ts";
+import { convertInto, decodeInto, type EncodeOptions, encodeInto } from "./convert.ts";
 import { byteSize, type DType, dtypeBits, type RawArrays, rawView } from "./dtype.ts";
-import { ShapeError, StorageError } from "./errors.ts";
+import { ConversionError, ShapeError, StorageError } from "./errors.ts";
 import { HostStorage, type Storage } from "./storage.ts";
+import { contiguousStrides, countElements, forEachRun, isDense } from "./strided.ts";
 
+/** What a view is made of. */
 export interface TensorInit {
   readonly dtype: DType;
   readonly shape: readonly number[];
@@ -18,17 +20,7 @@ export interface TensorInit {
   readonly name?: string | undefined;
 }
 
-/** Row-major strides, in elements. */
-export function contiguousStrides(shape: readonly number[]): number[] {
-  const strides = new Array<number>(shape.length);
-  let stride = 1;
-  for (let i = shape.length - 1; i >= 0; i--) {
-    strides[i] = stride;
-    stride *= shape[i] as number;
-  }
-  return strides;
-}
-
+/** A typed, strided view of a storage; see the package's README for the rules. */
 export class Tensor<D extends DType = DType> implements Disposable {
   readonly dtype: D;
   readonly shape: readonly number[];
@@ -46,33 +38,28 @@ export class Tensor<D extends DType = DType> implements Disposable {
     this.offset = init.offset ?? 0;
     this.storage = init.storage;
     this.name = init.name;
-    this.size = init.shape.reduce((a, b) => a * b, 1);
+    this.size = countElements("Tensor", this.label, init.shape);
     this.#checkBounds();
   }
 
-  /** Uninitialised contiguous host memory (in fact zeroed by the allocator). */
+  /** Contiguous host memory for the caller to fill; its bytes are zero. */
   static empty<D extends DType>(shape: readonly number[], dtype: D, name?: string): Tensor<D> {
-    for (const [i, n] of shape.entries()) {
-      if (!Number.isSafeInteger(n) || n < 0) {
-        throw new ShapeError(
-          "Tensor.empty",
-          name ?? "tensor",
-          `dimension ${i} = ${n}`,
-          "a non-negative integer",
-        );
-      }
-    }
-    const count = shape.reduce((a, b) => a * b, 1);
+    const count = countElements("Tensor.empty", name ?? "tensor", shape);
     const storage = HostStorage.allocate(byteSize(dtype, count));
     return new Tensor({ dtype, shape, storage, name });
   }
 
-  /** A contiguous host tensor holding `values` converted (round to nearest even) to `dtype`. */
+  /**
+   * A contiguous host tensor holding `values` converted to `dtype`, by the rules of `encodeInto`.
+   *
+   * @throws ShapeError if their number does not fit, ConversionError if a value does not.
+   */
   static from<D extends DType>(
     values: ArrayLike<number>,
     shape: readonly number[],
     dtype: D,
     name?: string,
+    options: EncodeOptions = {},
   ): Tensor<D> {
     const tensor = Tensor.empty(shape, dtype, name);
     if (values.length !== tensor.size) {
@@ -83,7 +70,7 @@ export class Tensor<D extends DType = DType> implements Disposable {
         `${tensor.size} for shape [${shape}]`,
       );
     }
-    encodeInto(dtype, values, tensor.raw());
+    named(tensor, () => encodeInto(dtype, values, tensor.raw(), options));
     return tensor;
   }
 
@@ -96,51 +83,62 @@ export class Tensor<D extends DType = DType> implements Disposable {
     return byteSize(this.dtype, this.size);
   }
 
-  /** Byte offset of the first element in the storage. */
+  /**
+   * Byte offset of the first element in the storage.
+   *
+   * @throws ShapeError for an `e2m1` view that begins in the middle of a byte.
+   */
   get byteOffset(): number {
+    if (!this.#startsOnByte) {
+      throw new ShapeError(
+        "Tensor.byteOffset",
+        this.label,
+        `an e2m1 view from element ${this.offset}`,
+        "a view from an even element, as two share a byte; call contiguous() first",
+      );
+    }
     return (this.offset * dtypeBits[this.dtype]) / 8;
   }
 
+  /** Whether the elements lie densely in row-major order, from the start of a byte. */
   get isContiguous(): boolean {
-    let stride = 1;
-    for (let i = this.shape.length - 1; i >= 0; i--) {
-      const n = this.shape[i] as number;
-      if (n !== 1 && this.strides[i] !== stride) return false;
-      stride *= n;
-    }
-    return true;
+    return isDense(this.shape, this.strides) && this.#startsOnByte;
   }
 
   /** Size of dimension `i`; negative counts from the end. */
   dim(i: number): number {
-    return this.shape[i < 0 ? i + this.shape.length : i] as number;
+    return this.shape[this.#axis("Tensor.dim", i)] as number;
   }
 
   /** Stride of dimension `i` in elements; negative counts from the end. */
   stride(i: number): number {
-    return this.strides[i < 0 ? i + this.strides.length : i] as number;
+    return this.strides[this.#axis("Tensor.stride", i)] as number;
   }
 
   /** The raw elements of a contiguous host tensor, sharing memory. */
   raw(): RawArrays[D] {
     const bytes = this.bytes();
+    const elementBytes = Math.max(1, dtypeBits[this.dtype] / 8);
+    if (bytes.byteOffset % elementBytes !== 0) {
+      throw new StorageError(
+        `${this.describe()} begins at byte ${bytes.byteOffset} of its buffer; expected a multiple ` +
+          `of ${elementBytes}`,
+      );
+    }
     return rawView(this.dtype, bytes.buffer, bytes.byteOffset, bytes.byteLength);
   }
 
   /** The bytes of a contiguous host tensor, sharing memory. */
   bytes(): Uint8Array {
-    if (!(this.storage instanceof HostStorage)) {
-      throw new StorageError(`${this.describe()} lives on a device; copy it to the host first`);
-    }
+    const all = this.#hostBytes();
     if (!this.isContiguous) {
       throw new ShapeError(
         "Tensor.bytes",
         this.label,
-        `strided [${this.strides}]`,
+        `strided [${this.strides}] from element ${this.offset}`,
         "a contiguous tensor; call contiguous() first",
       );
     }
-    const all = this.storage.bytes;
     return new Uint8Array(all.buffer, all.byteOffset + this.byteOffset, this.byteLength);
   }
 
@@ -160,52 +158,71 @@ export class Tensor<D extends DType = DType> implements Disposable {
     return out;
   }
 
-  /** A contiguous copy in another dtype, rounded to nearest even. */
-  to<E extends DType>(dtype: E): Tensor<E> {
+  /** A contiguous copy in another dtype, by the rules of `encodeInto`; bit by bit in the same one. */
+  to<E extends DType>(dtype: E, options: EncodeOptions = {}): Tensor<E> {
     const out = Tensor.empty(this.shape, dtype, this.name);
-    encodeInto(dtype, this.toFloat64(), out.raw());
+    const dense = this.contiguous();
+    named(this, () => convertInto(this.dtype, dense.raw(), dtype, out.raw(), this.size, options));
     return out;
   }
 
   /** This tensor if contiguous, else a dense copy. */
   contiguous(): Tensor<D> {
     if (this.isContiguous) return this;
-    if (!(this.storage instanceof HostStorage)) {
-      throw new StorageError(`${this.describe()} lives on a device; copy it to the host first`);
-    }
-    if (this.dtype === "e2m1") {
-      throw new ShapeError(
-        "Tensor.contiguous",
-        this.label,
-        "a strided e2m1 view",
-        "a contiguous e2m1 tensor",
-      );
-    }
+    const from = this.#hostBytes();
     const out = Tensor.empty(this.shape, this.dtype, this.name);
-    const elementBytes = dtypeBits[this.dtype] / 8;
-    const from = this.storage.bytes;
     const to = out.bytes();
-    const inner = this.rank > 0 && this.stride(-1) === 1 ? this.dim(-1) : 1;
-    const outerShape = inner === 1 ? this.shape : this.shape.slice(0, -1);
-    const index = new Array<number>(outerShape.length).fill(0);
-    const chunk = inner * elementBytes;
-    for (let at = 0; at < to.length; at += chunk) {
-      let element = this.offset;
-      for (let d = 0; d < index.length; d++)
-        element += (index[d] as number) * (this.strides[d] as number);
-      to.set(from.subarray(element * elementBytes, element * elementBytes + chunk), at);
-      for (let d = index.length - 1; d >= 0; d--) {
-        index[d] = (index[d] as number) + 1;
-        if ((index[d] as number) < (outerShape[d] as number)) break;
-        index[d] = 0;
-      }
-    }
+    forEachRun(this.shape, this.strides, this.offset, (element, position, length) =>
+      copyElements(this.dtype, from, element, to, position, length),
+    );
     return out;
+  }
+
+  /** A dense copy, always with memory of its own. */
+  clone(): Tensor<D> {
+    if (!this.isContiguous) return this.contiguous();
+    const out = Tensor.empty(this.shape, this.dtype, this.name);
+    out.bytes().set(this.bytes());
+    return out;
+  }
+
+  /** Sets every element to `value`, converted by the rules of `encodeInto`. */
+  fill(value: number, options: EncodeOptions = {}): this {
+    const to = this.#hostBytes();
+    // Two elements, so that those of e2m1 fill a whole byte.
+    const pair = Tensor.from([value, value], [2], this.dtype, this.name, options).bytes();
+    forEachRun(this.shape, this.strides, this.offset, (element, _position, length) => {
+      copyElements(this.dtype, pair, 0, to, element, 1);
+      for (let done = 1; done < length; done *= 2) {
+        const count = Math.min(done, length - done);
+        copyElements(this.dtype, to, element, to, element + done, count);
+      }
+    });
+    return this;
+  }
+
+  /**
+   * Copies all elements of a tensor of the same shape into this one, converting by the rules of
+   * `encodeInto` if the dtypes differ. Either may be strided, and they may overlap.
+   */
+  copyFrom(source: Tensor, options: EncodeOptions = {}): this {
+    if (`${source.shape}` !== `${this.shape}`) {
+      throw new ShapeError("Tensor.copyFrom", source.label, `[${source.shape}]`, `[${this.shape}]`);
+    }
+    const to = this.#hostBytes();
+    let dense: Tensor = source;
+    if (source.dtype !== this.dtype) dense = source.to(this.dtype, options);
+    else if (source.storage === this.storage) dense = source.clone();
+    const from = dense.contiguous().bytes();
+    forEachRun(this.shape, this.strides, this.offset, (element, position, length) =>
+      copyElements(this.dtype, from, position, to, element, length),
+    );
+    return this;
   }
 
   /** The same elements under another shape; the tensor must be contiguous. */
   reshape(shape: readonly number[]): Tensor<D> {
-    const count = shape.reduce((a, b) => a * b, 1);
+    const count = countElements("Tensor.reshape", this.label, shape);
     if (count !== this.size || !this.isContiguous) {
       throw new ShapeError(
         "Tensor.reshape",
@@ -217,35 +234,49 @@ export class Tensor<D extends DType = DType> implements Disposable {
     return this.#view(shape, contiguousStrides(shape), this.offset);
   }
 
-  /** Elements `start` to `end` (exclusive) of dimension `d`, sharing memory. */
+  /**
+   * Elements `start` to `end` (exclusive) of dimension `d`, sharing memory. A negative `d` counts
+   * from the end; `start` and `end` do not.
+   */
   slice(d: number, start: number, end: number): Tensor<D> {
-    const n = this.dim(d);
-    if (!(start >= 0 && start <= end && end <= n)) {
+    const axis = this.#axis("Tensor.slice", d);
+    const n = this.shape[axis] as number;
+    const whole = Number.isSafeInteger(start) && Number.isSafeInteger(end);
+    if (!whole || start < 0 || start > end || end > n) {
       throw new ShapeError(
         "Tensor.slice",
         this.label,
-        `slice ${start}..${end} of dimension ${d}`,
+        `[${this.shape}], asked for ${start}..${end} of dimension ${d}`,
         `a range inside 0..${n}`,
       );
     }
-    const shape = this.shape.slice();
-    shape[d] = end - start;
-    return this.#view(shape, this.strides, this.offset + start * this.stride(d));
+    const offset = this.offset + start * (this.strides[axis] as number);
+    return this.#view(this.shape.with(axis, end - start), this.strides, offset);
   }
 
-  /** Element `i` of dimension `d`, with that dimension dropped, sharing memory. */
+  /** Element `i` (from the start) of dimension `d`, with that dimension dropped, sharing memory. */
   select(d: number, i: number): Tensor<D> {
-    const one = this.slice(d, i, i + 1);
-    return this.#view(one.shape.toSpliced(d, 1), one.strides.toSpliced(d, 1), one.offset);
+    const axis = this.#axis("Tensor.select", d);
+    const n = this.shape[axis] as number;
+    if (!Number.isSafeInteger(i) || i < 0 || i >= n) {
+      throw new ShapeError(
+        "Tensor.select",
+        this.label,
+        `[${this.shape}], asked for element ${i} of dimension ${d}`,
+        n === 0 ? "a dimension that is not empty" : `an index from 0 to ${n - 1}`,
+      );
+    }
+    const offset = this.offset + i * (this.strides[axis] as number);
+    return this.#view(this.shape.toSpliced(axis, 1), this.strides.toSpliced(axis, 1), offset);
   }
 
-  /** Two dimensions swapped, sharing memory. */
+  /** Two dimensions swapped, sharing memory; negative ones count from the end. */
   transpose(a: number, b: number): Tensor<D> {
-    const shape = this.shape.slice();
-    const strides = this.strides.slice();
-    [shape[a], shape[b]] = [this.dim(b), this.dim(a)];
-    [strides[a], strides[b]] = [this.stride(b), this.stride(a)];
-    return this.#view(shape, strides, this.offset);
+    const i = this.#axis("Tensor.transpose", a);
+    const j = this.#axis("Tensor.transpose", b);
+    const swap = (of: readonly number[]): number[] =>
+      of.with(i, of[j] as number).with(j, of[i] as number);
+    return this.#view(swap(this.shape), swap(this.strides), this.offset);
   }
 
   /** The tensor's name, or 'tensor'. */
@@ -253,6 +284,7 @@ export class Tensor<D extends DType = DType> implements Disposable {
     return this.name ?? "tensor";
   }
 
+  /** Name, dtype and shape, for messages. */
   describe(): string {
     return `${this.label} ${this.dtype}[${this.shape}]`;
   }
@@ -273,12 +305,48 @@ export class Tensor<D extends DType = DType> implements Disposable {
     });
   }
 
+  get #startsOnByte(): boolean {
+    return this.dtype !== "e2m1" || this.offset % 2 === 0;
+  }
+
+  /** Index of dimension `d`, which may count from the end. */
+  #axis(where: string, d: number): number {
+    const axis = d < 0 ? d + this.shape.length : d;
+    if (this.shape[axis] !== undefined) return axis;
+    throw new ShapeError(
+      where,
+      this.label,
+      `[${this.shape}], asked for dimension ${d}`,
+      this.rank === 0 ? "a tensor with dimensions" : `${-this.rank} to ${this.rank - 1}`,
+    );
+  }
+
+  #hostBytes(): Uint8Array {
+    if (!(this.storage instanceof HostStorage)) {
+      throw new StorageError(`${this.describe()} lives on a device; copy it to the host first`);
+    }
+    if (this.storage.disposed) {
+      throw new StorageError(`${this.describe()} was used after its memory was disposed`);
+    }
+    return this.storage.bytes;
+  }
+
   #checkBounds(): void {
+    const { shape, strides, offset } = this;
+    const integers = strides.every(Number.isSafeInteger) && Number.isSafeInteger(offset);
+    if (strides.length !== shape.length || !integers || offset < 0) {
+      throw new ShapeError(
+        "Tensor",
+        this.label,
+        `[${shape}] with strides [${strides}] from element ${offset}`,
+        "one integer stride a dimension and a non-negative offset",
+      );
+    }
     if (this.size === 0) return;
-    let last = this.offset;
-    let first = this.offset;
-    for (let i = 0; i < this.shape.length; i++) {
-      const span = ((this.shape[i] as number) - 1) * (this.strides[i] as number);
+    let last = offset;
+    let first = offset;
+    for (let i = 0; i < shape.length; i++) {
+      const span = ((shape[i] as number) - 1) * (strides[i] as number);
       if (span > 0) last += span;
       else first += span;
     }
@@ -286,9 +354,42 @@ export class Tensor<D extends DType = DType> implements Disposable {
       throw new ShapeError(
         "Tensor",
         this.label,
-        `[${this.shape}] strides [${this.strides}] offset ${this.offset} ${this.dtype}`,
+        `[${shape}] with strides [${strides}] from element ${offset} of ${this.dtype}`,
         `a view inside its ${this.storage.byteLength} bytes`,
       );
     }
+  }
+}
+
+/** Names the tensor in a conversion error from `convert`. */
+function named(tensor: Tensor, convert: () => void): void {
+  try {
+    convert();
+  } catch (error) {
+    throw error instanceof ConversionError ? error.at(error.index, tensor.label) : error;
+  }
+}
+
+/** Copies adjacent elements between byte arrays; two `e2m1` share a byte, the even one low. */
+function copyElements(
+  dtype: DType,
+  from: Uint8Array,
+  fromElement: number,
+  to: Uint8Array,
+  toElement: number,
+  count: number,
+): void {
+  if (dtype !== "e2m1") {
+    const width = dtypeBits[dtype] / 8;
+    to.set(from.subarray(fromElement * width, (fromElement + count) * width), toElement * width);
+    return;
+  }
+  for (let i = 0; i < count; i++) {
+    const source = fromElement + i;
+    const target = toElement + i;
+    const code = ((from[source >>> 1] as number) >>> ((source & 1) * 4)) & 0xf;
+    const shift = (target & 1) * 4;
+    const kept = (to[target >>> 1] as number) & (0xf0 >>> shift);
+    to[target >>> 1] = kept | (code << shift);
   }
 }
