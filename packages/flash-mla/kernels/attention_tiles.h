@@ -1,0 +1,128 @@
+// The two register tiles. Scores: vectors run along the channels, each score is OI_VF partial sums
+// added by one fixed tree. Values: vectors run along the channels too, keys are added in order. A
+// score or an output element thus sees the same operations whatever tile it is in.
+#pragma once
+#include "attention_types.h"
+
+#define BLOCK 64                                  // keys of one softmax step
+#define PAD16(n) (((n) + 15) / 16 * 16)
+#define ODD_LINES(n) ((n) + ((n) / 16 % 2 ? 0 : 16))  // rows of scratch: no power-of-two strides
+#define DP PAD16(D)
+#define DVP PAD16(DV)
+#define Q_LD ODD_LINES(DP)
+#define O_LD ODD_LINES(DVP)
+
+// Rows and keys (or vectors of channels) of the main tiles: 24 sums where there are 32 registers.
+#define TILE_ROWS 6
+#if OI_VF == 8
+#define TILE_KEYS 2
+#define TILE_VECS 2
+#else
+#define TILE_KEYS 4
+#define TILE_VECS 4
+#endif
+
+// Four vectors, each of quads that are still to be summed: result quad i holds the sums of quad i of
+// a, b, c and d.
+INLINE vf sum_quads(vf a, vf b, vf c, vf d) {
+#if OI_VF == 16
+  vf u = SHUFFLE(a, b, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29) +
+         SHUFFLE(a, b, 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31);
+  vf w = SHUFFLE(c, d, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29) +
+         SHUFFLE(c, d, 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31);
+  return SHUFFLE(u, w, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29) +
+         SHUFFLE(u, w, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
+#elif OI_VF == 8
+  vf u = SHUFFLE(a, b, 0, 8, 1, 9, 4, 12, 5, 13) + SHUFFLE(a, b, 2, 10, 3, 11, 6, 14, 7, 15);
+  vf w = SHUFFLE(c, d, 0, 8, 1, 9, 4, 12, 5, 13) + SHUFFLE(c, d, 2, 10, 3, 11, 6, 14, 7, 15);
+  return SHUFFLE(u, w, 0, 1, 8, 9, 4, 5, 12, 13) + SHUFFLE(u, w, 2, 3, 10, 11, 6, 7, 14, 15);
+#else
+  vf u = SHUFFLE(a, b, 0, 4, 1, 5) + SHUFFLE(a, b, 2, 6, 3, 7);
+  vf w = SHUFFLE(c, d, 0, 4, 1, 5) + SHUFFLE(c, d, 2, 6, 3, 7);
+  return SHUFFLE(u, w, 0, 1, 4, 5) + SHUFFLE(u, w, 2, 3, 6, 7);
+#endif
+}
+
+// The TILE_KEYS sums of one row as quads of one vector: quad k belongs to key k.
+#if OI_VF == 16
+INLINE vf row_quads(const vf *s) {
+  vf x = SHUFFLE(s[0], s[1], 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
+         SHUFFLE(s[0], s[1], 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
+  vf y = SHUFFLE(s[2], s[3], 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
+         SHUFFLE(s[2], s[3], 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
+  return SHUFFLE(x, y, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27) +
+         SHUFFLE(x, y, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
+}
+#elif OI_VF == 8
+INLINE vf row_quads(const vf *s) {
+  return SHUFFLE(s[0], s[1], 0, 1, 2, 3, 8, 9, 10, 11) + SHUFFLE(s[0], s[1], 4, 5, 6, 7, 12, 13, 14, 15);
+}
+#endif
+
+// Stores rows r0 to r0+3 (of mr) of the scores of TILE_KEYS keys.
+INLINE void store_scores(float *s, const vf (*sum)[TILE_KEYS], int mr, int r0) {
+#if OI_VF == 4
+  for (int r = r0; r < r0 + 4 && r < mr; r++)
+    vf_store(s + r * BLOCK, sum_quads(sum[r][0], sum[r][1], sum[r][2], sum[r][3]));
+#else
+  float t[OI_VF];
+  const int last = mr - 1;
+  vf_store(t, sum_quads(row_quads(sum[r0]), row_quads(sum[r0 + 1 < mr ? r0 + 1 : last]),
+                        row_quads(sum[r0 + 2 < mr ? r0 + 2 : last]), row_quads(sum[r0 + 3 < mr ? r0 + 3 : last])));
+#pragma GCC unroll 4
+  for (int r = 0; r < 4; r++)
+#pragma GCC unroll 4
+    for (int k = 0; k < TILE_KEYS; k++)
+      if (r0 + r < mr) s[(r0 + r) * BLOCK + k] = t[k * 4 + r];
+#endif
+}
+
+// s[r][k] = q[r] · key[k] for mr rows and TILE_KEYS keys; `panel` keys are floats.
+#define DEFINE_SCORES(NAME, ELEM, LOAD)                                             \
+  INLINE void NAME(const int mr, float *s, const float *q, const void *const *key) { \
+    vf sum[TILE_ROWS][TILE_KEYS];                                                   \
+    const ELEM *k[TILE_KEYS];                                                       \
+    _Pragma("GCC unroll 4") for (int j = 0; j < TILE_KEYS; j++) k[j] = key[j];      \
+    _Pragma("GCC unroll 6") for (int r = 0; r < mr; r++)                            \
+      _Pragma("GCC unroll 4") for (int j = 0; j < TILE_KEYS; j++) sum[r][j] = vf_zero(); \
+    _Pragma("GCC unroll 1") for (int i = 0; i < DP; i += OI_VF) {                   \
+      vf x[TILE_KEYS];                                                              \
+      _Pragma("GCC unroll 4") for (int j = 0; j < TILE_KEYS; j++) x[j] = LOAD(k[j] + i); \
+      _Pragma("GCC unroll 6") for (int r = 0; r < mr; r++) {                        \
+        vf w = vf_load(q + r * Q_LD + i);                                           \
+        _Pragma("GCC unroll 4") for (int j = 0; j < TILE_KEYS; j++) sum[r][j] = vf_fma(w, x[j], sum[r][j]); \
+      }                                                                             \
+    }                                                                               \
+    store_scores(s, sum, mr, 0);                                                    \
+    if (mr > 4) store_scores(s, sum, mr, 4);                                        \
+  }
+
+// o[r] = o[r]·alpha[r] + Σ p[r][j]·value[j] over keys j0 to j1, in order, for mr rows and nv vectors.
+#define DEFINE_VALUES(NAME, ELEM, LOAD)                                             \
+  INLINE void NAME(const int mr, const int nv, float *o, const float *alpha, const float *p, \
+                   const void *const *value, int column, int j0, int j1) {          \
+    vf sum[TILE_ROWS][8];                                                           \
+    _Pragma("GCC unroll 6") for (int r = 0; r < mr; r++) {                          \
+      vf a = vf_set(alpha[r]);                                                      \
+      _Pragma("GCC unroll 8") for (int c = 0; c < nv; c++) {                        \
+        sum[r][c] = vf_load(o + r * O_LD + c * OI_VF) * a;                          \
+        ROUNDED(sum[r][c]);                                                         \
+      }                                                                             \
+    }                                                                               \
+    _Pragma("GCC unroll 1") for (int j = j0; j < j1; j++) {                         \
+      const ELEM *v = (const ELEM *)value[j] + column;                              \
+      vf x[8];                                                                      \
+      _Pragma("GCC unroll 8") for (int c = 0; c < nv; c++) x[c] = LOAD(v + c * OI_VF); \
+      _Pragma("GCC unroll 6") for (int r = 0; r < mr; r++) {                        \
+        vf w = vf_set(p[r * BLOCK + j]);                                            \
+        _Pragma("GCC unroll 8") for (int c = 0; c < nv; c++) sum[r][c] = vf_fma(w, x[c], sum[r][c]); \
+      }                                                                             \
+    }                                                                               \
+    _Pragma("GCC unroll 6") for (int r = 0; r < mr; r++)                            \
+      _Pragma("GCC unroll 8") for (int c = 0; c < nv; c++) vf_store(o + r * O_LD + c * OI_VF, sum[r][c]); \
+  }
+
+DEFINE_SCORES(scores_panel, float, vf_load)
+DEFINE_VALUES(values_panel, float, vf_load)
+DEFINE_SCORES(scores_direct, kv_t, kv_load)
+DEFINE_VALUES(values_direct, kv_t, kv_load)

@@ -1,0 +1,119 @@
+// Argument checks shared by the public functions. They run before anything is planned or launched.
+
+import {
+  type DType,
+  expectContiguous,
+  expectTensor,
+  ShapeError,
+  type Tensor,
+} from "@open-infra/tensor";
+import { ArgumentError } from "./errors.ts";
+
+/** Dtypes of queries, keys, values and outputs. */
+export const floatTypes: readonly DType[] = ["bf16", "f16", "f32"];
+
+/** Requires a head count divisible by another. */
+export function expectGroups(operation: string, headsQ: number, headsK: number): void {
+  if (headsQ > 0 && headsK > 0 && headsQ % headsK === 0) return;
+  throw new ShapeError(
+    operation,
+    "q",
+    `${headsQ} heads for ${headsK} key heads`,
+    "a positive multiple of the number of key heads",
+  );
+}
+
+/** Requires unit stride in the last dimension and at least one channel. */
+export function expectChannels(operation: string, argument: string, tensor: Tensor): void {
+  const channels = tensor.dim(-1);
+  if (channels < 1) {
+    throw new ShapeError(operation, argument, `[${tensor.shape}]`, "at least one channel");
+  }
+  if (tensor.size > 0 && channels > 1 && tensor.stride(-1) !== 1) {
+    throw new ShapeError(
+      operation,
+      argument,
+      `strides [${tensor.strides}]`,
+      "stride 1 in the last dimension",
+    );
+  }
+}
+
+/** Requires a finite softmax scale. */
+export function expectScale(operation: string, scale: number): void {
+  if (Number.isFinite(scale)) return;
+  throw new ArgumentError(operation, "softmaxScale", `${scale}`, "a finite number");
+}
+
+/** Requires `1 ≤ headDimV ≤ d`, d being the channels of a key. */
+export function expectHeadDimV(operation: string, headDimV: number, d: number): void {
+  if (Number.isSafeInteger(headDimV) && headDimV >= 1 && headDimV <= d) return;
+  throw new ArgumentError(operation, "headDimV", `${headDimV}`, `an integer in 1..${d}`);
+}
+
+/**
+ * Lengths from prefix sums: i32 `[b + 1]` from 0 to `total`, never falling.
+ *
+ * @throws ArgumentError naming the first entry that breaks the rule.
+ */
+export function lengthsFromCumulative(
+  operation: string,
+  argument: string,
+  cu: Tensor,
+  total: number,
+): Int32Array {
+  expectTensor(operation, argument, cu, ["i32"], ["requests + 1"], {});
+  expectContiguous(operation, argument, cu);
+  const sums = cu.raw() as Int32Array;
+  if (sums.length === 0) throw new ShapeError(operation, argument, "[0]", "[requests + 1]");
+  const lengths = new Int32Array(sums.length - 1);
+  if (sums[0] !== 0) throw new ArgumentError(operation, `${argument}[0]`, `${sums[0]}`, "0");
+  for (let r = 0; r < lengths.length; r++) {
+    const from = sums[r] as number;
+    const to = sums[r + 1] as number;
+    if (to < from) {
+      throw new ArgumentError(operation, `${argument}[${r + 1}]`, `${to}`, `at least ${from}`);
+    }
+    lengths[r] = to - from;
+  }
+  if (sums.at(-1) !== total) {
+    throw new ArgumentError(
+      operation,
+      `${argument}[${lengths.length}]`,
+      `${sums.at(-1)}`,
+      `the number of tokens, ${total}`,
+    );
+  }
+  return lengths;
+}
+
+/** Key lengths of paged requests, each within what its row of the block table can name. */
+export function pagedLengths(
+  operation: string,
+  argument: string,
+  lens: Tensor,
+  requests: number,
+  blockTable: Tensor,
+  page: number,
+): Int32Array {
+  expectTensor(operation, argument, lens, ["i32"], ["requests"], { requests });
+  expectContiguous(operation, argument, lens);
+  expectTensor(operation, "blockTable", blockTable, ["i32"], ["requests", "maxBlocks"], {
+    requests,
+  });
+  expectContiguous(operation, "blockTable", blockTable);
+  const most = blockTable.dim(1) * page;
+  const lengths = lens.raw() as Int32Array;
+  for (let r = 0; r < requests; r++) {
+    const n = lengths[r] as number;
+    if (n < 0 || n > most) {
+      throw new ArgumentError(
+        operation,
+        `${argument}[${r}]`,
+        `${n}`,
+        `0..${most} (${blockTable.dim(1)} blocks of ${page} tokens)`,
+      );
+    }
+  }
+  return lengths;
+}

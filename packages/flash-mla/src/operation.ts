@@ -1,0 +1,212 @@
+// The operation behind every public function: a float64 reference and one C kernel, specialised on
+// head dimensions and key dtype. The tensors that a device lends to its launches also live here.
+
+import { type AnyKernel, type Device, defineKernel, type Operation } from "@open-infra/jit";
+import { type DType, Tensor } from "@open-infra/tensor";
+import { type AttentionCall, attentionWork, SPLIT_KEYS } from "./call.ts";
+import { ArgumentError, BlockTableError } from "./errors.ts";
+import { Plan } from "./plan.ts";
+import { attentionReference } from "./reference.ts";
+
+const typeCode: Partial<Record<DType, number>> = { f32: 0, bf16: 1, f16: 2 };
+
+/** Block ids are only trusted after this: O(blocks in use), on every launch. */
+function checkBlockTable(call: AttentionCall): void {
+  if (call.blockTable === null) return;
+  const numBlocks = call.k.dim(0);
+  const page = call.k.dim(1);
+  const columns = call.blockTable.dim(1);
+  const ids = call.blockTable.raw() as Int32Array;
+  for (let r = 0; r < call.requests; r++) {
+    const used = Math.ceil((call.keyLengths[r] as number) / page);
+    for (let i = 0; i < used; i++) {
+      const id = ids[r * columns + i] as number;
+      if (!(id >= 0 && id < numBlocks)) {
+        throw new BlockTableError(call.operation, r, i, id, numBlocks);
+      }
+    }
+  }
+}
+
+/** Floats of one scratch row: whole vectors, and an odd number of cache lines. */
+function padded(channels: number): number {
+  return Math.ceil(channels / 16) * 16 + 16;
+}
+
+/** Covers the layout of kernels/attention.c: Q, scores, two accumulators, panels of K and V. */
+function scratchBytes(call: AttentionCall): number {
+  const rows = planOf(call).rowTile;
+  const d = padded(call.headDimQk);
+  const dv = padded(call.headDimV);
+  const panels = 64 * (d + (call.v === null ? 0 : dv));
+  return 4 * (rows * (d + 64 + 2 * dv) + panels) + 4096;
+}
+
+function planOf(call: AttentionCall): Plan {
+  if (call.plan === null) throw new ArgumentError(call.operation, "plan", "missing", "a plan");
+  return call.plan;
+}
+
+/** Strides of a `[b,s,h,·]` or `[T,h,·]` tensor as (request, token, head). */
+function rowStrides(tensor: Tensor): [number, number, number] {
+  if (tensor.rank === 3) return [0, tensor.stride(0), tensor.stride(1)];
+  return [tensor.stride(0), tensor.stride(1), tensor.stride(2)];
+}
+
+function lseStrides(lse: Tensor | null): [number, number, number] {
+  if (lse === null) return [0, 0, 0];
+  if (lse.rank === 2) return [0, lse.stride(0), lse.stride(1)];
+  return [lse.stride(0), lse.stride(2), lse.stride(1)];
+}
+
+const cpuKernel: AnyKernel<AttentionCall> = defineKernel({
+  language: "c",
+  source: new URL("../kernels/attention.c", import.meta.url),
+  entry: "attention",
+  params: {
+    q: "ptr",
+    k: "ptr",
+    v: "ptr",
+    out: "ptr",
+    lse: "ptr",
+    cu_q: "ptr",
+    cu_k: "ptr",
+    context: "ptr",
+    table: "ptr",
+    items: "ptr",
+    merges: "ptr",
+    partials: "ptr",
+    item_count: "i64",
+    merge_count: "i64",
+    partial_rows: "i64",
+    row_tile: "i64",
+    group: "i64",
+    tokens: "i64",
+    causal: "i64",
+    page: "i64",
+    table_columns: "i64",
+    k_block: "i64",
+    k_token: "i64",
+    k_head: "i64",
+    v_token: "i64",
+    v_head: "i64",
+    q_type: "i64",
+    q_request: "i64",
+    q_token: "i64",
+    q_head: "i64",
+    out_type: "i64",
+    out_request: "i64",
+    out_token: "i64",
+    out_head: "i64",
+    lse_request: "i64",
+    lse_token: "i64",
+    lse_head: "i64",
+    scale: "f64",
+  },
+  constants: (call: AttentionCall) => ({
+    D: call.headDimQk,
+    DV: call.headDimV,
+    KV_TYPE: typeCode[call.k.dtype] as number,
+    SEPARATE_V: call.v === null ? 0 : 1,
+    SPLIT_KEYS,
+  }),
+  pack: (call: AttentionCall) => {
+    const plan = planOf(call);
+    const paged = call.blockTable !== null;
+    const { k, v, q, out, lse } = call;
+    const [q_request, q_token, q_head] = rowStrides(q);
+    const [out_request, out_token, out_head] = rowStrides(out);
+    const [lse_request, lse_token, lse_head] = lseStrides(lse);
+    return {
+      q,
+      k,
+      v,
+      out,
+      lse,
+      cu_q: call.cuSeqlensQ,
+      cu_k: call.cuSeqlensK,
+      context: call.contextLens,
+      table: call.blockTable,
+      items: plan.items,
+      merges: plan.merges,
+      partials: call.partials,
+      item_count: plan.itemCount,
+      merge_count: plan.mergeCount,
+      partial_rows: plan.partialRows,
+      row_tile: plan.rowTile,
+      group: call.headsQ / call.headsK,
+      tokens: call.layout === "batched" ? q.dim(1) : 0,
+      causal: call.causal ? 1 : 0,
+      page: paged ? k.dim(1) : 1,
+      table_columns: call.blockTable?.dim(1) ?? 0,
+      k_block: paged ? k.stride(0) : 0,
+      k_token: k.stride(paged ? 1 : 0),
+      k_head: k.stride(paged ? 2 : 1),
+      v_token: v?.stride(0) ?? 0,
+      v_head: v?.stride(1) ?? 0,
+      q_type: typeCode[q.dtype] as number,
+      q_request,
+      q_token,
+      q_head,
+      out_type: typeCode[out.dtype] as number,
+      out_request,
+      out_token,
+      out_head,
+      lse_request,
+      lse_token,
+      lse_head,
+      scale: call.softmaxScale,
+    };
+  },
+  threads: (call: AttentionCall) => planOf(call).threads,
+  scratchBytes,
+});
+
+/** Attention over paged or packed keys, in the lowered form. */
+export const attention: Operation<AttentionCall> = {
+  name: "attention",
+  check: checkBlockTable,
+  reference: attentionReference,
+  kernels: { cpu: cpuKernel },
+  work: attentionWork,
+};
+
+/** What a device keeps between calls: a plan for calls without metadata, and split partials. */
+interface Workspace {
+  readonly plan: Plan;
+  partials: Tensor<"f32">;
+}
+
+const workspaces = new WeakMap<Device, Workspace>();
+
+function workspaceOf(device: Device): Workspace {
+  let workspace = workspaces.get(device);
+  if (workspace === undefined) {
+    workspace = { plan: new Plan(), partials: Tensor.empty([16], "f32", "attention.partials") };
+    workspaces.set(device, workspace);
+  }
+  return workspace;
+}
+
+/**
+ * Runs a lowered call. Without a plan it makes one. The workspace (split partials, at most 64 MiB)
+ * belongs to the device and is freed with it.
+ */
+export function runAttention(device: Device, call: AttentionCall): void {
+  if (device.backend === "reference") {
+    device.run(attention, call);
+    return;
+  }
+  const workspace = workspaceOf(device);
+  let { plan } = call;
+  if (plan === null) {
+    plan = workspace.plan;
+    plan.fill({ ...call, threads: device.threads });
+  }
+  const floats = plan.partialRows * (call.headDimV + 2);
+  if (floats > workspace.partials.size) {
+    workspace.partials[Symbol.dispose]();
+    workspace.partials = Tensor.empty([floats], "f32", "attention.partials");
+  }
+  device.run(attention, { ...call, plan, partials: workspace.partials });
+}

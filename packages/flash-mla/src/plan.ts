@@ -1,0 +1,166 @@
+// Divides an attention call into work items for a thread pool. Only who computes what is decided
+// here: splits, blocks and the order of additions are a function of each row alone, so that any
+// plan gives bitwise the same result.
+
+import { Tensor } from "@open-infra/tensor";
+import { BLOCK_KEYS, SPLIT_KEYS } from "./call.ts";
+
+/** i32 words of an item: request, kv head, first row, end row, first split, end split, slot, 0. */
+export const ITEM_WORDS = 8;
+/** Rows (token × head of one kv head) that share one pass over the keys. */
+export const MAX_ROW_TILE = 48;
+/** The register tile has six rows; row tiles are multiples of it. */
+const ROW_STEP = 6;
+/** Splits go to different items only while their partial results stay below this. */
+const MAX_PARTIAL_BYTES = 64 * 2 ** 20;
+/** A unit is cut up if it is more than one part in this many of a thread's fair share. */
+const UNITS_PER_THREAD = 4;
+/** Row × key products below which waking another thread costs more than it saves. */
+const MIN_WORK_PER_THREAD = 2048;
+
+export interface PlanProblem {
+  readonly queryLengths: Int32Array;
+  readonly keyLengths: Int32Array;
+  readonly headsQ: number;
+  readonly headsK: number;
+  readonly headDimV: number;
+  readonly causal: boolean;
+  readonly threads: number;
+}
+
+/** One row tile of one request and kv head, before it is cut along the keys. */
+interface Unit {
+  readonly request: number;
+  readonly kvHead: number;
+  readonly rowBegin: number;
+  readonly rowEnd: number;
+  /** Keys that the last row sees; the tile walks that many. */
+  readonly keys: number;
+}
+
+/**
+ * A reusable list of work items. `items` are independent; after all of them, `merges` combine the
+ * units whose splits were computed by several items.
+ */
+export class Plan {
+  items: Tensor<"i32"> = Tensor.empty([64, ITEM_WORDS], "i32", "attention.items");
+  merges: Tensor<"i32"> = Tensor.empty([8, ITEM_WORDS], "i32", "attention.merges");
+  itemCount = 0;
+  mergeCount = 0;
+  /** Rows of split partials: each is `headDimV` floats, a maximum and a sum. */
+  partialRows = 0;
+  /** Threads worth waking. */
+  threads = 1;
+  /** Largest row tile of the plan. */
+  rowTile: number = ROW_STEP;
+
+  /** Refills the plan. */
+  fill(problem: PlanProblem): void {
+    this.itemCount = 0;
+    this.mergeCount = 0;
+    this.partialRows = 0;
+    const work = totalWork(problem);
+    const threads = Math.max(1, Math.min(problem.threads, Math.ceil(work / MIN_WORK_PER_THREAD)));
+    this.rowTile = chooseRowTile(problem, threads);
+    const units = listUnits(problem, this.rowTile);
+    units.sort((a, b) => unitWork(b) - unitWork(a));
+    const share = work / (threads * UNITS_PER_THREAD);
+    const partialBytes = (problem.headDimV + 2) * 4;
+    for (const unit of units) {
+      const splits = Math.ceil(unit.keys / SPLIT_KEYS);
+      const rows = (unit.rowEnd - unit.rowBegin) * splits;
+      const fits = (this.partialRows + rows) * partialBytes <= MAX_PARTIAL_BYTES;
+      if (threads > 1 && splits > 1 && unitWork(unit) > share && fits) this.#cut(unit, splits);
+      else this.#item(unit, 0, splits, -1);
+    }
+    this.threads = Math.min(threads, Math.max(1, this.itemCount));
+  }
+
+  #cut(unit: Unit, splits: number): void {
+    const slot = this.partialRows;
+    const rows = unit.rowEnd - unit.rowBegin;
+    for (let s = 0; s < splits; s++) this.#item(unit, s, s + 1, slot + s * rows);
+    this.partialRows += splits * rows;
+    if (this.mergeCount === this.merges.dim(0)) this.merges = grown(this.merges);
+    write(this.merges, this.mergeCount++, unit, 0, splits, slot);
+  }
+
+  #item(unit: Unit, splitBegin: number, splitEnd: number, slot: number): void {
+    if (this.itemCount === this.items.dim(0)) this.items = grown(this.items);
+    write(this.items, this.itemCount++, unit, splitBegin, splitEnd, slot);
+  }
+}
+
+function grown(list: Tensor<"i32">): Tensor<"i32"> {
+  const bigger = Tensor.empty([list.dim(0) * 2, ITEM_WORDS], "i32", list.label);
+  bigger.raw().set(list.raw());
+  return bigger;
+}
+
+function write(
+  list: Tensor<"i32">,
+  at: number,
+  unit: Unit,
+  splitBegin: number,
+  splitEnd: number,
+  slot: number,
+): void {
+  const { request, kvHead, rowBegin, rowEnd } = unit;
+  list
+    .raw()
+    .set([request, kvHead, rowBegin, rowEnd, splitBegin, splitEnd, slot, 0], at * ITEM_WORDS);
+}
+
+function unitWork(unit: Unit): number {
+  return (unit.rowEnd - unit.rowBegin) * (unit.keys + BLOCK_KEYS);
+}
+
+function totalWork(problem: PlanProblem): number {
+  let work = 0;
+  for (let r = 0; r < problem.queryLengths.length; r++) {
+    const n = problem.queryLengths[r] as number;
+    const keys = problem.keyLengths[r] as number;
+    const mean = problem.causal ? Math.max(0, keys - (n - 1) / 2) : keys;
+    work += n * problem.headsQ * (mean + BLOCK_KEYS);
+  }
+  return work;
+}
+
+/** Smaller row tiles where the whole call would otherwise give some thread nothing to do. */
+function chooseRowTile(problem: PlanProblem, threads: number): number {
+  const group = problem.headsQ / problem.headsK;
+  let tile = MAX_ROW_TILE;
+  while (tile > ROW_STEP) {
+    let items = 0;
+    for (let r = 0; r < problem.queryLengths.length && items < threads; r++) {
+      const rows = (problem.queryLengths[r] as number) * group;
+      const splits = Math.max(1, Math.ceil((problem.keyLengths[r] as number) / SPLIT_KEYS));
+      items += Math.ceil(rows / tile) * problem.headsK * splits;
+    }
+    if (items >= threads) break;
+    tile = Math.ceil(tile / 2 / ROW_STEP) * ROW_STEP;
+  }
+  return tile;
+}
+
+function listUnits(problem: PlanProblem, rowTile: number): Unit[] {
+  const units: Unit[] = [];
+  const group = problem.headsQ / problem.headsK;
+  for (let request = 0; request < problem.queryLengths.length; request++) {
+    const tokens = problem.queryLengths[request] as number;
+    const all = problem.keyLengths[request] as number;
+    const rows = tokens * group;
+    const tiles = Math.ceil(rows / rowTile);
+    // Tiles of equal size, rounded to the register tile: 64 rows are 36 + 28, not 48 + 16.
+    const step = Math.ceil(rows / Math.max(1, tiles) / ROW_STEP) * ROW_STEP;
+    for (let rowBegin = 0; rowBegin < rows; rowBegin += step) {
+      const rowEnd = Math.min(rows, rowBegin + step);
+      const lastToken = Math.floor((rowEnd - 1) / group);
+      const keys = problem.causal ? Math.max(0, all - tokens + lastToken + 1) : all;
+      for (let kvHead = 0; kvHead < problem.headsK; kvHead++) {
+        units.push({ request, kvHead, rowBegin, rowEnd, keys });
+      }
+    }
+  }
+  return units;
+}
