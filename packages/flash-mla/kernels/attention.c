@@ -11,7 +11,7 @@
 
 #define NO_SCORE (-1e30f)   // where the running maximum starts, so that no inf − inf appears
 #define DIRECT_ROWS 4       // up to so many rows read the cache itself instead of a float panel
-#define CAN_READ_DIRECT (D % OI_VF == 0 && DV % OI_VF == 0)
+#define CAN_READ_DIRECT (D % 16 == 0 && DV % 16 == 0)
 
 typedef struct {
   int32_t request, kv_head, row_begin, row_end, split_begin, split_end, slot, unused;
