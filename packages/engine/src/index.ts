@@ -1,4 +1,5 @@
 export type * from "./api.ts";
+export { startEngine } from "./client.ts";
 export {
   EngineOptionError,
   EngineOverloadedError,
@@ -6,3 +7,4 @@ export {
   LogitsError,
   RequestError,
 } from "./errors.ts";
+export type { EngineOptions, LoadPhase } from "./options.ts";
