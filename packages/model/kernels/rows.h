@@ -21,20 +21,6 @@ static inline void out_store1(out_t *p, float x) { *p = x; }
 #endif
 #endif
 
-// IEEE half to float, subnormals included; __fp16 and F16C are not everywhere.
-static inline float f16_to_f32(uint16_t h) {
-  uint32_t sign = (uint32_t)(h & 0x8000) << 16, exponent = (h >> 10) & 0x1f, mantissa = h & 0x3ff;
-  if (exponent == 0) {
-    float tiny = (float)mantissa * 0x1p-24f;
-    return sign ? -tiny : tiny;
-  }
-  uint32_t bits = exponent == 31 ? sign | 0x7f800000 | mantissa << 13
-                                 : sign | (exponent + 112) << 23 | mantissa << 13;
-  float f;
-  memcpy(&f, &bits, 4);
-  return f;
-}
-
 // Sum of squares in a fixed order: four accumulators of lanes, then the lanes as a tree, then the tail.
 static inline float sum_of_squares(const float *x, int64_t n) {
   vf a0 = vf_zero(), a1 = a0, a2 = a0, a3 = a0;

@@ -17,7 +17,7 @@ export interface RoutingConfig {
   readonly groups: number;
   /** Groups a token may choose from. */
   readonly groupsPerToken: number;
-  /** Divide the chosen scores by their sum (only where more than one is chosen). */
+  /** Divide the chosen scores by their sum. */
   readonly normalise: boolean;
   readonly scale: number;
   /** V3 scales normalised weights too; V2's own code scales only where it does not normalise. */
@@ -292,7 +292,9 @@ function readRouting(reader: FieldReader, v3: boolean, experts: number): Routing
     expertsPerToken,
     groups: grouped ? groups : 1,
     groupsPerToken: grouped ? groupsPerToken : 1,
-    normalise: reader.boolean("norm_topk_prob", v3) && expertsPerToken > 1,
+    // A single V3 expert gets weight 1 (the paper, DeepSeek's inference code, transformers); V2's
+    // code, and the V3 hub file alone, leave a single expert's score as it is.
+    normalise: reader.boolean("norm_topk_prob", v3) && (v3 || expertsPerToken > 1),
     scale: reader.number("routed_scaling_factor", 0, 1),
     scaleNormalised: v3,
   };

@@ -1,2 +1,21 @@
+// DeepSeek-V2, V3 and R1 models: config, weights, tokenizer, forward pass.
+
 export type * from "./api.ts";
-export type { ModelConfig } from "./config.ts";
+export { loadModel } from "./causal-lm.ts";
+export {
+  loadConfig,
+  type ModelConfig,
+  parseConfig,
+  type RoutingConfig,
+} from "./config.ts";
+export {
+  ChatTemplateError,
+  ConfigError,
+  ForwardError,
+  TokenizerError,
+  WeightsError,
+} from "./errors.ts";
+export { type GenerationDefaults, loadGenerationDefaults } from "./generation-config.ts";
+export type { RopeConfig, YarnConfig } from "./rope-config.ts";
+export { type ScoreOptions, scoreTokens, type TokenScores } from "./score.ts";
+export { loadTokenizer } from "./tokenizer.ts";
