@@ -35,10 +35,11 @@ export class Tensor<D extends DType = DType> implements Disposable {
     this.dtype = init.dtype;
     this.shape = init.shape;
     this.strides = init.strides ?? contiguousStrides(init.shape);
-    this.offset = init.offset ?? 0;
     this.storage = init.storage;
     this.name = init.name;
     this.size = countElements("Tensor", this.label, init.shape);
+    // An empty view has no first element; counting from the start keeps it inside its storage.
+    this.offset = this.size === 0 ? 0 : (init.offset ?? 0);
     this.#checkBounds();
   }
 
