@@ -11,7 +11,7 @@ import { createHash } from "node:crypto";
 import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { mkdtemp, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
 import { createRequire } from "node:module";
-import { join, relative, sep } from "node:path";
+import { dirname, join, relative, sep } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
 
@@ -52,8 +52,10 @@ export async function buildConsole(options: BuildOptions = {}): Promise<BuildRep
   }
   // Loaded only here: a fresh output must not need the tools.
   const { build } = await import("vite");
-  await removeAbandoned();
-  const work = await mkdtemp(join(packageDir, WORK_PREFIX));
+  // Beside the output, because a rename does not reach into another file system.
+  const parent = dirname(outDir);
+  await removeAbandoned(parent);
+  const work = await mkdtemp(join(parent, WORK_PREFIX));
   try {
     // Named web-dist, because that is what .gitignore and the linter already leave alone.
     const built = join(work, "web-dist");
@@ -134,10 +136,10 @@ function ignore(code: string): (error: NodeJS.ErrnoException) => void {
   };
 }
 
-async function removeAbandoned(): Promise<void> {
-  for (const name of await readdir(packageDir)) {
+async function removeAbandoned(parent: string): Promise<void> {
+  for (const name of await readdir(parent)) {
     if (!name.startsWith(WORK_PREFIX)) continue;
-    const path = join(packageDir, name);
+    const path = join(parent, name);
     const age = await stat(path).then((entry) => Date.now() - entry.mtimeMs, ignore("ENOENT"));
     if (age !== undefined && age > ABANDONED_MS) await rm(path, { recursive: true, force: true });
   }
@@ -163,10 +165,9 @@ async function main(args: readonly string[]): Promise<void> {
     );
   } catch (error) {
     const reason = (error instanceof Error ? error.message : String(error)).trim();
-    console.error(
-      `console: not built, the API works without it: ${reason}` +
-        (ifStale ? "" : "\nIf a tool is missing, run 'npm ci' without --omit=dev."),
-    );
+    const told = ifStale ? reason.split("\n", 1)[0] : reason;
+    const advice = ifStale ? "" : "\nIf a tool is missing, run 'npm ci' without --omit=dev.";
+    console.error(`console: not built, the API works without it: ${told}${advice}`);
     process.exitCode = ifStale ? 0 : 1;
   }
 }

@@ -1,0 +1,25 @@
+// The pages of the console, in the order of the navigation. To add one: a folder in pages/ whose
+// page.tsx exports a component as default, and a line here.
+
+import type { ComponentType } from "preact";
+import type { AppServices } from "./app-services.ts";
+
+export interface PageProps {
+  readonly services: AppServices;
+  /** What follows the page's own path in the address, without the slash; "" mostly. */
+  readonly rest: string;
+}
+
+export interface Page {
+  /** The page's address is `#/` and this. */
+  readonly path: string;
+  readonly title: string;
+  /** Loaded on the first visit, so that a page costs nothing to those who never open it. */
+  readonly load: () => Promise<{ readonly default: ComponentType<PageProps> }>;
+}
+
+/** Every page; the first is the home page. */
+export const pages: readonly [Page, ...Page[]] = [
+  { path: "chat", title: "Chat", load: () => import("./pages/chat/page.tsx") },
+  { path: "engine", title: "Engine", load: () => import("./pages/engine/page.tsx") },
+];
