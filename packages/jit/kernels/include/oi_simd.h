@@ -68,6 +68,57 @@ static inline uint16_t f32_to_bf16(float f) {
   return (uint16_t)((b + 0x7fff + ((b >> 16) & 1)) >> 16);
 }
 
+// Fused multiply-add whatever the flags: one rounding.
+static inline vf vf_fma_exact(vf a, vf b, vf c) {
+#if defined(__AVX512F__)
+  return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(__FMA__)
+  return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#elif defined(__aarch64__)
+  return (vf)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+#else
+  vf r; for (int i = 0; i < OI_VF; i++) r[i] = __builtin_fmaf(a[i], b[i], c[i]);
+  return r;
+#endif
+}
+
+// Dot product of bf16 pairs: lane i of the result is acc[i] + a[2i+1]·b[2i+1] + a[2i]·b[2i], as the
+// instruction VDPBF16PS computes it: the odd product is added first, each step is fused and rounds
+// to nearest even, and subnormals count as zero, going in and coming out. There only where the
+// instruction is (OI_BF16DOT is 1), or emulated bit for bit when OI_EMULATE_BF16DOT is defined, so
+// that code written for it is testable on any machine.
+typedef uint16_t vbf __attribute__((vector_size(OI_VF * 4)));  // 2 · OI_VF bf16
+static inline vbf vbf_load(const uint16_t *p) { vbf v; memcpy(&v, p, sizeof v); return v; }
+// The pair at p in every lane.
+static inline vbf vbf_set_pair(const uint16_t *p) {
+  uint32_t pair; memcpy(&pair, p, sizeof pair);
+  vu w = (vu){0} + pair;
+  vbf v; memcpy(&v, &w, sizeof v); return v;
+}
+#if defined(OI_EMULATE_BF16DOT)
+#define OI_BF16DOT 1
+static inline vf oi_flush(vf v) {
+  vu b; memcpy(&b, &v, sizeof b);
+  vu keep = (vu)((b & 0x7f800000) != 0);
+  b &= keep | 0x80000000;
+  memcpy(&v, &b, sizeof v); return v;
+}
+static inline vf oi_bf16dot(vf acc, vbf a, vbf b) {
+  vu x, y; memcpy(&x, &a, sizeof x); memcpy(&y, &b, sizeof y);
+  vu odd_a = x & 0xffff0000, odd_b = y & 0xffff0000, even_a = x << 16, even_b = y << 16;
+  vf oa, ob, ea, eb;
+  memcpy(&oa, &odd_a, sizeof oa); memcpy(&ob, &odd_b, sizeof ob);
+  memcpy(&ea, &even_a, sizeof ea); memcpy(&eb, &even_b, sizeof eb);
+  vf t = oi_flush(vf_fma_exact(oi_flush(oa), oi_flush(ob), oi_flush(acc)));
+  return oi_flush(vf_fma_exact(oi_flush(ea), oi_flush(eb), t));
+}
+#elif defined(__AVX512BF16__)
+#define OI_BF16DOT 1
+static inline vf oi_bf16dot(vf acc, vbf a, vbf b) {
+  return (vf)_mm512_dpbf16_ps((__m512)acc, (__m512bh)a, (__m512bh)b);
+}
+#endif
+
 // f16, IEEE binary16: rounds to nearest even, overflows to infinity, keeps subnormals and NaN.
 // Without a conversion instruction the same results come from integer steps; subnormals go through
 // an integer conversion, because arithmetic on subnormal floats is slow and may be flushed to zero.
@@ -121,12 +172,12 @@ static inline void vf_store_f16(uint16_t *p, vf v) { vu16 h = vf_to_f16_bits(v);
 // e4m3fn (1-4-3, bias 7, no infinity, NaN is 0x7f and 0xff). Widening is exact, NaN stays NaN.
 // A code shifted into f16's fields is its value times 2^-8.
 static inline vf vf_from_e4m3_bits(vu8 c) {
-  typedef int8_t vi8 __attribute__((vector_size(OI_VF)));
   typedef int16_t vi16 __attribute__((vector_size(OI_VF * 2)));
 #if defined(__AVX512F__)  // written out, because gcc 12 widens in two halves
   __m128i x; memcpy(&x, &c, sizeof x);
   vi16 w = (vi16)_mm256_cvtepi8_epi16(x);  // sign in bits 7 to 15
 #else
+  typedef int8_t vi8 __attribute__((vector_size(OI_VF)));
   vi8 signed_code; memcpy(&signed_code, &c, sizeof c);
   vi16 w = __builtin_convertvector(signed_code, vi16);
 #endif
