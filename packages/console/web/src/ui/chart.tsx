@@ -29,6 +29,8 @@ export interface ChartProps {
   /** What the picture shows, for those who cannot see it. */
   readonly description: string;
   readonly format: (value: number) => string;
+  /** The axis counts whole things, so no ticks between them. @default false */
+  readonly whole?: boolean;
   /** Charts of one group show one cursor. */
   readonly group: string;
   /** The index under the cursor, or null when it left. */
@@ -36,6 +38,11 @@ export interface ChartProps {
 }
 
 const HEIGHT_PX = 136;
+/** 1, 2, 5, 10, … up to five billion. */
+const WHOLE_STEPS = Array.from(
+  { length: 30 },
+  (_, index) => (1 + (index % 3) ** 2) * 10 ** Math.floor(index / 3),
+);
 
 /** The chart fills its parent's width and redraws when colours or data change. */
 export function Chart(props: ChartProps): VNode {
@@ -80,7 +87,7 @@ function alignedData({ data }: ChartProps): uPlot.AlignedData {
 }
 
 function optionsOf(latest: { readonly current: ChartProps }, target: HTMLElement): uPlot.Options {
-  const { series, group } = latest.current;
+  const { series, group, whole } = latest.current;
   const style = getComputedStyle(target);
   const color = (name: string): string => style.getPropertyValue(`--${name}`).trim();
   const font = `10.5px ${style.getPropertyValue("--mono")}`;
@@ -113,7 +120,14 @@ function optionsOf(latest: { readonly current: ChartProps }, target: HTMLElement
         splits: () => ageSplits(latest.current.spanSeconds),
         values: ageLabels,
       },
-      { ...axis, size: 44, gap: 6, space: 26, values: (_, ticks) => ticks.map(tickLabel(latest)) },
+      {
+        ...axis,
+        size: 44,
+        gap: 6,
+        space: 26,
+        values: (_, ticks) => ticks.map(tickLabel(latest)),
+        ...(whole === true && { incrs: WHOLE_STEPS }),
+      },
     ],
     series: [{}, ...series.map((entry, index) => seriesOptions(entry, index === 0, color))],
     hooks: {

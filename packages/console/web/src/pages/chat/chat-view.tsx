@@ -136,7 +136,7 @@ function AssistantTurn({ generation, last, state }: AssistantTurnProps): VNode {
       )}
       {reply.answer !== "" && <Markdown text={reply.answer} />}
       {status.phase === "failed" && <ErrorNote error={status.error} onRetry={again} />}
-      {status.phase !== "waiting" && <Readout generation={generation} />}
+      {status.phase !== "waiting" && generation.measured && <Readout generation={generation} />}
       {!generation.running && (
         <div class="turn-tools">
           {last && (

@@ -16,7 +16,8 @@ export function CompletionView({ state }: { readonly state: ChatState }): VNode 
   const generation = doc.generation.value;
   const running = generation?.running ?? false;
   const failure = generation?.state.value;
-  const taken = doc.generated.value;
+  const range = doc.generated.value;
+  const nothingToTake = running || range === null || range.from === range.to;
   const canGenerate = !running && doc.text.value !== "" && "fields" in state.checked.value;
   const generate = (): void => {
     if (canGenerate) doc.generate(state.complete);
@@ -47,7 +48,7 @@ export function CompletionView({ state }: { readonly state: ChatState }): VNode 
           <button
             type="button"
             class="button"
-            disabled={running || taken === null}
+            disabled={nothingToTake}
             onClick={() => doc.regenerate(state.complete)}
           >
             Regenerate
@@ -55,7 +56,7 @@ export function CompletionView({ state }: { readonly state: ChatState }): VNode 
           <button
             type="button"
             class="button"
-            disabled={running || taken === null}
+            disabled={nothingToTake}
             onClick={() => doc.takeBack()}
           >
             Take back
@@ -64,7 +65,7 @@ export function CompletionView({ state }: { readonly state: ChatState }): VNode 
             Clear
           </button>
         </div>
-        {generation !== null && <Readout generation={generation} />}
+        {generation?.measured && <Readout generation={generation} />}
       </div>
     </section>
   );

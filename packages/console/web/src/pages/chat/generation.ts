@@ -72,6 +72,11 @@ export class Generation {
     return phase === "waiting" || phase === "streaming";
   }
 
+  /** There is something to show numbers about: it runs, or it brought text. */
+  get measured(): boolean {
+    return this.running || this.#metrics.value.completionTokens > 0;
+  }
+
   stop(): void {
     this.#abort.abort();
   }

@@ -42,6 +42,7 @@ export function Panel({ panel, samples, shown, stats, onHover }: PanelProps): VN
         description={`${panel.title}, last five minutes`}
         format={panel.tick}
         group="engine"
+        whole={panel.whole ?? false}
         onHover={onHover}
         {...(panel.max !== undefined && stats !== undefined && { max: panel.max(stats) })}
         {...(panel.maxAtLeast !== undefined && { maxAtLeast: panel.maxAtLeast })}

@@ -24,6 +24,8 @@ export interface PanelSpec {
   /** Beside the first figure: what it is out of. */
   readonly outOf?: (stats: StatsFacts) => string;
   readonly maxAtLeast?: number;
+  /** The axis has whole numbers only. */
+  readonly whole?: boolean;
 }
 
 export const panels: readonly PanelSpec[] = [
@@ -35,6 +37,7 @@ export const panels: readonly PanelSpec[] = [
     ],
     figure: formatQuantity,
     tick: formatLarge,
+    whole: true,
     maxAtLeast: 10,
   },
   {
@@ -43,6 +46,7 @@ export const panels: readonly PanelSpec[] = [
     series: [{ name: "promptTokensPerSecond", label: "Prompt", unit: "tok/s", color: "second" }],
     figure: formatQuantity,
     tick: formatLarge,
+    whole: true,
     maxAtLeast: 10,
   },
   {
@@ -54,6 +58,7 @@ export const panels: readonly PanelSpec[] = [
     ],
     figure: formatCount,
     tick: formatLarge,
+    whole: true,
     maxAtLeast: 4,
   },
   {
@@ -65,6 +70,7 @@ export const panels: readonly PanelSpec[] = [
     ],
     figure: formatCount,
     tick: formatLarge,
+    whole: true,
     maxAtLeast: 4,
   },
   {
@@ -73,6 +79,7 @@ export const panels: readonly PanelSpec[] = [
     series: [{ name: "stepMs", label: "Step", unit: "ms", color: "accent" }],
     figure: formatQuantity,
     tick: formatLarge,
+    whole: true,
     maxAtLeast: 10,
   },
   {
@@ -81,6 +88,7 @@ export const panels: readonly PanelSpec[] = [
     series: [{ name: "kvBlocksUsed", label: "Blocks used", unit: "blocks", color: "accent" }],
     figure: formatCount,
     tick: formatLarge,
+    whole: true,
     max: (stats) => Math.max(stats.kvBlocksTotal, 1),
     outOf: (stats) => `/ ${formatCount(stats.kvBlocksTotal)}`,
   },
