@@ -10,8 +10,8 @@
 #include "attention_tiles.h"
 
 #define NO_SCORE (-1e30f)   // where the running maximum starts, so that no inf − inf appears
+#define MAX_TILES 11        // row tiles of 64 rows, the most an item may have
 #define DIRECT_ROWS 4       // up to so many rows read the cache itself instead of a float panel
-#define CAN_READ_DIRECT (D % 16 == 0 && DV % 16 == 0)
 
 typedef struct {
   int32_t request, kv_head, row_begin, row_end, split_begin, split_end, slot, unused;
@@ -26,6 +26,7 @@ typedef struct {
   float max[64], sum[64], acc_max[64], acc_sum[64], alpha[64];
   int32_t visible[64], keys[64];
   const void *key[BLOCK], *value[BLOCK], *next[BLOCK];
+  const void *fetch[MAX_TILES * BLOCK];  // rows of the next block, by the tile that asks for them
 } work_t;
 
 static inline int64_t query_start(const params_t *p, int r) {
@@ -108,69 +109,99 @@ ONE_COPY void finish_row(const params_t *p, const item_t *w, int row, const floa
   char *out = (char *)p->out + (size_t)(w->request * p->out_request + token * p->out_token + head * p->out_head) *
                                    type_bytes(p->out_type);
   if (sum == 0) memset(out, 0, DV * type_bytes(p->out_type));
-  else narrow_row(out, acc, 1.0f / sum, (int)p->out_type, DV);
+  else narrow_output(out, acc, 1.0f / sum, (int)p->out_type);
   if (p->lse)
     ((float *)p->lse)[w->request * p->lse_request + token * p->lse_token + head * p->lse_head] =
         sum == 0 ? INFINITY : (float)((double)max + log((double)sum));
 }
 
-#define FOR_ROWS(ACTION)              \
-  do {                                \
-    int at = 0;                       \
-    for (; at + 6 <= rows; at += 6) { ACTION(6) } \
-    if (at + 4 <= rows) { ACTION(4) at += 4; }    \
-    if (at + 2 <= rows) { ACTION(2) at += 2; }    \
-    if (at < rows) { ACTION(1) }      \
-  } while (0)
+typedef void (*scores_fn)(float *s, const float *q, const void *const *key, int n, const void *const *fetch);
+typedef void (*values_fn)(float *o, const float *alpha, const float *p, const void *const *value, int column, int j0, int j1);
 
-// Scores of all rows against the block's n keys; while the first rows run, the next block is fetched.
+// How many of `left` rows the next tile takes.
+static inline int tile_rows(int left) { return left >= 6 ? 6 : left >= 4 ? 4 : left >= 2 ? 2 : 1; }
+
+// Shares the rows of the next block out among the tiles of this one; a tile without one is given a
+// row that is at hand. Returns the places per row tile.
+static int spread_fetches(work_t *w, int rows, int n, int next, int direct) {
+  const int places = (n + TILE_KEYS - 1) / TILE_KEYS * (direct ? FETCH_DIRECT : FETCH_PANEL);
+  int groups = 0;
+  for (int r = 0; r < rows; r += tile_rows(rows - r)) groups++;
+  const int total = places * groups, asked = next < total ? next : total;
+  for (int i = 0; i < total; i++) w->fetch[i] = w->q;
+  for (int i = 0; i < asked; i++) w->fetch[i * total / asked] = w->next[i];
+  return places;
+}
+
+// Scores of all rows against the block's n keys; meanwhile the next block is fetched.
 static void block_scores(work_t *w, int rows, int n, int next, int direct) {
+  static const scores_fn panel[7] = {[1] = scores_panel_1, [2] = scores_panel_2, [4] = scores_panel_4, [6] = scores_panel_6};
+#if CAN_READ_DIRECT
+  static const scores_fn in_place[7] = {[1] = scores_direct_1, [2] = scores_direct_2, [4] = scores_direct_4};
+#else
+  static const scores_fn *const in_place = panel;
+#endif
   const void *last = w->key[n - 1];
   for (int j = n; j % TILE_KEYS; j++) w->key[j] = last;
-#define SCORES(MR)                                                                        \
-  int most = w->keys[at + MR - 1];                                                        \
-  for (int j = 0; j < most; j += TILE_KEYS) {                                             \
-    if (at == 0)                                                                          \
-      for (int f = j; f < j + TILE_KEYS && f < next; f++)                                 \
-        for (int c = 0; c < (int)(D * sizeof(kv_t)); c += 64) __builtin_prefetch((const char *)w->next[f] + c, 0, 2); \
-    if (direct) scores_direct(MR, w->s + at * BLOCK + j, w->q + at * Q_LD, w->key + j);   \
-    else scores_panel(MR, w->s + at * BLOCK + j, w->q + at * Q_LD, w->key + j);           \
+  const int places = spread_fetches(w, rows, n, next, direct);
+  const void *const *fetch = w->fetch;
+  for (int r = 0, mr; r < rows; r += mr, fetch += places) {
+    mr = tile_rows(rows - r);
+    (direct ? in_place : panel)[mr](w->s + r * BLOCK, w->q + r * Q_LD, w->key, w->keys[r + mr - 1], fetch);
   }
-  FOR_ROWS(SCORES);
 }
 
-// A strip of nv vectors of the values, for all rows. Rows of a tile may see different numbers of
-// keys: the common ones go through the tile, the rest row by row, so that no row meets a foreign key.
-#define DEFINE_STRIP(NAME, NV, VALUES)                                                    \
-  static void NAME(work_t *w, int rows, int column) {                                     \
-    static const float one[1] = {1.0f};                                                   \
-    FOR_ROWS(STRIP_##VALUES##_##NV);                                                      \
-  }
-#define STRIP(MR, NV, VALUES)                                                             \
-  const int least = w->keys[at];                                                          \
-  if (w->keys[at + MR - 1] > 0) {                                                         \
-    VALUES(MR, NV, w->o + at * O_LD + column, w->alpha + at, w->s + at * BLOCK, w->value, column, 0, least); \
-    for (int r = at + 1; r < at + MR; r++)                                                \
-      if (w->keys[r] > least)                                                             \
-        VALUES(1, NV, w->o + r * O_LD + column, one, w->s + r * BLOCK, w->value, column, least, w->keys[r]); \
-  }
-#define STRIP_values_panel_MAIN(MR) STRIP(MR, TILE_VECS, values_panel)
-#define STRIP_values_panel_ONE(MR) STRIP(MR, 1, values_panel)
-#define STRIP_values_direct_MAIN(MR) STRIP(MR, TILE_VECS, values_direct)
-#define STRIP_values_direct_ONE(MR) STRIP(MR, 1, values_direct)
-DEFINE_STRIP(strip_panel, MAIN, values_panel)
-DEFINE_STRIP(strip_panel_one, ONE, values_panel)
-DEFINE_STRIP(strip_direct, MAIN, values_direct)
-DEFINE_STRIP(strip_direct_one, ONE, values_direct)
+static const float keep_all = 1.0f;
 
-static void block_values(work_t *w, int rows, int direct) {
-  enum { STEP = TILE_VECS * OI_VF };
-  int column = 0;
-  for (; column + STEP <= DVP; column += STEP)
-    direct ? strip_direct(w, rows, column) : strip_panel(w, rows, column);
-  for (; column < DVP; column += OI_VF)
-    direct ? strip_direct_one(w, rows, column) : strip_panel_one(w, rows, column);
+// Adds keys j0 to j1 of the block to mr rows from row r on, in the strip at `column`.
+static inline void add_strip(work_t *w, values_fn tile, int r, const float *alpha, int column, int j0, int j1) {
+  tile(w->o + r * O_LD + column, alpha, w->s + r * BLOCK, w->value, column, j0, j1);
 }
+
+// Rows of a tile may see different numbers of keys. The tile takes those that its first row sees;
+// the rest come row by row in rest_values, so that no row meets a key that is not its own.
+static void rest_values(work_t *w, int r, int mr, values_fn one, int step, int from, int to) {
+  for (int i = r + 1; i < r + mr; i++)
+    for (int column = from; w->keys[i] > w->keys[r] && column + step <= to; column += step)
+      add_strip(w, one, i, &keep_all, column, w->keys[r], w->keys[i]);
+}
+
+static void block_values(work_t *w, int rows) {
+  static const values_fn panel[7] = {[1] = values_panel_1, [2] = values_panel_2, [4] = values_panel_4, [6] = values_panel_6};
+  enum { STEP = TILE_VECS * OI_VF, WHOLE = DVP / STEP * STEP };
+  for (int column = 0; column < WHOLE; column += STEP)
+    for (int r = 0, mr; r < rows; r += mr) {
+      mr = tile_rows(rows - r);
+      if (w->keys[r + mr - 1] > 0) add_strip(w, panel[mr], r, w->alpha + r, column, 0, w->keys[r]);
+    }
+  for (int r = 0, mr; r < rows; r += mr) {
+    mr = tile_rows(rows - r);
+    rest_values(w, r, mr, values_panel_1, STEP, 0, WHOLE);
+#ifdef NARROW_STRIP
+    if (w->keys[r + mr - 1] == 0) continue;
+    for (int column = WHOLE; column < DVP; column += OI_VF) {
+      if (mr == 6) add_strip(w, values_narrow_6, r, w->alpha + r, column, 0, w->keys[r]);
+      else
+        for (int i = r; i < r + mr; i++) add_strip(w, values_narrow_1, i, w->alpha + i, column, 0, w->keys[r]);
+    }
+    rest_values(w, r, mr, values_narrow_1, OI_VF, WHOLE, DVP);
+#endif
+  }
+}
+
+#if CAN_READ_DIRECT
+static void block_values_direct(work_t *w, int rows) {
+  static const values_fn tile[5] = {[1] = values_direct_1, [2] = values_direct_2, [4] = values_direct_4};
+  static const int step[5] = {[1] = STRIP_1 * OI_VF, [2] = STRIP_2 * OI_VF, [4] = STRIP_4 * OI_VF};
+  for (int r = 0, mr; r < rows; r += mr) {
+    mr = tile_rows(rows - r);
+    if (w->keys[r + mr - 1] == 0) continue;
+    for (int column = 0; column < DVP; column += step[mr])
+      add_strip(w, tile[mr], r, w->alpha + r, column, 0, w->keys[r]);
+    rest_values(w, r, mr, values_direct_1, step[1], 0, DVP);
+  }
+}
+#endif
 
 // The block's keys and values as float rows in scratch.
 static void widen_block(work_t *w, int n) {
@@ -206,7 +237,13 @@ static void run_split(const params_t *p, const item_t *item, work_t *w, int64_t 
     for (int r = 0; r < rows; r++)
       w->alpha[r] = w->keys[r] == 0 ? 1.0f
                                     : softmax_row(w->s + r * BLOCK, w->keys[r], (float)p->scale, &w->max[r], &w->sum[r]);
-    block_values(w, rows, direct);
+#if CAN_READ_DIRECT
+    if (direct) {
+      block_values_direct(w, rows);
+      continue;
+    }
+#endif
+    block_values(w, rows);
   }
 }
 
@@ -217,7 +254,7 @@ static void load_queries(const params_t *p, const item_t *item, work_t *w) {
   for (int r = 0; r < rows; r++) {
     int64_t row = item->row_begin + r, token = row / p->group, head = item->kv_head * p->group + row % p->group;
     int64_t at = item->request * p->q_request + (start + token) * p->q_token + head * p->q_head;
-    widen_row(w->q + r * Q_LD, (const char *)p->q + (size_t)at * type_bytes(p->q_type), (int)p->q_type, D, DP);
+    widen_query(w->q + r * Q_LD, (const char *)p->q + (size_t)at * type_bytes(p->q_type), (int)p->q_type);
     w->visible[r] = (int32_t)(p->causal ? oi_max(0, oi_min(keys, keys - tokens + token + 1)) : keys);
   }
 }

@@ -5,10 +5,7 @@
 #include "attention_types.h"
 
 #define BLOCK 64                                  // keys of one softmax step
-#define PAD16(n) (((n) + 15) / 16 * 16)
 #define ODD_LINES(n) ((n) + ((n) / 16 % 2 ? 0 : 16))  // rows of scratch: no power-of-two strides
-#define DP PAD16(D)
-#define DVP PAD16(DV)
 #define Q_LD ODD_LINES(DP)
 #define O_LD ODD_LINES(DVP)
 
@@ -21,6 +18,10 @@
 #define TILE_KEYS 4
 #define TILE_VECS 4
 #endif
+
+// Rows of the next block that one tile of scores asks for.
+#define FETCH_DIRECT TILE_KEYS
+#define FETCH_PANEL (TILE_KEYS / 2)
 
 // Four vectors, each of quads that are still to be summed: result quad i holds the sums of quad i of
 // a, b, c and d.
@@ -77,52 +78,95 @@ INLINE void store_scores(float *s, const vf (*sum)[TILE_KEYS], int mr, int r0) {
 #endif
 }
 
-// s[r][k] = q[r] · key[k] for mr rows and TILE_KEYS keys; `panel` keys are floats.
-#define DEFINE_SCORES(NAME, ELEM, LOAD)                                             \
-  INLINE void NAME(const int mr, float *s, const float *q, const void *const *key) { \
-    vf sum[TILE_ROWS][TILE_KEYS];                                                   \
-    const ELEM *k[TILE_KEYS];                                                       \
-    _Pragma("GCC unroll 4") for (int j = 0; j < TILE_KEYS; j++) k[j] = key[j];      \
-    _Pragma("GCC unroll 6") for (int r = 0; r < mr; r++)                            \
-      _Pragma("GCC unroll 4") for (int j = 0; j < TILE_KEYS; j++) sum[r][j] = vf_zero(); \
-    _Pragma("GCC unroll 1") for (int i = 0; i < DP; i += OI_VF) {                   \
-      vf x[TILE_KEYS];                                                              \
-      _Pragma("GCC unroll 4") for (int j = 0; j < TILE_KEYS; j++) x[j] = LOAD(k[j] + i); \
-      _Pragma("GCC unroll 6") for (int r = 0; r < mr; r++) {                        \
-        vf w = vf_load(q + r * Q_LD + i);                                           \
-        _Pragma("GCC unroll 4") for (int j = 0; j < TILE_KEYS; j++) sum[r][j] = vf_fma(w, x[j], sum[r][j]); \
-      }                                                                             \
-    }                                                                               \
-    store_scores(s, sum, mr, 0);                                                    \
-    if (mr > 4) store_scores(s, sum, mr, 4);                                        \
+#define UNROLL(n) _Pragma(UNROLL_TEXT(GCC unroll n))
+#define UNROLL_TEXT(x) #x
+
+// s[r][j] = q[r] · key[j] for MR rows and n keys (rounded up to TILE_KEYS; the caller has padded the
+// list). Meanwhile each tile brings FETCH rows of the list `fetch` nearer: memory and arithmetic
+// overlap only if the next block is asked for a little at a time.
+#define DEFINE_SCORES(NAME, MR, ELEM, SOURCE, FETCH)                                                 \
+  static __attribute__((noinline)) void NAME(float *s, const float *q, const void *const *key, int n, \
+                                             const void *const *fetch) {                      \
+    for (int j = 0; j < n; j += TILE_KEYS, fetch += FETCH) {                                  \
+      vf sum[MR][TILE_KEYS];                                                                  \
+      const ELEM *k[TILE_KEYS];                                                               \
+      const kv_t *f[FETCH];                                                                   \
+      UNROLL(4) for (int t = 0; t < FETCH; t++) f[t] = fetch[t];                               \
+      UNROLL(4) for (int t = 0; t < TILE_KEYS; t++) k[t] = key[j + t];                        \
+      UNROLL(6) for (int r = 0; r < MR; r++)                                                  \
+        UNROLL(4) for (int t = 0; t < TILE_KEYS; t++) sum[r][t] = vf_zero();                  \
+      UNROLL(1) for (int i = 0; i + PAIR <= DP; i += PAIR) {                                  \
+        vf x[TILE_KEYS];                                                                      \
+        UNROLL(4) for (int t = 0; t < FETCH; t++) __builtin_prefetch(f[t] + i, 0, 2);         \
+        UNROLL(4) for (int t = 0; t < TILE_KEYS; t++) x[t] = SOURCE##_first(k[t] + i);        \
+        UNROLL(6) for (int r = 0; r < MR; r++) {                                              \
+          vf w = vf_load(q + r * Q_LD + i);                                                   \
+          UNROLL(4) for (int t = 0; t < TILE_KEYS; t++) sum[r][t] = vf_fma(w, x[t], sum[r][t]); \
+        }                                                                                     \
+        UNROLL(4) for (int t = 0; t < TILE_KEYS; t++) x[t] = SOURCE##_second(k[t] + i);       \
+        UNROLL(6) for (int r = 0; r < MR; r++) {                                              \
+          vf w = vf_load(q + r * Q_LD + i + OI_VF);                                           \
+          UNROLL(4) for (int t = 0; t < TILE_KEYS; t++) sum[r][t] = vf_fma(w, x[t], sum[r][t]); \
+        }                                                                                     \
+      }                                                                                       \
+      if (DP % PAIR) /* one vector is left, and only panels come here */                      \
+        UNROLL(6) for (int r = 0; r < MR; r++)                                                \
+          UNROLL(4) for (int t = 0; t < TILE_KEYS; t++)                                       \
+            sum[r][t] = vf_fma(vf_load(q + r * Q_LD + DP - OI_VF), vf_load((const float *)k[t] + DP - OI_VF), sum[r][t]); \
+      store_scores(s + j, sum, MR, 0);                                                        \
+      if (MR > 4) store_scores(s + j, sum, MR, 4);                                            \
+    }                                                                                         \
   }
 
-// o[r] = o[r]·alpha[r] + Σ p[r][j]·value[j] over keys j0 to j1, in order, for mr rows and nv vectors.
-#define DEFINE_VALUES(NAME, ELEM, LOAD)                                             \
-  INLINE void NAME(const int mr, const int nv, float *o, const float *alpha, const float *p, \
-                   const void *const *value, int column, int j0, int j1) {          \
-    vf sum[TILE_ROWS][8];                                                           \
-    _Pragma("GCC unroll 6") for (int r = 0; r < mr; r++) {                          \
-      vf a = vf_set(alpha[r]);                                                      \
-      _Pragma("GCC unroll 8") for (int c = 0; c < nv; c++) {                        \
-        sum[r][c] = vf_load(o + r * O_LD + c * OI_VF) * a;                          \
-        ROUNDED(sum[r][c]);                                                         \
-      }                                                                             \
-    }                                                                               \
-    _Pragma("GCC unroll 1") for (int j = j0; j < j1; j++) {                         \
-      const ELEM *v = (const ELEM *)value[j] + column;                              \
-      vf x[8];                                                                      \
-      _Pragma("GCC unroll 8") for (int c = 0; c < nv; c++) x[c] = LOAD(v + c * OI_VF); \
-      _Pragma("GCC unroll 6") for (int r = 0; r < mr; r++) {                        \
-        vf w = vf_set(p[r * BLOCK + j]);                                            \
-        _Pragma("GCC unroll 8") for (int c = 0; c < nv; c++) sum[r][c] = vf_fma(w, x[c], sum[r][c]); \
-      }                                                                             \
-    }                                                                               \
-    _Pragma("GCC unroll 6") for (int r = 0; r < mr; r++)                            \
-      _Pragma("GCC unroll 8") for (int c = 0; c < nv; c++) vf_store(o + r * O_LD + c * OI_VF, sum[r][c]); \
+// o[r] = o[r]·alpha[r] + Σ p[r][j]·value[j] over keys j0 to j1, in order, for MR rows and the NV
+// vectors from `column` on.
+#define DEFINE_VALUES(NAME, MR, NV, ELEM, LOAD)                                               \
+  static __attribute__((noinline)) void NAME(float *o, const float *alpha, const float *p,    \
+                                             const void *const *value, int column, int j0, int j1) { \
+    vf sum[MR][NV];                                                                           \
+    UNROLL(6) for (int r = 0; r < MR; r++)                                                    \
+      UNROLL(8) for (int c = 0; c < NV; c++) {                                                \
+        sum[r][c] = vf_load(o + r * O_LD + c * OI_VF) * alpha[r];                             \
+        ROUNDED(sum[r][c]);                                                                   \
+      }                                                                                       \
+    UNROLL(1) for (int j = j0; j < j1; j++) {                                                 \
+      const ELEM *v = (const ELEM *)value[j] + column;                                        \
+      vf x[NV];                                                                               \
+      LOAD(NV);                                                                               \
+      UNROLL(6) for (int r = 0; r < MR; r++) {                                                \
+        vf w = vf_set(p[r * BLOCK + j]);                                                      \
+        UNROLL(8) for (int c = 0; c < NV; c++) sum[r][c] = vf_fma(w, x[c], sum[r][c]);        \
+      }                                                                                       \
+    }                                                                                         \
+    UNROLL(6) for (int r = 0; r < MR; r++)                                                    \
+      UNROLL(8) for (int c = 0; c < NV; c++) vf_store(o + r * O_LD + c * OI_VF, sum[r][c]);   \
   }
+#define LOAD_PANEL(NV) UNROLL(8) for (int c = 0; c < NV; c++) x[c] = vf_load(v + c * OI_VF)
+#define LOAD_DIRECT(NV) UNROLL(4) for (int c = 0; c < NV; c += 2) x[c] = kv_first(v + c * OI_VF), x[c + 1] = kv_second(v + c * OI_VF)
 
-DEFINE_SCORES(scores_panel, float, vf_load)
-DEFINE_VALUES(values_panel, float, vf_load)
-DEFINE_SCORES(scores_direct, kv_t, kv_load)
-DEFINE_VALUES(values_direct, kv_t, kv_load)
+DEFINE_SCORES(scores_panel_6, 6, float, panel, FETCH_PANEL)
+DEFINE_SCORES(scores_panel_4, 4, float, panel, FETCH_PANEL)
+DEFINE_SCORES(scores_panel_2, 2, float, panel, FETCH_PANEL)
+DEFINE_SCORES(scores_panel_1, 1, float, panel, FETCH_PANEL)
+DEFINE_VALUES(values_panel_6, 6, TILE_VECS, float, LOAD_PANEL)
+DEFINE_VALUES(values_panel_4, 4, TILE_VECS, float, LOAD_PANEL)
+DEFINE_VALUES(values_panel_2, 2, TILE_VECS, float, LOAD_PANEL)
+DEFINE_VALUES(values_panel_1, 1, TILE_VECS, float, LOAD_PANEL)
+#if DVP / OI_VF % TILE_VECS
+#define NARROW_STRIP 1
+DEFINE_VALUES(values_narrow_6, 6, 1, float, LOAD_PANEL)
+DEFINE_VALUES(values_narrow_1, 1, 1, float, LOAD_PANEL)
+#endif
+#if CAN_READ_DIRECT
+// With few rows a wider strip keeps enough sums in flight to hide the latency of one.
+#define VECS (DVP / OI_VF)
+#define STRIP_1 (VECS % 8 == 0 && OI_VF == 16 ? 8 : VECS % 4 == 0 ? 4 : 2)
+#define STRIP_2 (VECS % 4 == 0 ? 4 : 2)
+#define STRIP_4 (VECS % 4 == 0 && OI_VF != 8 ? 4 : 2)
+DEFINE_SCORES(scores_direct_4, 4, kv_t, kv, FETCH_DIRECT)
+DEFINE_SCORES(scores_direct_2, 2, kv_t, kv, FETCH_DIRECT)
+DEFINE_SCORES(scores_direct_1, 1, kv_t, kv, FETCH_DIRECT)
+DEFINE_VALUES(values_direct_4, 4, STRIP_4, kv_t, LOAD_DIRECT)
+DEFINE_VALUES(values_direct_2, 2, STRIP_2, kv_t, LOAD_DIRECT)
+DEFINE_VALUES(values_direct_1, 1, STRIP_1, kv_t, LOAD_DIRECT)
+#endif
