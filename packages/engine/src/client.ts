@@ -78,7 +78,9 @@ function untilReady(worker: Worker, options: EngineOptions): Promise<ReadyMessag
         resolve(message);
       }
     });
-    worker.on("error", fail);
+    worker.on("error", (cause) =>
+      fail(new EngineStoppedError(`the engine's thread failed while loading: ${cause}`, { cause })),
+    );
     worker.on("exit", (code) =>
       fail(new EngineStoppedError(`the engine's thread ended with code ${code} while loading`)),
     );
@@ -234,9 +236,8 @@ export class WorkerEngineClient implements EngineClient {
   #receive(message: FromWorker): void {
     if (message.type === "outputs") for (const output of message.outputs) this.#deliver(output);
     else if (message.type === "fatal") this.#fail(deserializeError(message.error));
-    else if (message.type === "closed" && message.error !== undefined) {
-      this.#closeError = deserializeError(message.error);
-    }
+    if (message.type !== "fatal" && message.type !== "closed") return;
+    if (message.error !== undefined) this.#closeError = deserializeError(message.error);
   }
 
   #deliver({ key, events, error }: WorkerOutput): void {
@@ -253,6 +254,8 @@ export class WorkerEngineClient implements EngineClient {
     const why = asked ? "the engine was closed" : `the engine has failed: ${error.message}`;
     const stopped = new EngineStoppedError(why, { cause: error });
     for (const stream of [...this.#streams.values()]) stream.fail(stopped);
+    // The worker cannot say any more that nothing runs.
+    for (const gauge of ["running", "waiting", "kvBlocksUsed"] as const) this.#board.set(gauge, 0);
     if (asked) this.#settleFailed.resolve(stopped);
     else this.#settleFailed.reject(error);
   }

@@ -78,6 +78,7 @@ class Loop {
       this.#closed = true;
       this.#writeTrace();
       fatal(error);
+      this.#engine[Symbol.dispose]();
       return;
     }
     this.#schedule();
