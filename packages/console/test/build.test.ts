@@ -49,6 +49,8 @@ describe("buildConsole", () => {
     expect((await buildConsole({ outDir })).outcome).toBe("built");
     const html = readFileSync(join(outDir, "index.html"), "utf8");
     expect(html).not.toMatch(/<script(?![^>]*\ssrc=)|<style|\son[a-z]+=|https?:/);
+    const licenses = readFileSync(join(outDir, "licenses.md"), "utf8");
+    for (const name of ["preact", "@preact/signals", "uplot"]) expect(licenses).toContain(name);
     for (const name of readdirSync(join(outDir, "assets"))) {
       const source = readFileSync(join(outDir, "assets", name), "utf8");
       expect(source, name).not.toMatch(/@import|url\(["']?(https?:)?\/\/|\beval\(|new Function\(/);
@@ -74,6 +76,7 @@ describe("buildConsole", () => {
       "assets",
       "favicon.svg",
       "index.html",
+      "licenses.md",
     ]);
     const html = readFileSync(join(outDir, "index.html"), "utf8");
     const [, script = ""] = /src="\.\/([^"]+)"/.exec(html) ?? [];

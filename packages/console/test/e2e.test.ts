@@ -90,6 +90,28 @@ describe.skipIf(skip)("the console", () => {
     });
   });
 
+  it("keeps the two layers of the sheet on top of each other", async () => {
+    await withApp(async ({ page }) => {
+      const area = page.getByLabel("Text to continue");
+      const long = Array.from({ length: 90 }, (_, index) => {
+        return `${"\t".repeat(index % 4)}${"word ".repeat(index)}${"x".repeat(3 * index)}  \n`;
+      }).join("");
+      for (const width of [1280, 390]) {
+        await page.setViewportSize({ width, height: 800 });
+        for (const text of [long, `${long}\n\n`, long.trimEnd()]) {
+          await area.fill(text);
+          const heights = await page.evaluate(`[
+            document.querySelector(".sheet textarea").scrollHeight,
+            document.querySelector(".sheet-blocks").scrollHeight,
+          ]`);
+          const [ofArea, ofBlocks] = heights as [number, number];
+          // Half a line would be a line break in another place; rounding is a pixel.
+          expect(Math.abs(ofArea - ofBlocks), `width ${width}`).toBeLessThanOrEqual(2);
+        }
+      }
+    });
+  });
+
   it("sends the settings, and holds back wrong ones", async () => {
     await withApp(async ({ page, server }) => {
       const field = (name: string) => page.getByLabel(name, { exact: true });

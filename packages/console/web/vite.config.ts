@@ -17,6 +17,8 @@ const config: UserConfig = defineConfig({
     assetsInlineLimit: 0,
     modulePreload: { polyfill: false },
     reportCompressedSize: false,
+    // The bundle contains preact, signals and uPlot; their licences ask to be passed on.
+    license: { fileName: "licenses.md" },
   },
   server: { proxy: { "/v1": api, "/api": api, "/health": api } },
 });
