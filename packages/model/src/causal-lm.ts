@@ -107,7 +107,7 @@ class DeepseekModel implements CausalLM {
 
   forward(batch: ForwardBatch, cache: KvCache): Tensor<"f32"> {
     if (this.#disposed) throw new ForwardError("forward: the model was disposed");
-    if (!(cache instanceof LatentKvCache) || cache.layers.length !== this.config.numLayers) {
+    if (!(cache instanceof LatentKvCache) || !cache.fits(this.config, this.#act)) {
       throw new ForwardError("forward: the cache was not made by this model's createKvCache");
     }
     const { config } = this;

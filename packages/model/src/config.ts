@@ -350,7 +350,7 @@ const harmlessKeys: ReadonlySet<string> = new Set([
     " ",
   ),
   ..."label2id problem_type router_aux_loss_coef router_jitter_noise unsloth_fixed".split(" "),
-  ..."num_mtp_layers num_experts num_local_experts rope_interleave max_window_layers".split(" "),
+  ..."num_mtp_layers num_experts num_local_experts rope_scaling max_window_layers".split(" "),
 ]);
 
 function noteUnknown(reader: FieldReader, notes: string[]): void {

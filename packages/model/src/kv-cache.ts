@@ -41,6 +41,16 @@ export class LatentKvCache implements KvCache {
     );
   }
 
+  /** True if a model of this config and activation dtype can use it. */
+  fits(config: ModelConfig, dtype: ActDType): boolean {
+    const width = this.layers[0]?.dim(-1);
+    return (
+      this.dtype === dtype &&
+      this.layers.length === config.numLayers &&
+      width === latentWidth(config)
+    );
+  }
+
   [Symbol.dispose](): void {
     for (const layer of this.layers) layer[Symbol.dispose]();
   }

@@ -1,5 +1,6 @@
 // Cosine and sine tables of the rotary embedding, and the softmax scale that goes with them.
-// Follows DeepseekV2YarnRotaryEmbedding of the original modeling code; computed in float64.
+// Follows DeepseekV2YarnRotaryEmbedding of the original modeling code: frequencies and angles are
+// rounded to float32 as there (models were trained with these angles), the rest is float64.
 
 import { Tensor } from "@open-infra/tensor";
 import type { RopeConfig, YarnConfig } from "./rope-config.ts";
@@ -9,9 +10,9 @@ export function yarnMscale(factor: number, mscale: number): number {
   return factor <= 1 ? 1 : 0.1 * mscale * Math.log(factor) + 1;
 }
 
-/** Rotations per position of each pair, [dim / 2]. */
-export function inverseFrequencies(rope: RopeConfig, dim: number): Float64Array {
-  const out = new Float64Array(dim / 2);
+/** Radians per position of each pair, [dim / 2]. */
+export function inverseFrequencies(rope: RopeConfig, dim: number): Float32Array {
+  const out = new Float32Array(dim / 2);
   const { yarn, theta } = rope;
   const [low, high] = yarn === undefined ? [0, 0] : correctionRange(yarn, theta, dim);
   for (let i = 0; i < out.length; i++) {
@@ -63,8 +64,9 @@ export function ropeTables(rope: RopeConfig, dim: number, length: number): RopeT
   const [c, s] = [cos.raw(), sin.raw()];
   for (let at = 0, position = 0; position < length; position++) {
     for (const frequency of frequencies) {
-      c[at] = Math.cos(position * frequency) * magnitude;
-      s[at++] = Math.sin(position * frequency) * magnitude;
+      const angle = Math.fround(position * frequency);
+      c[at] = Math.cos(angle) * magnitude;
+      s[at++] = Math.sin(angle) * magnitude;
     }
   }
   return { cos, sin };
