@@ -45,23 +45,28 @@ static void row_histogram(const float *x, int64_t n, float max, float inverse_te
   }
   const vf top = vf_set(max), scale = vf_set(inverse_temperature);
   for (int64_t i = 0; i < n; i += OI_VF) {
-    float lane[OI_VF];
+    float logits[OI_VF], mass[OI_VF];
+    int32_t bin[OI_VF];
     int64_t lanes = oi_min(OI_VF, n - i);
-    vf v;
-    if (lanes == OI_VF) {
-      v = vf_load(x + i);
-    } else {
-      for (int l = 0; l < OI_VF; l++) lane[l] = l < lanes ? x[i + l] : max;
-      v = vf_load(lane);
+    const float *from = x + i;
+    if (lanes < OI_VF) {
+      for (int l = 0; l < OI_VF; l++) logits[l] = l < lanes ? x[i + l] : max;
+      from = logits;
     }
-    vf d = (top - v) * scale;
-    vf e = vf_exp(-d);
+    vf d = (top - vf_load(from)) * scale;
+    vf_store(mass, vf_exp(-d));
     vi bins = __builtin_convertvector(bin_position(d), vi);
-    vf_store(lane, e);
-    for (int l = 0; l < lanes; l++) {
-      int32_t b = bins[l];
-      counts[b]++;
-      sums[b] += (double)lane[l];
+    memcpy(bin, &bins, sizeof bin);
+    if (lanes == OI_VF) {
+      for (int l = 0; l < OI_VF; l++) {
+        counts[bin[l]]++;
+        sums[bin[l]] += (double)mass[l];
+      }
+    } else {
+      for (int l = 0; l < lanes; l++) {
+        counts[bin[l]]++;
+        sums[bin[l]] += (double)mass[l];
+      }
     }
   }
   for (int b = 0; b < BINS; b++) masses[b] = (float)sums[b];

@@ -131,13 +131,21 @@ export class BlockManager {
   }
 
   /**
-   * Registers the blocks that are full after `computed` tokens were written. Where another block
-   * already holds the same beginning, the table takes that one and frees its own: their contents
-   * are equal to the bit, since a token's latent does not depend on its batch.
+   * Makes the blocks that the table's first `tokens.length` ≥ `written` tokens fill findable. May be
+   * called when the step that writes them is planned, so that others in that very step share them.
+   *
+   * Where another block already holds the same beginning: with `join`, which must wait until the
+   * table's own were written, the table takes that one and frees its own. Their contents are equal
+   * to the bit, since a token's latent does not depend on its batch.
    */
-  register(table: BlockTable, tokens: readonly number[], computed: number): void {
+  register(
+    table: BlockTable,
+    tokens: readonly number[],
+    written: number,
+    options: { readonly join?: boolean } = {},
+  ): void {
     if (!this.#prefixCaching) return;
-    const full = Math.floor(computed / this.blockTokens);
+    const full = Math.floor(written / this.blockTokens);
     for (let i = table.registered; i < full; i++) {
       const key = this.#key(table.chain, tokens, i);
       const own = table.blocks[i] as number;
@@ -147,12 +155,12 @@ export class BlockManager {
         this.#byKey.set(key, own);
         this.#cached[own] = cached;
         table.chain = cached.chain;
-      } else {
+      } else if (options.join) {
         this.#reference(known);
         this.#release(own);
         table.blocks[i] = known;
         table.chain = (this.#cached[known] as CachedBlock).chain;
-      }
+      } else return;
       table.registered = i + 1;
     }
   }

@@ -104,12 +104,12 @@ export class Scheduler {
     return { slices: draft.slices, totalTokens, preempted: draft.preempted };
   }
 
-  /** Notes that the step was computed, and makes its full blocks findable. */
+  /** Notes that the step was computed; blocks that two sequences computed at once become one. */
   complete(plan: StepPlan): void {
     for (const { sequence, tokens } of plan.slices) {
       sequence.computed += tokens;
       if (sequence.table !== undefined) {
-        this.#blocks.register(sequence.table, sequence.tokens, sequence.computed);
+        this.#blocks.register(sequence.table, sequence.tokens, sequence.computed, { join: true });
       }
     }
   }
@@ -120,8 +120,7 @@ export class Scheduler {
       if (sequence.state !== "running" || sequence.pending !== 1) continue;
       if (draft.budget === 0) return;
       if (!this.#makeRoom(draft, sequence)) continue;
-      draft.slices.push({ sequence, tokens: 1 });
-      draft.budget--;
+      this.#plan(draft, sequence, 1);
       draft.rows--;
     }
   }
@@ -131,10 +130,20 @@ export class Scheduler {
     const everyRow = sequence.wantsPromptRows;
     const tokens = Math.min(sequence.pending, draft.budget, everyRow ? draft.rows : draft.budget);
     if (tokens <= 0 || draft.rows <= 0) return;
-    draft.slices.push({ sequence, tokens });
-    draft.budget -= tokens;
+    this.#plan(draft, sequence, tokens);
     if (everyRow) draft.rows -= tokens;
     else if (tokens === sequence.pending) draft.rows--;
+  }
+
+  #plan(draft: Draft, sequence: Sequence, tokens: number): void {
+    draft.slices.push({ sequence, tokens });
+    draft.budget -= tokens;
+    // A layer writes all of a step's latents before it reads any, so a newcomer of this very step
+    // may build on what this one is about to compute. Nothing planned is preempted any more: what
+    // is planned is older than every later victim.
+    if (sequence.table !== undefined) {
+      this.#blocks.register(sequence.table, sequence.tokens, sequence.computed + tokens);
+    }
   }
 
   #admit(draft: Draft): void {

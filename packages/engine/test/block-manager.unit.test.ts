@@ -49,6 +49,8 @@ describe("BlockManager", () => {
     expect(manager.used).toBe(6);
     manager.register(a.table, tokens, 9);
     manager.register(b.table, tokens, 9);
+    expect(b.table.blocks.slice(0, 2)).not.toEqual(a.table.blocks.slice(0, 2));
+    manager.register(b.table, tokens, 9, { join: true });
     expect(b.table.blocks.slice(0, 2)).toEqual(a.table.blocks.slice(0, 2));
     expect(manager.used).toBe(4);
   });
@@ -122,7 +124,7 @@ it("never leaks, never frees twice, and never leads to another's content", () =>
           written.set(block * 8 + (i % blockTokens), prefix(one.tokens, i));
         }
         one.computed = Math.min(one.computed + n, one.tokens.length);
-        manager.register(one.table, one.tokens, one.computed);
+        manager.register(one.table, one.tokens, one.computed, { join: true });
       } else if (one !== undefined && kind === 2 && one.computed === one.tokens.length) {
         if (manager.reserve(one.table, one.tokens.length + 1)) one.tokens.push(random.int(0, 2));
       } else if (one !== undefined && kind === 3) {

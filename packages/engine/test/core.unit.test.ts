@@ -90,6 +90,19 @@ describe("EngineCore", () => {
     expect(third?.finish?.usage.cachedTokens).toBe(128);
   });
 
+  it("computes a prompt once for many requests that come together", () => {
+    const prompt = Array.from({ length: 150 }, (_, i) => (i * 3) % FAKE_VOCAB);
+    const model = new FakeModel();
+    const requests = Array.from({ length: 8 }, (_, seed) =>
+      request(`n${seed}`, prompt, { seed, maxTokens: 5 }),
+    );
+    const results = runAll(fakeCore({ maxBatchedTokens: 100 }, model), requests);
+    // 150 once, then each of the others what lies behind the last full block; 4 decodes for all.
+    expect(model.steps.reduce((sum, step) => sum + step.tokens, 0)).toBe(150 + 7 * 22 + 8 * 4);
+    expect(results.map((r) => r.finish?.usage.cachedTokens)).toEqual([0, ...Array(7).fill(128)]);
+    expect(results.map((r) => r.text)).toEqual(alone(requests));
+  });
+
   it("gives the same text for a seed, and another for another", () => {
     const prompt = [1, 2, 3];
     const seeded = (id: string, seed: number) =>

@@ -51,15 +51,21 @@ export class FakeModel implements CausalLM {
     this.steps.push({ tokens: batch.tokenIds.length, sequences: batch.sequences.length });
     const logits = Tensor.empty([batch.logitRows.length, FAKE_VOCAB], "f32", "logits");
     const wanted = new Map(Array.from(batch.logitRows, (token, row) => [token, row]));
+    const slotOf = (blocks: ArrayLike<number>, i: number): number =>
+      (blocks[Math.floor(i / blockTokens)] as number) * blockTokens + (i % blockTokens);
+    // As in the real one, everything is written before anything is read.
     let at = 0;
     for (const { queryTokens, contextTokens, blocks } of batch.sequences) {
-      const slot = (i: number): number =>
-        (blocks[Math.floor(i / blockTokens)] as number) * blockTokens + (i % blockTokens);
       for (let i = contextTokens - queryTokens; i < contextTokens; i++, at++) {
-        slots[slot(i)] = batch.tokenIds[at] as number;
+        slots[slotOf(blocks, i)] = batch.tokenIds[at] as number;
+      }
+    }
+    at = 0;
+    for (const { queryTokens, contextTokens, blocks } of batch.sequences) {
+      for (let i = contextTokens - queryTokens; i < contextTokens; i++, at++) {
         const row = wanted.get(at);
         if (row === undefined) continue;
-        const context = Array.from({ length: i + 1 }, (_, t) => slots[slot(t)] as number);
+        const context = Array.from({ length: i + 1 }, (_, t) => slots[slotOf(blocks, t)] as number);
         if (context.includes(EMPTY)) throw new Error("a slot was read before it was written");
         const values = logits.select(0, row).raw();
         fillLogits(context, values);

@@ -64,6 +64,8 @@ export interface CausalLM extends Disposable {
    * Runs one step and writes the new tokens' latents into the cache.
    *
    * A row's result does not depend on what else is in the batch or how a prompt was cut in chunks.
+   * Each layer writes the latents of all the batch's tokens before it reads any, so a sequence may
+   * have blocks in its context that another sequence of the same batch is only now filling.
    *
    * @returns f32 [logitRows.length, vocabSize], overwritten by the next call.
    */
