@@ -37,11 +37,8 @@ export function findDuplicateKey(text: string): string | undefined {
 /** Index after the closing quote of the string that opens at `at`. */
 function endOfString(text: string, at: number): number {
   let i = at + 1;
-  for (;;) {
-    const c = text.charCodeAt(i);
-    if (c === 0x22) return i + 1;
-    i += c === 0x5c ? 2 : 1;
-  }
+  while (i < text.length && text.charCodeAt(i) !== 0x22) i += text.charCodeAt(i) === 0x5c ? 2 : 1;
+  return i + 1;
 }
 
 function colonFollows(text: string, from: number): boolean {
