@@ -10,8 +10,10 @@
 #include "attention_tiles.h"
 
 #define NO_SCORE (-1e30f)   // where the running maximum starts, so that no inf − inf appears
-#define MAX_TILES 11        // row tiles of 64 rows, the most an item may have
+#define MAX_ROWS 72         // rows of an item, at most
+#define MAX_TILES 14        // tiles they may be divided into
 #define DIRECT_ROWS 4       // up to so many rows read the cache itself instead of a float panel
+#define STRIP (TILE_VECS * OI_VF)
 
 typedef struct {
   int32_t request, kv_head, row_begin, row_end, split_begin, split_end, slot, unused;
@@ -22,9 +24,9 @@ typedef struct {
   float *q;         // [rows][Q_LD]
   float *s;         // [rows][BLOCK] scores, then probabilities
   float *o, *acc;   // [rows][O_LD] this split's sums, all splits' so far
-  float *k, *v;     // [BLOCK] rows of the block's keys and values as floats
-  float max[64], sum[64], acc_max[64], acc_sum[64], alpha[64];
-  int32_t visible[64], keys[64];
+  float *panel;     // keys [PANEL_KEYS][Q_LD], then strips of values [BLOCK][STRIP], as floats
+  float max[MAX_ROWS], sum[MAX_ROWS], acc_max[MAX_ROWS], acc_sum[MAX_ROWS], alpha[MAX_ROWS];
+  int32_t visible[MAX_ROWS], keys[MAX_ROWS];
   const void *key[BLOCK], *value[BLOCK], *next[BLOCK];
   const void *fetch[MAX_TILES * BLOCK];  // rows of the next block, by the tile that asks for them
 } work_t;
@@ -116,108 +118,142 @@ ONE_COPY void finish_row(const params_t *p, const item_t *w, int row, const floa
 }
 
 typedef void (*scores_fn)(float *s, const float *q, const void *const *key, int n, const void *const *fetch);
-typedef void (*values_fn)(float *o, const float *alpha, const float *p, const void *const *value, int column, int j0, int j1);
+typedef void (*values_fn)(float *o, const float *alpha, const float *p, const void *const *value, int column, int j0, int j1,
+                          const void *const *fetch, int offset);
 
 // How many of `left` rows the next tile takes.
 static inline int tile_rows(int left) { return left >= 6 ? 6 : left >= 4 ? 4 : left >= 2 ? 2 : 1; }
 
-// Shares the rows of the next block out among the tiles of this one; a tile without one is given a
-// row that is at hand. Returns the places per row tile.
-static int spread_fetches(work_t *w, int rows, int n, int next, int direct) {
-  const int places = (n + TILE_KEYS - 1) / TILE_KEYS * (direct ? FETCH_DIRECT : FETCH_PANEL);
-  int groups = 0;
-  for (int r = 0; r < rows; r += tile_rows(rows - r)) groups++;
-  const int total = places * groups, asked = next < total ? next : total;
-  for (int i = 0; i < total; i++) w->fetch[i] = w->q;
-  for (int i = 0; i < asked; i++) w->fetch[i * total / asked] = w->next[i];
-  return places;
+// Shares `asked` rows out among the `total` places of a list; a place without one is given a row that
+// is at hand anyway.
+static void spread(const void **fetch, int total, const void *const *row, int asked, const void *idle) {
+  if (asked > total) asked = total;
+  for (int i = 0; i < total; i++) fetch[i] = idle;
+  for (int i = 0; i < asked; i++) fetch[i * total / asked] = row[i];
 }
 
-// Scores of all rows against the block's n keys; meanwhile the next block is fetched.
-static void block_scores(work_t *w, int rows, int n, int next, int direct) {
-  static const scores_fn panel[7] = {[1] = scores_panel_1, [2] = scores_panel_2, [4] = scores_panel_4, [6] = scores_panel_6};
-#if CAN_READ_DIRECT
-  static const scores_fn in_place[7] = {[1] = scores_direct_1, [2] = scores_direct_2, [4] = scores_direct_4};
-#else
-  static const scores_fn *const in_place = panel;
-#endif
-  const void *last = w->key[n - 1];
-  for (int j = n; j % TILE_KEYS; j++) w->key[j] = last;
-  const int places = spread_fetches(w, rows, n, next, direct);
-  const void *const *fetch = w->fetch;
-  for (int r = 0, mr; r < rows; r += mr, fetch += places) {
-    mr = tile_rows(rows - r);
-    (direct ? in_place : panel)[mr](w->s + r * BLOCK, w->q + r * Q_LD, w->key, w->keys[r + mr - 1], fetch);
+// Repeats the last of n keys up to a whole tile; the scores of the copies are not used.
+static inline void pad_keys(const void **key, int n) {
+  for (int j = n; j % TILE_KEYS; j++) key[j] = key[n - 1];
+}
+
+static int count_tiles(int rows) {
+  int tiles = 0;
+  for (int r = 0; r < rows; r += tile_rows(rows - r)) tiles++;
+  return tiles;
+}
+
+// Scores of all rows against the block's n keys. A few keys are widened at a time, and the few after
+// them, the next block's first for the last ones, are fetched into L1 meanwhile.
+static void panel_scores(work_t *w, int rows, int n, int next) {
+  static const scores_fn tile[7] = {[1] = scores_panel_1, [2] = scores_panel_2, [4] = scores_panel_4, [6] = scores_panel_6};
+  enum { PLACES = PANEL_KEYS / TILE_KEYS * FETCH_PANEL };
+  const void *key[PANEL_KEYS];
+  const int places = count_tiles(rows) * PLACES;
+  for (int at = 0; at < n; at += PANEL_KEYS) {
+    const int here = n - at < PANEL_KEYS ? n - at : PANEL_KEYS, then = at + PANEL_KEYS;
+    for (int j = 0; j < here; j++) {
+      widen_kv(w->panel + j * Q_LD, w->key[at + j], D, DP);
+      key[j] = w->panel + j * Q_LD;
+    }
+    pad_keys(key, here);
+    if (then < n) spread(w->fetch, places, w->key + then, n - then < PANEL_KEYS ? n - then : PANEL_KEYS, w->q);
+    else spread(w->fetch, places, w->next, next < PANEL_KEYS ? next : PANEL_KEYS, w->q);
+    const void *const *fetch = w->fetch;
+    for (int r = 0, mr; r < rows; r += mr, fetch += PLACES) {
+      mr = tile_rows(rows - r);
+      const int most = w->keys[r + mr - 1] - at;
+      tile[mr](w->s + r * BLOCK + at, w->q + r * Q_LD, key, most < here ? most : here, fetch);
+    }
   }
 }
 
-static const float keep_all = 1.0f;
+// A strip of the values: where it is read, where it is written, what is fetched meanwhile.
+typedef struct {
+  const void *const *value;
+  int source, column;
+  const void *const *fetch;
+  int offset;
+} strip_t;
 
-// Adds keys j0 to j1 of the block to mr rows from row r on, in the strip at `column`.
-static inline void add_strip(work_t *w, values_fn tile, int r, const float *alpha, int column, int j0, int j1) {
-  tile(w->o + r * O_LD + column, alpha, w->s + r * BLOCK, w->value, column, j0, j1);
+// Adds keys j0 to j1 of the block to a tile of rows from row r on.
+static inline void add_strip(work_t *w, values_fn tile, int r, const float *alpha, const strip_t *t, int j0, int j1) {
+  tile(w->o + r * O_LD + t->column, alpha, w->s + r * BLOCK, t->value, t->source, j0, j1, t->fetch, t->offset);
 }
 
 // Rows of a tile may see different numbers of keys. The tile takes those that its first row sees;
-// the rest come row by row in rest_values, so that no row meets a key that is not its own.
-static void rest_values(work_t *w, int r, int mr, values_fn one, int step, int from, int to) {
+// the rest come row by row here, so that no row meets a key that is not its own.
+static void rest_values(work_t *w, values_fn one, int r, int mr, const strip_t *t) {
+  static const float keep = 1.0f;
   for (int i = r + 1; i < r + mr; i++)
-    for (int column = from; w->keys[i] > w->keys[r] && column + step <= to; column += step)
-      add_strip(w, one, i, &keep_all, column, w->keys[r], w->keys[i]);
+    if (w->keys[i] > w->keys[r]) add_strip(w, one, i, &keep, t, w->keys[r], w->keys[i]);
 }
 
-static void block_values(work_t *w, int rows) {
-  static const values_fn panel[7] = {[1] = values_panel_1, [2] = values_panel_2, [4] = values_panel_4, [6] = values_panel_6};
-  enum { STEP = TILE_VECS * OI_VF, WHOLE = DVP / STEP * STEP };
-  for (int column = 0; column < WHOLE; column += STEP)
-    for (int r = 0, mr; r < rows; r += mr) {
-      mr = tile_rows(rows - r);
-      if (w->keys[r + mr - 1] > 0) add_strip(w, panel[mr], r, w->alpha + r, column, 0, w->keys[r]);
-    }
-  for (int r = 0, mr; r < rows; r += mr) {
-    mr = tile_rows(rows - r);
-    rest_values(w, r, mr, values_panel_1, STEP, 0, WHOLE);
-#ifdef NARROW_STRIP
-    if (w->keys[r + mr - 1] == 0) continue;
-    for (int column = WHOLE; column < DVP; column += OI_VF) {
-      if (mr == 6) add_strip(w, values_narrow_6, r, w->alpha + r, column, 0, w->keys[r]);
-      else
-        for (int i = r; i < r + mr; i++) add_strip(w, values_narrow_1, i, w->alpha + i, column, 0, w->keys[r]);
-    }
-    rest_values(w, r, mr, values_narrow_1, OI_VF, WHOLE, DVP);
-#endif
+// One strip of the values for all rows, from a panel of floats that stays in L1. The next strip is
+// fetched meanwhile, one of its lines a row tile.
+INLINE void panel_strip(work_t *w, int rows, int n, const values_fn *tile, int column, int width) {
+  enum { LINES = (STRIP * sizeof(kv_t) + 63) / 64 };
+  const void *value[BLOCK];
+  const int real = DV - column < width ? DV - column : width;
+  for (int j = 0; j < n; j++) {
+    widen_kv(w->panel + j * width, (const kv_t *)w->value[j] + column, real, width);
+    value[j] = w->panel + j * width;
   }
+  const int ahead = (column + width < DV ? column + width : 0) * (int)sizeof(kv_t);
+  for (int r = 0, mr, line = 0; r < rows; r += mr, line++) {
+    mr = tile_rows(rows - r);
+    if (w->keys[r + mr - 1] == 0) continue;
+    const strip_t t = {value, 0, column, w->value, ahead + line % LINES * 64};
+    add_strip(w, tile[mr], r, w->alpha + r, &t, 0, w->keys[r]);
+    rest_values(w, tile[1], r, mr, &t);
+  }
+}
+
+static void panel_values(work_t *w, int rows, int n) {
+  static const values_fn whole[7] = {[1] = values_panel_1, [2] = values_panel_2, [4] = values_panel_4, [6] = values_panel_6};
+  int column = 0;
+  for (; column + STRIP <= DVP; column += STRIP) panel_strip(w, rows, n, whole, column, STRIP);
+#if NARROW_VECS
+  static const values_fn narrow[7] = {[1] = values_narrow_1, [2] = values_narrow_2, [4] = values_narrow_4, [6] = values_narrow_6};
+  for (; column < DVP; column += NARROW_VECS * OI_VF) panel_strip(w, rows, n, narrow, column, NARROW_VECS * OI_VF);
+#endif
 }
 
 #if CAN_READ_DIRECT
-static void block_values_direct(work_t *w, int rows) {
+// The same for a few rows, which read the cache itself. Half of the next block is fetched into L2
+// with the scores, the other half with the values.
+static void direct_scores(work_t *w, int rows, int n, int next) {
+  static const scores_fn tile[5] = {[1] = scores_direct_1, [2] = scores_direct_2, [4] = scores_direct_4};
+  const int places = (n + TILE_KEYS - 1) / TILE_KEYS * FETCH_DIRECT;
+  spread(w->fetch, places * count_tiles(rows), w->next, next / 2, w->q);
+  pad_keys(w->key, n);
+  const void *const *fetch = w->fetch;
+  for (int r = 0, mr; r < rows; r += mr, fetch += places) {
+    mr = tile_rows(rows - r);
+    tile[mr](w->s + r * BLOCK, w->q + r * Q_LD, w->key, w->keys[r + mr - 1], fetch);
+  }
+}
+
+static void direct_values(work_t *w, int rows, int n, int next) {
   static const values_fn tile[5] = {[1] = values_direct_1, [2] = values_direct_2, [4] = values_direct_4};
   static const int step[5] = {[1] = STRIP_1 * OI_VF, [2] = STRIP_2 * OI_VF, [4] = STRIP_4 * OI_VF};
+  const int half = next / 2;
+  for (int j = 0; j < n; j++) w->fetch[j] = half + j / 2 < next ? (const char *)w->next[half + j / 2] + j % 2 * 64 : w->value[j];
+  strip_t t = {.value = w->value, .fetch = w->fetch};
   for (int r = 0, mr; r < rows; r += mr) {
     mr = tile_rows(rows - r);
     if (w->keys[r + mr - 1] == 0) continue;
-    for (int column = 0; column < DVP; column += step[mr])
-      add_strip(w, tile[mr], r, w->alpha + r, column, 0, w->keys[r]);
-    rest_values(w, r, mr, values_direct_1, step[1], 0, DVP);
-  }
-}
-#endif
-
-// The block's keys and values as float rows in scratch.
-static void widen_block(work_t *w, int n) {
-  for (int j = 0; j < n; j++) {
-    float *k = w->k + j * Q_LD;
-    widen_kv(k, w->key[j], D, DP);
-    w->key[j] = k;
-    if (SEPARATE_V) {
-      float *v = w->v + j * O_LD;
-      widen_kv(v, w->value[j], DV, DVP);
-      w->value[j] = v;
-    } else {
-      w->value[j] = k;
+    for (int column = 0, s = 0; column < DV; column += step[mr], s++) {
+      t.source = t.column = column, t.offset = s * 128;
+      add_strip(w, tile[mr], r, w->alpha + r, &t, 0, w->keys[r]);
+    }
+    for (int column = 0; column < DV; column += step[1]) {
+      t.source = t.column = column, t.offset = 0;
+      rest_values(w, tile[1], r, mr, &t);
     }
   }
 }
+#endif
 
 // Online softmax over keys `from` to `to` of one split.
 static void run_split(const params_t *p, const item_t *item, work_t *w, int64_t from, int64_t to, int64_t end) {
@@ -230,20 +266,19 @@ static void run_split(const params_t *p, const item_t *item, work_t *w, int64_t 
     key_addresses(p, item->request, item->kv_head, at, n, w->key);
     key_addresses(p, item->request, item->kv_head, at + BLOCK, next, w->next);
     if (SEPARATE_V) value_addresses(p, item->request, item->kv_head, at, n, w->value);
-    else if (direct) memcpy(w->value, w->key, sizeof w->key);
-    if (!direct) widen_block(w, n);
+    else memcpy(w->value, w->key, sizeof w->key);
     for (int r = 0; r < rows; r++) w->keys[r] = (int32_t)oi_max(0, oi_min(n, w->visible[r] - at));
-    block_scores(w, rows, n, next, direct);
+#if CAN_READ_DIRECT
+    if (direct) direct_scores(w, rows, n, next);
+#endif
+    if (!direct) panel_scores(w, rows, n, next);
     for (int r = 0; r < rows; r++)
       w->alpha[r] = w->keys[r] == 0 ? 1.0f
                                     : softmax_row(w->s + r * BLOCK, w->keys[r], (float)p->scale, &w->max[r], &w->sum[r]);
 #if CAN_READ_DIRECT
-    if (direct) {
-      block_values_direct(w, rows);
-      continue;
-    }
+    if (direct) direct_values(w, rows, n, next);
 #endif
-    block_values(w, rows);
+    if (!direct) panel_values(w, rows, n);
   }
 }
 
@@ -328,8 +363,7 @@ void attention(const params_t *p, oi_ctx *ctx) {
   w.s = carve(&at, p->row_tile * BLOCK);
   w.o = carve(&at, p->row_tile * O_LD);
   w.acc = carve(&at, p->row_tile * O_LD);
-  w.k = carve(&at, BLOCK * Q_LD);
-  w.v = SEPARATE_V ? carve(&at, BLOCK * O_LD) : NULL;
+  w.panel = carve(&at, PANEL_KEYS * Q_LD > BLOCK * STRIP ? PANEL_KEYS * Q_LD : BLOCK * STRIP);
   const item_t *items = p->items, *merges = p->merges;
   for (int64_t i; (i = oi_take(ctx, 1)) < p->item_count;) run_item(p, &items[i], &w);
   if (p->merge_count == 0) return;

@@ -5,6 +5,7 @@
 #include "attention_types.h"
 
 #define BLOCK 64                                  // keys of one softmax step
+#define PANEL_KEYS 8                              // keys that are widened at a time: they stay in L1
 #define ODD_LINES(n) ((n) + ((n) / 16 % 2 ? 0 : 16))  // rows of scratch: no power-of-two strides
 #define Q_LD ODD_LINES(DP)
 #define O_LD ODD_LINES(DVP)
@@ -19,9 +20,9 @@
 #define TILE_VECS 4
 #endif
 
-// Rows of the next block that one tile of scores asks for.
-#define FETCH_DIRECT TILE_KEYS
-#define FETCH_PANEL (TILE_KEYS / 2)
+// Rows of later keys that one tile of scores asks for.
+#define FETCH_DIRECT (TILE_KEYS / 2)
+#define FETCH_PANEL TILE_KEYS
 
 // Four vectors, each of quads that are still to be summed: result quad i holds the sums of quad i of
 // a, b, c and d.
@@ -83,8 +84,8 @@ INLINE void store_scores(float *s, const vf (*sum)[TILE_KEYS], int mr, int r0) {
 
 // s[r][j] = q[r] · key[j] for MR rows and n keys (rounded up to TILE_KEYS; the caller has padded the
 // list). Meanwhile each tile brings FETCH rows of the list `fetch` nearer: memory and arithmetic
-// overlap only if the next block is asked for a little at a time.
-#define DEFINE_SCORES(NAME, MR, ELEM, SOURCE, FETCH)                                                 \
+// overlap only if what comes next is asked for a little at a time.
+#define DEFINE_SCORES(NAME, MR, ELEM, SOURCE, FETCH, LEVEL)                                                 \
   static __attribute__((noinline)) void NAME(float *s, const float *q, const void *const *key, int n, \
                                              const void *const *fetch) {                      \
     for (int j = 0; j < n; j += TILE_KEYS, fetch += FETCH) {                                  \
@@ -97,7 +98,7 @@ INLINE void store_scores(float *s, const vf (*sum)[TILE_KEYS], int mr, int r0) {
         UNROLL(4) for (int t = 0; t < TILE_KEYS; t++) sum[r][t] = vf_zero();                  \
       UNROLL(1) for (int i = 0; i + PAIR <= DP; i += PAIR) {                                  \
         vf x[TILE_KEYS];                                                                      \
-        UNROLL(4) for (int t = 0; t < FETCH; t++) __builtin_prefetch(f[t] + i, 0, 2);         \
+        UNROLL(4) for (int t = 0; t < FETCH; t++) __builtin_prefetch(f[t] + i, 0, LEVEL);        \
         UNROLL(4) for (int t = 0; t < TILE_KEYS; t++) x[t] = SOURCE##_first(k[t] + i);        \
         UNROLL(6) for (int r = 0; r < MR; r++) {                                              \
           vf w = vf_load(q + r * Q_LD + i);                                                   \
@@ -119,10 +120,12 @@ INLINE void store_scores(float *s, const vf (*sum)[TILE_KEYS], int mr, int r0) {
   }
 
 // o[r] = o[r]·alpha[r] + Σ p[r][j]·value[j] over keys j0 to j1, in order, for MR rows and the NV
-// vectors from `column` on.
-#define DEFINE_VALUES(NAME, MR, NV, ELEM, LOAD)                                               \
+// vectors from `column` on. Meanwhile one line a key, `offset` bytes into its row of `fetch`, is
+// brought nearer.
+#define DEFINE_VALUES(NAME, MR, NV, ELEM, LOAD, LEVEL)                                             \
   static __attribute__((noinline)) void NAME(float *o, const float *alpha, const float *p,    \
-                                             const void *const *value, int column, int j0, int j1) { \
+                                             const void *const *value, int column, int j0, int j1, \
+                                             const void *const *fetch, int offset) {          \
     vf sum[MR][NV];                                                                           \
     UNROLL(6) for (int r = 0; r < MR; r++)                                                    \
       UNROLL(8) for (int c = 0; c < NV; c++) {                                                \
@@ -132,6 +135,7 @@ INLINE void store_scores(float *s, const vf (*sum)[TILE_KEYS], int mr, int r0) {
     UNROLL(1) for (int j = j0; j < j1; j++) {                                                 \
       const ELEM *v = (const ELEM *)value[j] + column;                                        \
       vf x[NV];                                                                               \
+      __builtin_prefetch((const char *)fetch[j] + offset, 0, LEVEL);                          \
       LOAD(NV);                                                                               \
       UNROLL(6) for (int r = 0; r < MR; r++) {                                                \
         vf w = vf_set(p[r * BLOCK + j]);                                                      \
@@ -144,18 +148,21 @@ INLINE void store_scores(float *s, const vf (*sum)[TILE_KEYS], int mr, int r0) {
 #define LOAD_PANEL(NV) UNROLL(8) for (int c = 0; c < NV; c++) x[c] = vf_load(v + c * OI_VF)
 #define LOAD_DIRECT(NV) UNROLL(4) for (int c = 0; c < NV; c += 2) x[c] = kv_first(v + c * OI_VF), x[c + 1] = kv_second(v + c * OI_VF)
 
-DEFINE_SCORES(scores_panel_6, 6, float, panel, FETCH_PANEL)
-DEFINE_SCORES(scores_panel_4, 4, float, panel, FETCH_PANEL)
-DEFINE_SCORES(scores_panel_2, 2, float, panel, FETCH_PANEL)
-DEFINE_SCORES(scores_panel_1, 1, float, panel, FETCH_PANEL)
-DEFINE_VALUES(values_panel_6, 6, TILE_VECS, float, LOAD_PANEL)
-DEFINE_VALUES(values_panel_4, 4, TILE_VECS, float, LOAD_PANEL)
-DEFINE_VALUES(values_panel_2, 2, TILE_VECS, float, LOAD_PANEL)
-DEFINE_VALUES(values_panel_1, 1, TILE_VECS, float, LOAD_PANEL)
-#if DVP / OI_VF % TILE_VECS
-#define NARROW_STRIP 1
-DEFINE_VALUES(values_narrow_6, 6, 1, float, LOAD_PANEL)
-DEFINE_VALUES(values_narrow_1, 1, 1, float, LOAD_PANEL)
+DEFINE_SCORES(scores_panel_6, 6, float, panel, FETCH_PANEL, 3)
+DEFINE_SCORES(scores_panel_4, 4, float, panel, FETCH_PANEL, 3)
+DEFINE_SCORES(scores_panel_2, 2, float, panel, FETCH_PANEL, 3)
+DEFINE_SCORES(scores_panel_1, 1, float, panel, FETCH_PANEL, 3)
+DEFINE_VALUES(values_panel_6, 6, TILE_VECS, float, LOAD_PANEL, 3)
+DEFINE_VALUES(values_panel_4, 4, TILE_VECS, float, LOAD_PANEL, 3)
+DEFINE_VALUES(values_panel_2, 2, TILE_VECS, float, LOAD_PANEL, 3)
+DEFINE_VALUES(values_panel_1, 1, TILE_VECS, float, LOAD_PANEL, 3)
+// Channels past the last whole strip: pairs stay together.
+#define NARROW_VECS (DVP / OI_VF % TILE_VECS == 0 ? 0 : DVP / OI_VF % 2 == 0 ? 2 : 1)
+#if NARROW_VECS
+DEFINE_VALUES(values_narrow_6, 6, NARROW_VECS, float, LOAD_PANEL, 3)
+DEFINE_VALUES(values_narrow_4, 4, NARROW_VECS, float, LOAD_PANEL, 3)
+DEFINE_VALUES(values_narrow_2, 2, NARROW_VECS, float, LOAD_PANEL, 3)
+DEFINE_VALUES(values_narrow_1, 1, NARROW_VECS, float, LOAD_PANEL, 3)
 #endif
 #if CAN_READ_DIRECT
 // With few rows a wider strip keeps enough sums in flight to hide the latency of one.
@@ -163,10 +170,10 @@ DEFINE_VALUES(values_narrow_1, 1, 1, float, LOAD_PANEL)
 #define STRIP_1 (VECS % 8 == 0 && OI_VF == 16 ? 8 : VECS % 4 == 0 ? 4 : 2)
 #define STRIP_2 (VECS % 4 == 0 ? 4 : 2)
 #define STRIP_4 (VECS % 4 == 0 && OI_VF != 8 ? 4 : 2)
-DEFINE_SCORES(scores_direct_4, 4, kv_t, kv, FETCH_DIRECT)
-DEFINE_SCORES(scores_direct_2, 2, kv_t, kv, FETCH_DIRECT)
-DEFINE_SCORES(scores_direct_1, 1, kv_t, kv, FETCH_DIRECT)
-DEFINE_VALUES(values_direct_4, 4, STRIP_4, kv_t, LOAD_DIRECT)
-DEFINE_VALUES(values_direct_2, 2, STRIP_2, kv_t, LOAD_DIRECT)
-DEFINE_VALUES(values_direct_1, 1, STRIP_1, kv_t, LOAD_DIRECT)
+DEFINE_SCORES(scores_direct_4, 4, kv_t, kv, FETCH_DIRECT, 2)
+DEFINE_SCORES(scores_direct_2, 2, kv_t, kv, FETCH_DIRECT, 2)
+DEFINE_SCORES(scores_direct_1, 1, kv_t, kv, FETCH_DIRECT, 2)
+DEFINE_VALUES(values_direct_4, 4, STRIP_4, kv_t, LOAD_DIRECT, 2)
+DEFINE_VALUES(values_direct_2, 2, STRIP_2, kv_t, LOAD_DIRECT, 2)
+DEFINE_VALUES(values_direct_1, 1, STRIP_1, kv_t, LOAD_DIRECT, 2)
 #endif

@@ -33,13 +33,13 @@ function padded(channels: number): number {
   return Math.ceil(channels / 16) * 16 + 16;
 }
 
-/** Covers the layout of kernels/attention.c: Q, scores, two accumulators, panels of K and V. */
+/** Covers the layout of kernels/attention.c: Q, scores, two accumulators, a panel. */
 function scratchBytes(call: AttentionCall): number {
   const rows = planOf(call).rowTile;
   const d = padded(call.headDimQk);
   const dv = padded(call.headDimV);
-  const panels = 64 * (d + (call.v === null ? 0 : dv));
-  return 4 * (rows * (d + 64 + 2 * dv) + panels) + 4096;
+  const panel = Math.max(8 * d, 64 * 64);
+  return 4 * (rows * (d + 64 + 2 * dv) + panel) + 4096;
 }
 
 function planOf(call: AttentionCall): Plan {

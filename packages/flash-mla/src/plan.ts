@@ -8,7 +8,7 @@ import { BLOCK_KEYS, SPLIT_KEYS } from "./call.ts";
 /** i32 words of an item: request, kv head, first row, end row, first split, end split, slot, 0. */
 export const ITEM_WORDS = 8;
 /** Rows (token × head of one kv head) that share one pass over the keys. */
-export const MAX_ROW_TILE = 48;
+export const MAX_ROW_TILE = 66;
 /** The register tile has six rows; row tiles are multiples of it. */
 const ROW_STEP = 6;
 /** Splits go to different items only while their partial results stay below this. */
@@ -151,7 +151,7 @@ function listUnits(problem: PlanProblem, rowTile: number): Unit[] {
     const all = problem.keyLengths[request] as number;
     const rows = tokens * group;
     const tiles = Math.ceil(rows / rowTile);
-    // Tiles of equal size, rounded to the register tile: 64 rows are 36 + 28, not 48 + 16.
+    // Tiles of equal size, rounded to the register tile: 128 rows are 66 + 62.
     const step = Math.ceil(rows / Math.max(1, tiles) / ROW_STEP) * ROW_STEP;
     for (let rowBegin = 0; rowBegin < rows; rowBegin += step) {
       const rowEnd = Math.min(rows, rowBegin + step);
