@@ -1,3 +1,5 @@
+// The public face of the package: the recorder and the shape of what it writes.
+
 export {
   nullRecorder,
   type Recorder,

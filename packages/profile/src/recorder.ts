@@ -25,6 +25,7 @@ export interface Recorder {
   now(): number;
   /** A span on `lane` that began at `startUs` (from `now()`) and ends now, or after `durationUs`. */
   span(lane: string, name: string, startUs: number, args?: TraceArgs, durationUs?: number): void;
+  /** What `values` are now; the viewer stacks them. */
   counter(lane: string, name: string, values: Readonly<Record<string, number>>): void;
   /** An arrow between two spans; the same `id` on both sides. */
   flow(lane: string, name: string, id: number, side: "start" | "end"): void;
@@ -39,21 +40,25 @@ export const nullRecorder: Recorder = {
   flow: () => {},
 };
 
+/** How a trace is named and bounded. */
 export interface TraceRecorderOptions {
   /** Shown as the process name in the viewer. */
   readonly processName?: string;
+  /** @default 1 */
   readonly processId?: number;
-  /** Events beyond this are counted, not kept. @default 2_000_000 */
+  /** Spans, counters and arrow ends beyond this are counted, not kept. @default 2_000_000 */
   readonly maxEvents?: number;
 }
 
-/** Keeps events in memory; `toJSON()` gives the Chrome trace object. */
+/** Keeps events in memory; `toJSON()` gives the Chrome trace object. Use one a thread. */
 export class TraceRecorder implements Recorder {
   readonly enabled = true;
   readonly #events: TraceEvent[] = [];
   readonly #lanes = new Map<string, number>();
   readonly #pid: number;
   readonly #maxEvents: number;
+  /** Kept events, names of the process and its lanes apart: those are never dropped. */
+  #kept = 0;
   #dropped = 0;
 
   constructor(options: TraceRecorderOptions = {}) {
@@ -63,15 +68,17 @@ export class TraceRecorder implements Recorder {
     this.#events.push({ name: "process_name", ph: "M", pid: this.#pid, tid: 0, ts: 0, args });
   }
 
-  /** Events that did not fit. */
+  /** Events that did not fit; the file says so too. */
   get dropped(): number {
     return this.#dropped;
   }
 
+  /** All events so far, in the order they were recorded. */
   get events(): readonly TraceEvent[] {
     return this.#events;
   }
 
+  /** Microseconds since 1970. */
   now(): number {
     // Absolute, so that traces of several threads and processes of one host line up.
     return (performance.timeOrigin + performance.now()) * 1000;
@@ -129,7 +136,11 @@ export class TraceRecorder implements Recorder {
   }
 
   #push(event: TraceEvent): void {
-    if (this.#events.length < this.#maxEvents) this.#events.push(event);
-    else this.#dropped++;
+    if (this.#kept === this.#maxEvents) {
+      this.#dropped++;
+      return;
+    }
+    this.#kept++;
+    this.#events.push(event);
   }
 }

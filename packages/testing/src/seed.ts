@@ -12,6 +12,7 @@ export interface Random {
   pick<T>(items: readonly T[]): T;
 }
 
+/** A generator that gives the same numbers for the same seed, everywhere. */
 export function seededRandom(seed: number): Random {
   let state = seed >>> 0;
   const next = (): number => {
@@ -30,8 +31,15 @@ export function seededRandom(seed: number): Random {
   };
 }
 
-/** The seed to use: OPEN_INFRA_TEST_SEED, or a fixed default so that runs repeat. */
+/**
+ * The seed to use: OPEN_INFRA_TEST_SEED, or a fixed default so that runs repeat.
+ *
+ * @throws RangeError if the variable is set to anything but an integer from 0 to 2^32 - 1.
+ */
 export function testSeed(fallback = 20260223): number {
   const given = process.env.OPEN_INFRA_TEST_SEED;
-  return given === undefined ? fallback : Number(given);
+  if (given === undefined || given === "") return fallback;
+  const seed = Number(given);
+  if (seed >>> 0 === seed) return seed;
+  throw new RangeError(`OPEN_INFRA_TEST_SEED is ${given}; expected an integer from 0 to 2^32 - 1`);
 }
