@@ -1,0 +1,154 @@
+// The element types of operands and results: how a row of A becomes float32, how COLS rows of B
+// become the vectors of lanes.h. A_TYPE, B_TYPE and D_TYPE are the driver's constants.
+#pragma once
+#include "lanes.h"
+
+#define TYPE_F32 0
+#define TYPE_BF16 1
+#define TYPE_F16 2
+#define TYPE_E4M3 3
+
+#if A_TYPE == TYPE_F32
+typedef float a_t;
+#elif A_TYPE == TYPE_E4M3
+typedef uint8_t a_t;
+#else
+typedef uint16_t a_t;
+#endif
+
+#if B_TYPE == TYPE_F32
+typedef float b_t;
+#elif B_TYPE == TYPE_E4M3
+typedef uint8_t b_t;
+#else
+typedef uint16_t b_t;
+#endif
+
+#if D_TYPE == TYPE_F32
+typedef float d_t;
+#else
+typedef uint16_t d_t;
+#endif
+
+enum {
+  // k that one load of a row's vectors brings.
+  CHUNK = B_TYPE == TYPE_E4M3 ? 4 * OI_VF : 2 * OI_VF,
+  CHUNK_STEPS = CHUNK / 4,
+};
+
+// ---- e4m3 ----------------------------------------------------------------------------------------
+// The seven magnitude bits of e4m3 shifted to the top of f16's magnitude are the same number times
+// 2^-8, subnormals included; only NaN (all seven set) would come out as 480 · 2^-8.
+static inline vw e4m3_even_as_f16(vw w) { return (vw)((vsw)(w << 8) >> 1) & 0xbf80; }
+static inline vw e4m3_odd_as_f16(vw w) { return (vw)((vsw)w >> 1) & 0xbf80; }
+static inline vw f16_with_nan(vw h) { return h | ((vw)((h & 0x3f80) == 0x3f80) & 0x7fff); }
+
+// ---- A: rows, in natural order -------------------------------------------------------------------
+static inline __attribute__((always_inline)) vf a_load(const a_t *p) {
+#if A_TYPE == TYPE_F32
+  return vf_load(p);
+#elif A_TYPE == TYPE_BF16
+  return vf_load_bf16(p);
+#elif A_TYPE == TYPE_F16
+  return vf_load_f16(p);
+#else
+  return vf_load_e4m3(p);
+#endif
+}
+
+// ---- B: COLS rows at once ------------------------------------------------------------------------
+// A chunk of COLS rows, arranged but still in the stored type; convert with b_steps.
+typedef struct {
+  vu part[B_TYPE == TYPE_F32 ? 2 * COLS : COLS];
+} b_chunk;
+
+enum {
+  CHUNK_PARTS = B_TYPE == TYPE_F32 ? COLS : COLS,  // b_steps calls for a chunk
+  PART_STEPS = B_TYPE == TYPE_E4M3 ? 4 : 2,        // vectors that each gives
+};
+
+// `row_step`: elements from one of the COLS rows to the next.
+static inline __attribute__((always_inline)) b_chunk b_load(const b_t *p, int64_t row_step) {
+  b_chunk c;
+  for (int n = 0; n < COLS; n++) c.part[n] = vu_load(p + n * row_step);
+#if B_TYPE == TYPE_F32
+  for (int n = 0; n < COLS; n++) c.part[COLS + n] = vu_load(p + n * row_step + OI_VF);
+  transpose_blocks(c.part);
+  transpose_blocks(c.part + COLS);
+#elif B_TYPE == TYPE_BF16
+  transpose_blocks(c.part);
+#else
+  transpose_halves(c.part);
+#endif
+  return c;
+}
+
+// Part i of a chunk as vectors in K order: even k, odd k, and for e4m3 the next even and odd.
+static inline __attribute__((always_inline)) void b_steps(const b_chunk *c, int i, int nan,
+                                                          vf step[PART_STEPS]) {
+#if B_TYPE == TYPE_F32
+  vf x, y;
+  memcpy(&x, &c->part[2 * i], sizeof x);
+  memcpy(&y, &c->part[2 * i + 1], sizeof y);
+  split_even_odd(x, y, &step[0], &step[1]);
+#elif B_TYPE == TYPE_BF16
+  vu even = c->part[i] << 16, odd = c->part[i] & 0xffff0000u;
+  memcpy(&step[0], &even, sizeof even);
+  memcpy(&step[1], &odd, sizeof odd);
+#elif B_TYPE == TYPE_F16
+  vw h = (vw)c->part[i];
+  split_even_odd(half_to_f32(h, 0), half_to_f32(h, 1), &step[0], &step[1]);
+#else
+  vw even = e4m3_even_as_f16((vw)c->part[i]), odd = e4m3_odd_as_f16((vw)c->part[i]);
+  if (nan) even = f16_with_nan(even), odd = f16_with_nan(odd);
+  step[0] = half_to_f32(even, 0);
+  step[1] = half_to_f32(odd, 0);
+  step[2] = half_to_f32(even, 1);
+  step[3] = half_to_f32(odd, 1);
+#endif
+  (void)nan;
+}
+
+// Largest byte with the sign set, to find NaN codes (0xff) of e4m3 afterwards.
+static inline __attribute__((always_inline)) vb e4m3_max(vb seen, vu part) {
+  vb b = (vb)part | 0x80;
+#if defined(__AVX512BW__)
+  return (vb)_mm512_max_epu8((__m512i)seen, (__m512i)b);
+#elif defined(__AVX2__)
+  return (vb)_mm256_max_epu8((__m256i)seen, (__m256i)b);
+#elif defined(__aarch64__)
+  return (vb)vmaxq_u8((uint8x16_t)seen, (uint8x16_t)b);
+#else
+  vb more = (vb)(b > seen);
+  return (b & more) | (seen & ~more);
+#endif
+}
+
+static inline int e4m3_saw_nan(vb seen) {
+  uint64_t words[sizeof(vb) / 8], any = 0;
+  vb is = (vb)(seen == 0xff);
+  memcpy(words, &is, sizeof words);
+  for (unsigned i = 0; i < sizeof(vb) / 8; i++) any |= words[i];
+  return any != 0;
+}
+
+// ---- D -------------------------------------------------------------------------------------------
+static inline float d_read(const d_t *p) {
+#if D_TYPE == TYPE_F32
+  return *p;
+#elif D_TYPE == TYPE_BF16
+  return bf16_to_f32(*p);
+#else
+  return f16_to_f32(*p);
+#endif
+}
+
+static inline void d_write(d_t *p, float x) {
+#if D_TYPE == TYPE_F32
+  *p = x;
+#elif D_TYPE == TYPE_BF16
+  *p = f32_to_bf16(x);
+#else
+  *p = f32_to_f16(x);
+#endif
+}

@@ -1,0 +1,151 @@
+// D = A · Bᵀ (+ C) for every kind of product in this package. Work is cut into units of some rows
+// times some columns, which threads take as they come; a unit runs over the whole of K, so which
+// thread takes it and how large it is changes no sum.
+#include "oi_kernel.h"
+#include "microkernels.h"
+#include "segments.h"
+
+enum {
+  MAX_UNIT_ROWS = 192,
+  MAX_UNIT_COLS = 256,  // 128 for a scaled B, whose scale is part of A's panel
+};
+
+typedef struct {
+  const params_t *p;
+  segment_t segment;
+  int64_t row, rows;  // of the slab
+  int64_t col, cols;
+  float *a;     // A's panel: rows of A_STRIDE, one K block after the other
+  float *tile;  // a packed tile of B
+  float *sums;  // rows of MAX_UNIT_COLS
+} unit_t;
+
+static int64_t k_length(const params_t *p, int64_t k) { return oi_min(K_BLOCK, p->k - k); }
+
+static const b_t *b_rows(const unit_t *u, int64_t col) {
+  const params_t *p = u->p;
+  return (const b_t *)p->b + u->segment.group * p->b_group + col * p->ldb;
+}
+
+// Rows of A in one K block, with the scales of A and of the unit's block of B.
+static void pack_a(const unit_t *u, float *to, int64_t k) {
+  const params_t *p = u->p;
+  const a_t *a = (const a_t *)p->a + u->segment.slab * p->a_group + u->row * p->lda + k;
+  scales_t sa = {(const float *)p->sa, p->sa_k}, sb = {(const float *)p->sb, p->sb_k};
+  if (A_TYPE == TYPE_E4M3) {
+    sa.at += u->segment.slab * p->sa_group + u->row * p->sa_m + k / SCALE_K * p->sa_k;
+  }
+  if (B_TYPE == TYPE_E4M3) {
+    sb.at += u->segment.group * p->sb_group + u->col / SCALE_K * p->sb_n + k / SCALE_K * p->sb_k;
+  }
+  for (int64_t m = 0; m < u->rows; m++) {
+    pack_a_row(to + m * A_STRIDE, a + m * p->lda, k_length(p, k), sa, sb);
+    if (A_TYPE == TYPE_E4M3) sa.at += p->sa_m;
+  }
+}
+
+static void multiply_packed(const unit_t *u, const float *a, int64_t j, int64_t k) {
+  int64_t len = k_length(u->p, k);
+  int64_t tiles = oi_ceil_div(u->rows, M_TILE);
+  for (int64_t t = 0, m = 0; t < tiles; t++) {
+    int64_t rows = (u->rows - m + tiles - t - 1) / (tiles - t);
+    packed_tile((int)rows, a + m * A_STRIDE, u->tile, len, u->sums + m * MAX_UNIT_COLS + j,
+                MAX_UNIT_COLS, k == 0);
+    m += rows;
+  }
+}
+
+// Few rows: B is read once, in its stored type, straight into registers.
+static void multiply_few(const unit_t *u) {
+  const params_t *p = u->p;
+  for (int64_t j = 0; j < u->cols; j += TILE_N) {
+    const b_t *b = b_rows(u, u->col + j);
+    int64_t columns = oi_min(TILE_N, u->cols - j);
+    const float *a = u->a;
+    for (int64_t k = 0; k < p->k; k += K_BLOCK, a += M_TILE * A_STRIDE) {
+      int64_t len = k_length(p, k);
+      if (columns == TILE_N && len % CHUNK == 0 &&
+          direct_tile((int)u->rows, a, b + k, p->ldb, len, u->sums + j, MAX_UNIT_COLS, k == 0)) {
+        continue;
+      }
+      pack_b_tile(u->tile, b + k, p->ldb, columns, len);
+      multiply_packed(u, a, j, k);
+    }
+  }
+}
+
+// Many rows: each tile of B is converted once and meets all of the unit's rows.
+static void multiply_many(const unit_t *u) {
+  const params_t *p = u->p;
+  for (int64_t k = 0; k < p->k; k += K_BLOCK) {
+    pack_a(u, u->a, k);
+    for (int64_t j = 0; j < u->cols; j += TILE_N) {
+      pack_b_tile(u->tile, b_rows(u, u->col + j) + k, p->ldb, oi_min(TILE_N, u->cols - j),
+                  k_length(p, k));
+      multiply_packed(u, u->a, j, k);
+    }
+  }
+}
+
+static void write_unit(const unit_t *u, int zero) {
+  const params_t *p = u->p;
+  int64_t at = u->segment.slab * p->d_group + u->row * p->ldd + u->col;
+  int64_t from = u->segment.slab * p->c_group + u->row * p->ldc + u->col;
+  for (int64_t m = 0; m < u->rows; m++) {
+    d_t *d = (d_t *)p->d + at + m * p->ldd;
+    const d_t *c = p->c == NULL ? NULL : (const d_t *)p->c + from + m * p->ldc;
+    const float *sums = u->sums + m * MAX_UNIT_COLS;
+    for (int64_t j = 0; j < u->cols; j++) {
+      float x = zero ? 0.0f : sums[j];
+      d_write(d + j, c == NULL ? x : x + d_read(c + j));
+    }
+  }
+}
+
+static void run_unit(unit_t *u, segment_t *packed, int64_t *packed_scale) {
+  const params_t *p = u->p;
+  if (u->segment.group < 0 || p->k == 0) {
+    write_unit(u, 1);
+    return;
+  }
+  if (u->rows <= M_TILE) {
+    int64_t scale = B_TYPE == TYPE_E4M3 ? u->col / SCALE_K : 0;
+    if (memcmp(packed, &u->segment, sizeof *packed) != 0 || *packed_scale != scale) {
+      for (int64_t k = 0; k < p->k; k += K_BLOCK) {
+        pack_a(u, u->a + k / K_BLOCK * (M_TILE * A_STRIDE), k);
+      }
+      *packed = u->segment;
+      *packed_scale = scale;
+    }
+    multiply_few(u);
+  } else {
+    *packed_scale = -1;
+    multiply_many(u);
+  }
+  write_unit(u, 0);
+}
+
+void gemm(const params_t *p, oi_ctx *ctx) {
+  float *scratch = ctx->scratch;
+  unit_t u = {.p = p, .tile = scratch, .sums = scratch + B_TILE};
+  u.a = u.sums + MAX_UNIT_ROWS * MAX_UNIT_COLS;
+  int64_t col_units = oi_ceil_div(p->n, p->unit_cols);
+  segment_t packed = {0};
+  int64_t packed_scale = -1;
+  segment_walk walk = {0};
+  int64_t at = oi_take(ctx, 1), base = 0;
+  while (next_segment(p, &walk, &u.segment)) {
+    int64_t row_units = oi_ceil_div(u.segment.rows, p->unit_rows);
+    int64_t end = base + row_units * col_units;
+    for (; at < end; at = oi_take(ctx, 1)) {
+      int64_t row = (at - base) % row_units * p->unit_rows;
+      u.col = (at - base) / row_units * p->unit_cols;
+      u.row = u.segment.row + row;
+      u.rows = oi_min(p->unit_rows, u.segment.rows - row);
+      u.cols = oi_min(p->unit_cols, p->n - u.col);
+      if (u.rows > M_TILE || row_units > 1) packed_scale = -1;
+      run_unit(&u, &packed, &packed_scale);
+    }
+    base = end;
+  }
+}

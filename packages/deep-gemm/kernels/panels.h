@@ -1,0 +1,74 @@
+// Operands rearranged as the microkernels read them: rows of A as float32 with the scales applied,
+// tiles of B as vectors. Packing is exact but for the scales, which are multiplied into A here and
+// nowhere else: first the scale of A's block, then the one of B's, each rounded to float32.
+#pragma once
+#include "elements.h"
+
+enum {
+  A_STRIDE = K_BLOCK + 16,       // floats from row to row: not a power of two, for the caches' sake
+  B_TILE = K_BLOCK * TILE_N,     // floats of a packed tile of one K block
+  SCALE_K = 128,
+};
+
+// `len` ≤ K_BLOCK elements of a row, padded with zeros to a multiple of 2 · OI_VF. `sa` and `sb` are
+// the scales of the first 128 elements, with the distance to the next.
+typedef struct {
+  const float *at;
+  int64_t step;
+} scales_t;
+
+static inline void pack_a_row(float *to, const a_t *from, int64_t len, scales_t sa, scales_t sb) {
+  int64_t k = 0;
+  for (; k + 2 * OI_VF <= len; k += 2 * OI_VF) {
+    store_even_odd(to + k, a_load(from + k), a_load(from + k + OI_VF));
+  }
+  if (k < len) {
+    a_t rest[2 * OI_VF] = {0};
+    memcpy(rest, from + k, (size_t)(len - k) * sizeof(a_t));
+    store_even_odd(to + k, a_load(rest), a_load(rest + OI_VF));
+  }
+  if (A_TYPE != TYPE_E4M3 && B_TYPE != TYPE_E4M3) return;
+  int64_t padded = oi_ceil_div(len, 2 * OI_VF) * (2 * OI_VF);
+  for (int64_t block = 0; block * SCALE_K < len; block++) {
+    vf x = vf_set(A_TYPE == TYPE_E4M3 ? sa.at[block * sa.step] : 1.0f);
+    // B's tiles hold e4m3 values times 2^-8.
+    vf y = vf_set(B_TYPE == TYPE_E4M3 ? sb.at[block * sb.step] * 256.0f : 1.0f);
+    int64_t end = oi_min(padded, (block + 1) * SCALE_K);
+    for (int64_t i = block * SCALE_K; i < end; i += OI_VF) {
+      vf v = vf_load(to + i);
+      if (A_TYPE == TYPE_E4M3) v = v * x;
+      if (B_TYPE == TYPE_E4M3) v = v * y;
+      vf_store(to + i, v);
+    }
+  }
+}
+
+// One chunk of the four vectors' rows, at `rows + j · ld` for column j of the tile.
+static inline __attribute__((always_inline)) void pack_b_chunk(float *to, const b_t *rows,
+                                                               int64_t ld) {
+  for (int v = 0; v < VECS; v++) {
+    b_chunk c = b_load(rows + v * ld, VECS * ld);
+    for (int i = 0; i < CHUNK_PARTS; i++) {
+      vf step[PART_STEPS];
+      b_steps(&c, i, 1, step);
+      for (int s = 0; s < PART_STEPS; s++) {
+        vf_store(to + ((i * PART_STEPS + s) * VECS + v) * OI_VF, step[s]);
+      }
+    }
+  }
+}
+
+// `columns` ≤ TILE_N rows of B, `len` ≤ K_BLOCK elements of each; the rest of the tile is zero.
+static void pack_b_tile(float *to, const b_t *rows, int64_t ld, int64_t columns, int64_t len) {
+  int64_t k = 0;
+  if (columns == TILE_N) {
+    for (; k + CHUNK <= len; k += CHUNK) pack_b_chunk(to + k * TILE_N, rows + k, ld);
+  }
+  for (; k < len; k += CHUNK) {
+    b_t rest[TILE_N * CHUNK];
+    memset(rest, 0, sizeof rest);
+    size_t bytes = (size_t)oi_min(CHUNK, len - k) * sizeof(b_t);
+    for (int64_t j = 0; j < columns; j++) memcpy(rest + j * CHUNK, rows + j * ld + k, bytes);
+    pack_b_chunk(to + k * TILE_N, rest, CHUNK);
+  }
+}

@@ -1,0 +1,60 @@
+// How a product is cut into units of work and how many threads are worth waking. None of it can
+// change a result: a unit always runs over the whole of K.
+
+/** The most a unit may hold; the kernel's scratch is made for it (`gemm.c` has the same numbers). */
+export const MAX_UNIT_ROWS = 192;
+export const MAX_UNIT_COLS = 256;
+
+/** What the choice depends on. */
+export interface WorkShape {
+  /** Rows of all segments together, and of the largest one. */
+  readonly rows: number;
+  readonly largest: number;
+  readonly segments: number;
+  readonly n: number;
+  readonly k: number;
+  /** Whether B has scales, which tie a unit to one block of 128 columns. */
+  readonly scaledB: boolean;
+  /** Bytes of one element of B. */
+  readonly bytesB: number;
+  /** Rows that are done straight from B's own type, and columns of a tile. */
+  readonly fewRows: number;
+  readonly tileColumns: number;
+}
+
+export interface WorkPlan {
+  readonly unitRows: number;
+  readonly unitCols: number;
+  readonly threads: number;
+}
+
+/** Work below this is done before a second thread would have woken. */
+const minFlopsPerThread = 400_000;
+const minBytesPerThread = 96 * 1024;
+
+/** Units per thread that even out what threads are slowed down by others. */
+const unitsPerThread = 6;
+
+/** Cuts a product into units for `threads` threads. */
+export function planWork(shape: WorkShape, threads: number): WorkPlan {
+  const { rows, largest, segments, n, k } = shape;
+  const flops = 2 * rows * n * k;
+  const bytes = segments * n * k * shape.bytesB;
+  const useful = Math.max(flops / minFlopsPerThread, bytes / minBytesPerThread);
+  const used = Math.max(1, Math.min(threads, Math.floor(useful)));
+  const most = shape.scaledB ? 128 : largest > shape.fewRows ? MAX_UNIT_COLS : 128;
+  const rowUnits = Math.max(1, Math.ceil(largest / MAX_UNIT_ROWS));
+  let unitCols = most;
+  if (used > 1) {
+    // Halve until there is enough to share, but keep at least two tiles a unit.
+    const wanted = used * unitsPerThread;
+    while (
+      unitCols > 2 * shape.tileColumns &&
+      segments * rowUnits * Math.ceil(n / unitCols) < wanted
+    ) {
+      unitCols /= 2;
+    }
+  }
+  const unitRows = Math.max(1, Math.ceil(largest / rowUnits));
+  return { unitRows, unitCols, threads: used };
+}
