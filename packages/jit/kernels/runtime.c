@@ -1,128 +1,226 @@
 // The thread pool that runs kernels. A launch is one call: the caller's thread takes part as thread
 // 0, the pool's threads spin briefly for work (kernels follow each other within microseconds) and
-// then sleep, so that an idle server costs nothing.
-#define _GNU_SOURCE
+// then sleep, so that an idle server costs nothing. Each thread has a mailbox of its own, so that a
+// launch on two threads wakes one and leaves the others asleep.
+//
+// A pool belongs to one calling thread at a time; several pools may run side by side.
+#include <errno.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdlib.h>
+#include <string.h>
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 #include "oi_kernel.h"
+
+// What oi_launch and oi_pool_create return; src/runtime.ts turns them into errors. OI_ADVISE_* is
+// what oi_advise_huge returns.
+enum { OI_OK = 0, OI_NO_MEMORY = -1, OI_NO_THREAD = -2, OI_FORKED = -3 };
 
 typedef void (*oi_entry)(const void *params, oi_ctx *ctx);
 
-typedef struct oi_pool {
-  int32_t threads;
-  _Atomic int32_t generation;  // bumped for each launch
-  _Atomic int32_t running;     // pool threads still inside the launch
-  _Atomic int32_t sleepers;
-  _Atomic int32_t stop;
-  int32_t nthreads;            // threads of this launch
-  oi_entry entry;
-  const void *params;
-  oi_shared shared;
+typedef struct oi_pool oi_pool;
+
+// One pool thread. `ticket` is all that passes between the caller and it: the caller writes the
+// launch's fields of the pool, then raises the ticket (release); the thread sees the ticket
+// (acquire), reads the fields, and lowers `running` (release) when it no longer needs them. The
+// caller does not return before `running` is zero, so the fields never change under a reader, and a
+// thread that has no part in a launch reads nothing.
+typedef struct oi_worker {
+  _Alignas(128) _Atomic uint32_t ticket;
+  _Atomic int32_t asleep;
+  int32_t tid;
+  int32_t has_mutex, has_thread;
+  oi_pool *pool;
   pthread_mutex_t mutex;
   pthread_cond_t wake;
-  pthread_t *handles;
-  void **scratch;
-  size_t *scratch_bytes;
-  _Atomic int32_t next_tid;
-} oi_pool;
+  pthread_t thread;
+  void *scratch;
+  size_t scratch_bytes;
+} oi_worker;
 
-enum { SPINS_BEFORE_SLEEP = 4000 };
+struct oi_pool {
+  int32_t threads;
+  int32_t forks;      // value of oi_forks when the pool was made
+  int32_t nthreads;   // threads of this launch
+  oi_entry entry;     // null: end
+  const void *params;
+  oi_worker *workers; // [threads]; 0 is the caller, which has scratch but no thread
+  oi_shared shared;
+  _Alignas(128) _Atomic int32_t running;  // pool threads still inside the launch
+};
 
-static void *scratch_of(oi_pool *pool, int32_t tid, size_t bytes) {
-  if (bytes <= pool->scratch_bytes[tid]) return pool->scratch[tid];
-  free(pool->scratch[tid]);
+enum { SPINS_BEFORE_SLEEP = 4000, SPINS_BEFORE_YIELD = 2000 };
+
+// A forked child has the pool's memory but not its threads.
+static int32_t oi_forks;
+static pthread_once_t oi_fork_once = PTHREAD_ONCE_INIT;
+static void count_fork(void) { oi_forks++; }
+static void watch_forks(void) { pthread_atfork(NULL, NULL, count_fork); }
+
+static int reserve_scratch(oi_worker *w, size_t bytes) {
+  if (bytes <= w->scratch_bytes) return 1;
+  if (bytes > ((size_t)1 << 46)) return 0;
   size_t rounded = (bytes + 4095) & ~(size_t)4095;
-  if (posix_memalign(&pool->scratch[tid], 64, rounded) != 0) abort();
-  pool->scratch_bytes[tid] = rounded;
-  return pool->scratch[tid];
+  void *fresh = NULL;
+  if (posix_memalign(&fresh, 4096, rounded) != 0) return 0;
+  free(w->scratch);
+  w->scratch = fresh;
+  w->scratch_bytes = rounded;
+  return 1;
 }
 
-static void run_one(oi_pool *pool, int32_t tid) {
-  oi_ctx ctx = {.tid = tid, .nthreads = pool->nthreads, .scratch = pool->scratch[tid], .shared = &pool->shared};
+static void run_one(oi_pool *pool, oi_worker *w) {
+  oi_ctx ctx = {.tid = w->tid, .nthreads = pool->nthreads, .scratch = w->scratch, .shared = &pool->shared};
   pool->entry(pool->params, &ctx);
 }
 
-static void *worker(void *arg) {
-  oi_pool *pool = arg;
-  int32_t tid = atomic_fetch_add(&pool->next_tid, 1);
-  int32_t seen = 0;
-  for (;;) {
-    int32_t spins = 0;
-    while (atomic_load_explicit(&pool->generation, memory_order_acquire) == seen) {
-      if (++spins < SPINS_BEFORE_SLEEP) {
-        oi_pause();
-        continue;
-      }
-      pthread_mutex_lock(&pool->mutex);
-      atomic_fetch_add(&pool->sleepers, 1);
-      while (atomic_load(&pool->generation) == seen) pthread_cond_wait(&pool->wake, &pool->mutex);
-      atomic_fetch_sub(&pool->sleepers, 1);
-      pthread_mutex_unlock(&pool->mutex);
-    }
-    seen = atomic_load_explicit(&pool->generation, memory_order_acquire);
-    if (atomic_load(&pool->stop)) return NULL;
-    if (tid < pool->nthreads) run_one(pool, tid);
+static void wait_for_ticket(oi_worker *w, uint32_t seen) {
+  for (int32_t spins = 0; spins < SPINS_BEFORE_SLEEP; spins++) {
+    if (atomic_load_explicit(&w->ticket, memory_order_acquire) != seen) return;
+    oi_pause();
+  }
+  pthread_mutex_lock(&w->mutex);
+  // The caller raises the ticket and then looks at `asleep`; this thread says asleep and then looks
+  // at the ticket. Both in the one total order, so at least one of them sees the other.
+  atomic_store(&w->asleep, 1);
+  while (atomic_load(&w->ticket) == seen) pthread_cond_wait(&w->wake, &w->mutex);
+  atomic_store(&w->asleep, 0);
+  pthread_mutex_unlock(&w->mutex);
+}
+
+static void *work(void *arg) {
+  oi_worker *w = arg;
+  oi_pool *pool = w->pool;
+#if defined(__linux__)
+  pthread_setname_np(pthread_self(), "oi-pool");
+#endif
+  for (uint32_t seen = 0;; seen++) {
+    wait_for_ticket(w, seen);
+    if (pool->entry == NULL) return NULL;
+    run_one(pool, w);
     atomic_fetch_sub_explicit(&pool->running, 1, memory_order_release);
   }
 }
 
-// block: { threads }. Returns the pool's address.
-int64_t oi_pool_create(const int64_t *block) {
-  oi_pool *pool = NULL;
-  if (posix_memalign((void **)&pool, 64, sizeof(oi_pool)) != 0) return 0;
-  *pool = (oi_pool){.threads = (int32_t)block[0], .next_tid = 1};
-  pthread_mutex_init(&pool->mutex, NULL);
-  pthread_cond_init(&pool->wake, NULL);
-  pool->handles = calloc(pool->threads, sizeof(pthread_t));
-  pool->scratch = calloc(pool->threads, sizeof(void *));
-  pool->scratch_bytes = calloc(pool->threads, sizeof(size_t));
-  for (int32_t i = 1; i < pool->threads; i++) pthread_create(&pool->handles[i], NULL, worker, pool);
-  return (int64_t)(intptr_t)pool;
+static void send_ticket(oi_worker *w) {
+  // Only the caller raises it, so a plain read is right.
+  uint32_t now = atomic_load_explicit(&w->ticket, memory_order_relaxed);
+  atomic_store(&w->ticket, now + 1);
+  if (!atomic_load(&w->asleep)) return;
+  pthread_mutex_lock(&w->mutex);
+  pthread_cond_signal(&w->wake);
+  pthread_mutex_unlock(&w->mutex);
 }
 
-static void publish(oi_pool *pool) {
-  atomic_fetch_add_explicit(&pool->generation, 1, memory_order_seq_cst);
-  if (atomic_load_explicit(&pool->sleepers, memory_order_seq_cst) > 0) {
-    pthread_mutex_lock(&pool->mutex);
-    pthread_cond_broadcast(&pool->wake);
-    pthread_mutex_unlock(&pool->mutex);
+static void destroy(oi_pool *pool) {
+  if (pool->forks == oi_forks) {
+    pool->entry = NULL;
+    for (int32_t i = 1; i < pool->threads; i++) if (pool->workers[i].has_thread) send_ticket(&pool->workers[i]);
+    for (int32_t i = 1; i < pool->threads; i++) if (pool->workers[i].has_thread) pthread_join(pool->workers[i].thread, NULL);
+    for (int32_t i = 1; i < pool->threads; i++) {
+      if (!pool->workers[i].has_mutex) continue;
+      pthread_mutex_destroy(&pool->workers[i].mutex);
+      pthread_cond_destroy(&pool->workers[i].wake);
+    }
   }
+  for (int32_t i = 0; i < pool->threads; i++) free(pool->workers[i].scratch);
+  free(pool->workers);
+  free(pool);
+}
+
+static int start_thread(oi_worker *w) {
+  if (pthread_mutex_init(&w->mutex, NULL) != 0) return 0;
+  if (pthread_cond_init(&w->wake, NULL) != 0) {
+    pthread_mutex_destroy(&w->mutex);
+    return 0;
+  }
+  w->has_mutex = 1;
+  pthread_attr_t attr;
+  if (pthread_attr_init(&attr) != 0) return 0;
+  pthread_attr_setstacksize(&attr, (size_t)4 << 20);  // macOS would give 512 KiB
+  w->has_thread = pthread_create(&w->thread, &attr, work, w) == 0;
+  pthread_attr_destroy(&attr);
+  return w->has_thread;
+}
+
+// block: { threads }. Returns the pool's address, or a negative code.
+int64_t oi_pool_create(const int64_t *block) {
+  pthread_once(&oi_fork_once, watch_forks);
+  int32_t threads = (int32_t)block[0];
+  oi_pool *pool = NULL;
+  if (posix_memalign((void **)&pool, 128, sizeof(oi_pool)) != 0) return OI_NO_MEMORY;
+  memset(pool, 0, sizeof *pool);
+  void *workers = NULL;
+  if (posix_memalign(&workers, 128, sizeof(oi_worker) * (size_t)threads) != 0) {
+    free(pool);
+    return OI_NO_MEMORY;
+  }
+  memset(workers, 0, sizeof(oi_worker) * (size_t)threads);
+  pool->threads = threads;
+  pool->forks = oi_forks;
+  pool->workers = workers;
+  // Signals are for the caller's threads: a handler must not run in the middle of a kernel.
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  int ok = 1;
+  for (int32_t i = 0; i < threads; i++) {
+    pool->workers[i].tid = i;
+    pool->workers[i].pool = pool;
+  }
+  for (int32_t i = 1; ok && i < threads; i++) ok = start_thread(&pool->workers[i]);
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  if (ok) return (int64_t)(intptr_t)pool;
+  destroy(pool);
+  return OI_NO_THREAD;
 }
 
 // block: { pool }. Waits for the threads and frees everything.
 int64_t oi_pool_destroy(const int64_t *block) {
-  oi_pool *pool = (oi_pool *)(intptr_t)block[0];
-  atomic_store(&pool->stop, 1);
-  publish(pool);
-  for (int32_t i = 1; i < pool->threads; i++) pthread_join(pool->handles[i], NULL);
-  for (int32_t i = 0; i < pool->threads; i++) free(pool->scratch[i]);
-  free(pool->handles);
-  free(pool->scratch);
-  free(pool->scratch_bytes);
-  free(pool);
-  return 0;
+  destroy((oi_pool *)(intptr_t)block[0]);
+  return OI_OK;
 }
 
 // block: { pool, entry, threads, scratch bytes per thread, parameters… }.
 int64_t oi_launch(const int64_t *block) {
   oi_pool *pool = (oi_pool *)(intptr_t)block[0];
   int32_t nthreads = (int32_t)block[2];
+  size_t scratch = (size_t)block[3];
+  if (pool->forks != oi_forks) return OI_FORKED;
+  if (scratch > 0) {
+    for (int32_t i = 0; i < nthreads; i++) if (!reserve_scratch(&pool->workers[i], scratch)) return OI_NO_MEMORY;
+  }
   pool->nthreads = nthreads;
   pool->entry = (oi_entry)(intptr_t)block[1];
   pool->params = block + 4;
   atomic_store_explicit(&pool->shared.next, 0, memory_order_relaxed);
-  for (int32_t i = 0; i < nthreads; i++) scratch_of(pool, i, (size_t)block[3]);
-  if (nthreads > 1) {
-    atomic_store_explicit(&pool->running, pool->threads - 1, memory_order_relaxed);
-    publish(pool);
+  if (nthreads == 1) {
+    run_one(pool, &pool->workers[0]);
+    return OI_OK;
   }
-  run_one(pool, 0);
-  if (nthreads > 1) {
-    for (int32_t spins = 0; atomic_load_explicit(&pool->running, memory_order_acquire) != 0; spins++) {
-      oi_pause();
-      if (spins > 20000) sched_yield();
-    }
+  atomic_store_explicit(&pool->running, nthreads - 1, memory_order_relaxed);
+  for (int32_t i = 1; i < nthreads; i++) send_ticket(&pool->workers[i]);
+  run_one(pool, &pool->workers[0]);
+  for (int32_t spins = 0; atomic_load_explicit(&pool->running, memory_order_acquire) != 0; spins++) {
+    oi_pause();
+    if (spins > SPINS_BEFORE_YIELD) sched_yield();
   }
+  return OI_OK;
+}
+
+// block: { address, bytes }. Asks for huge pages below a tensor. Returns bytes advised, or 0.
+int64_t oi_advise_huge(const int64_t *block) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+  const int64_t huge = (int64_t)2 << 20;
+  int64_t start = (block[0] + huge - 1) / huge * huge;
+  int64_t end = (block[0] + block[1]) / huge * huge;
+  if (end <= start) return 0;
+  return madvise((void *)(intptr_t)start, (size_t)(end - start), MADV_HUGEPAGE) == 0 ? end - start : 0;
+#else
+  (void)block;
   return 0;
+#endif
 }

@@ -1,166 +1,103 @@
-// Turns kernel sources into loaded native code.
+// Finds the C compiler and learns who it is: its version and target, never its path, so that one
+// cache serves machines that keep the same compiler in different places. What is compiled, and with
+// which flags, is decided in build.ts and isa.ts.
 
-import { execFileSync, spawnSync } from "node:child_process";
-import { createHash } from "node:crypto";
-import {
-  existsSync,
-  mkdirSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  writeFileSync,
-} from "node:fs";
-import { homedir } from "node:os";
-import { join } from "node:path";
-import { fileURLToPath } from "node:url";
-import { InfraError } from "@open-infra/tensor";
-import type { WarmupOptions } from "./device.ts";
-import { type NativeLibrary, openLibrary } from "./driver.ts";
-import type { KernelConstants, ParamLayout } from "./operation.ts";
+import { spawnSync } from "node:child_process";
+import { allIsaFlags } from "./isa-flags.ts";
+import { type JitOptions, readJitOptions } from "./options.ts";
 
+/** A C compiler that runs. */
 export interface Compiler {
+  /** The program, or the wrapper in front of it (`ccache`). */
   readonly path: string;
+  /** Words before the flags: what follows a wrapper, and arguments given in CC. */
+  readonly words: readonly string[];
+  /** One line, e.g. `gcc version 12.2.0 (Debian 12.2.0-14)`. */
   readonly version: string;
+  /** Target triple, e.g. `x86_64-linux-gnu`. */
+  readonly target: string;
+  /** The instruction-set flags of this architecture that it knows. */
+  readonly isaFlags: ReadonlySet<string>;
 }
 
-export interface KernelSpec {
-  readonly name: string;
-  readonly source: URL;
-  readonly entry: string;
-  readonly constants: KernelConstants;
-  readonly params: ParamLayout;
+/** A compiler, or for each command tried the reason why it will not do. */
+export interface CompilerSearch {
+  readonly compiler: Compiler | undefined;
+  readonly tried: readonly string[];
 }
 
-export class CompilerMissingError extends InfraError {
-  constructor() {
-    super(
-      "compiler-missing",
-      "No C compiler found (CC, cc, gcc, clang). Install one, e.g. 'apt-get install gcc'.",
-    );
+/** The C compiler to use: CC, else the first of cc, gcc, clang that runs; undefined if none does. */
+export function findCompiler(options?: Pick<JitOptions, "cc">): Compiler | undefined {
+  return searchCompiler(options).compiler;
+}
+
+/** As {@link findCompiler}, with the reasons. */
+export function searchCompiler(options?: Pick<JitOptions, "cc">): CompilerSearch {
+  const { cc } = options ?? readJitOptions();
+  const tried: string[] = [];
+  for (const command of cc === undefined ? ["cc", "gcc", "clang"] : [cc]) {
+    const result = inspect(splitCommand(command));
+    if (typeof result !== "string") return { compiler: result, tried };
+    tried.push(`${cc === undefined ? "" : "CC="}${command}: ${result}`);
   }
+  return { compiler: undefined, tried };
 }
 
-export class CompileError extends InfraError {
-  constructor(message: string) {
-    super("compile", message);
-  }
+/** Who this compiler is, for cache keys: no paths. */
+export function compilerIdentity(compiler: Compiler): string {
+  const args = compiler.words.filter((word) => word.startsWith("-"));
+  return [compiler.version, compiler.target, ...args].join(" | ");
 }
 
-export function kernelUrl(file: string): URL {
-  return new URL(`../kernels/${file}`, import.meta.url);
+/** Splits a command line at blanks; single and double quotes hold words together. */
+export function splitCommand(command: string): string[] {
+  const words = command.match(/(?:[^\s"']|"[^"]*"|'[^']*')+/g) ?? [];
+  return words.map((word) => word.replace(/"([^"]*)"|'([^']*)'/g, "$1$2"));
 }
 
-export function findCompiler(): Compiler | undefined {
-  const candidates = process.env.CC ? [process.env.CC] : ["cc", "gcc", "clang"];
-  for (const path of candidates) {
-    const out = spawnSync(path, ["--version"], { encoding: "utf8" });
-    if (out.status === 0) return { path, version: (out.stdout.split("\n")[0] ?? path).trim() };
+/** Architecture names in target triples, by Node's name for them. */
+const triples: Readonly<Record<string, RegExp>> = { x64: /^x86_64/, arm64: /^(aarch64|arm64)/ };
+
+function inspect(command: readonly string[]): Compiler | string {
+  const [path, ...words] = command;
+  if (path === undefined) return "is empty";
+  const candidates = allIsaFlags(process.arch);
+  // One run tells the version, the target and whether all instruction-set flags are known.
+  let asked = ask(path, words, candidates);
+  let known = candidates;
+  if (!asked.ok) {
+    asked = ask(path, words, []);
+    if (!asked.ok) return asked.output;
+    known = candidates.filter((flag) => ask(path, words, [flag]).ok);
   }
-  return undefined;
+  const target = /^Target: (\S+)/m.exec(asked.output)?.[1] ?? "unknown";
+  const wanted = triples[process.arch];
+  if (wanted !== undefined && target !== "unknown" && !wanted.test(target)) {
+    return `makes code for ${target}, but this process runs on ${process.arch}`;
+  }
+  const version = /^.*(?:gcc|clang) version .*$/im.exec(asked.output)?.[0].trim();
+  if (version === undefined) return "is neither gcc nor clang";
+  return { path, words, version, target, isaFlags: new Set(known) };
 }
 
-const march: Record<string, string[]> = {
-  avx512bf16: ["-march=x86-64-v4", "-mavx512bf16", "-mavx512vnni", "-mavx512vbmi", "-mf16c"],
-  avx512: ["-march=x86-64-v4", "-mf16c"],
-  avx2: ["-march=x86-64-v3", "-mf16c"],
-  neon: [],
-  scalar: [],
-};
-
-export function targetIsa(_compiler: Compiler): string {
-  if (process.env.OPEN_INFRA_JIT_ISA) return process.env.OPEN_INFRA_JIT_ISA;
-  if (process.arch === "arm64") return "neon";
-  const flags = existsSync("/proc/cpuinfo") ? readFileSync("/proc/cpuinfo", "utf8") : "";
-  if (/avx512_bf16/.test(flags)) return "avx512bf16";
-  if (/avx512vl/.test(flags) && /avx512bw/.test(flags)) return "avx512";
-  if (/avx2/.test(flags) && /\bfma\b/.test(flags)) return "avx2";
-  return "scalar";
-}
-
-function paramStruct(params: ParamLayout): string {
-  const types = { ptr: "void *", i64: "int64_t ", f64: "double " };
-  const fields = Object.entries(params).map(([name, kind]) => `  ${types[kind]}${name};\n`);
-  return `typedef struct {\n${fields.join("")}} params_t;\n`;
-}
-
-export class KernelCache {
-  readonly #compiler: Compiler;
-  readonly #isa: string;
-  readonly #dir: string;
-  readonly #loaded = new Map<string, NativeLibrary>();
-
-  constructor(compiler: Compiler, isa: string, dir?: string) {
-    this.#compiler = compiler;
-    this.#isa = isa;
-    this.#dir =
-      dir ?? process.env.OPEN_INFRA_JIT_CACHE_DIR ?? join(homedir(), ".cache/open-infra/jit");
+function ask(
+  path: string,
+  words: readonly string[],
+  flags: readonly string[],
+): { readonly ok: boolean; readonly output: string } {
+  const args = [...words, ...flags, "-v", "-Werror", "-fsyntax-only", "-x", "c", "/dev/null"];
+  const run = spawnSync(path, args, {
+    encoding: "utf8",
+    timeout: 60_000,
+    // Messages are parsed, so they must not be translated.
+    env: { ...process.env, LC_ALL: "C", LANGUAGE: "C" },
+  });
+  if (run.error !== undefined) {
+    const missing = (run.error as NodeJS.ErrnoException).code === "ENOENT";
+    return { ok: false, output: missing ? "not found" : run.error.message };
   }
-
-  load(spec: KernelSpec): { library: NativeLibrary; address: number } {
-    const path = this.#compile(spec);
-    let library = this.#loaded.get(path);
-    if (library === undefined) this.#loaded.set(path, (library = openLibrary(path)));
-    return { library, address: library.symbol(spec.entry) };
-  }
-
-  async compileAll(specs: readonly KernelSpec[], options: WarmupOptions): Promise<void> {
-    let done = 0;
-    for (const spec of specs) {
-      this.#compile(spec);
-      done++;
-      options.onProgress?.({ done, total: specs.length, compiled: done, kernel: spec.name });
-    }
-  }
-
-  #compile(spec: KernelSpec): string {
-    const include = fileURLToPath(kernelUrl("include"));
-    const own = fileURLToPath(new URL(".", spec.source));
-    let headers = "";
-    for (const dir of [include, own]) {
-      if (!existsSync(dir)) continue;
-      for (const f of readdirSync(dir).sort())
-        if (f.endsWith(".h")) headers += readFileSync(join(dir, f), "utf8");
-    }
-    const defines = Object.entries(spec.constants)
-      .map(([k, v]) => `#define ${k} ${v}\n`)
-      .join("");
-    const code = `#include <stdint.h>\n${defines}${paramStruct(spec.params)}\n${readFileSync(spec.source, "utf8")}`;
-    const flags = [
-      "-std=gnu17",
-      "-O3",
-      "-fPIC",
-      "-shared",
-      "-fno-math-errno",
-      "-fno-trapping-math",
-      "-ffp-contract=fast",
-      `-DOI_ISA_${this.#isa.toUpperCase()}=1`,
-      ...(march[this.#isa] ?? []),
-      "-Wall",
-      "-Werror=implicit-function-declaration",
-      "-pthread",
-    ];
-    const key = createHash("sha256")
-      .update([this.#compiler.version, flags.join(" "), headers, code].join("\0"))
-      .digest("hex")
-      .slice(0, 32);
-    const so = join(this.#dir, `${key}.so`);
-    if (existsSync(so)) return so;
-    mkdirSync(this.#dir, { recursive: true });
-    const tmp = join(this.#dir, `${key}.${process.pid}.${Math.random().toString(36).slice(2)}`);
-    writeFileSync(`${tmp}.c`, code);
-    try {
-      execFileSync(
-        this.#compiler.path,
-        [...flags, `-I${include}`, `-I${own}`, "-o", `${tmp}.so`, `${tmp}.c`, "-lm"],
-        { stdio: ["ignore", "ignore", "pipe"], encoding: "utf8" },
-      );
-    } catch (error) {
-      throw new CompileError(`${spec.name}: ${(error as { stderr: string }).stderr}`);
-    } finally {
-      rmSync(`${tmp}.c`, { force: true });
-    }
-    renameSync(`${tmp}.so`, so);
-    return so;
-  }
+  const output = `${run.stdout}${run.stderr}`;
+  if (run.status === 0) return { ok: true, output };
+  const error = output.split("\n").find((line) => line.includes("error")) ?? `exit ${run.status}`;
+  return { ok: false, output: error.trim() };
 }

@@ -1,26 +1,45 @@
 // The CPU backend: finds the compiled kernel for an operation's arguments, packs the parameters
 // into one block, and launches it on a thread pool with a single native call. Compiling and caching
-// are in compiler.ts and cache.ts; the pool itself is kernels/runtime.c.
+// are in cache.ts; the pool itself is kernels/runtime.c.
 
 import { availableParallelism } from "node:os";
 import { nullRecorder, type Recorder } from "@open-infra/profile";
-import { HostStorage, StorageError, type Tensor } from "@open-infra/tensor";
-import { type Compiler, KernelCache, type KernelSpec, targetIsa } from "./compiler.ts";
-import type { Device, DeviceOptions, WarmupOptions } from "./device.ts";
-import { UnsupportedError } from "./device.ts";
-import { addressOf, type NativeFunction } from "./driver.ts";
-import type { AnyKernel, Operation, ParamLayout, Target } from "./operation.ts";
-import { openRuntime, type Runtime } from "./runtime.ts";
+import type { Tensor } from "@open-infra/tensor";
+import { KernelCache } from "./cache.ts";
+import type { Compiler } from "./compiler.ts";
+import type { Device, WarmupOptions } from "./device.ts";
+import type { NativeFunction } from "./driver.ts";
+import { noteLaunches } from "./dry-run.ts";
+import { DeviceError, JitOptionError, UnsupportedError } from "./errors.ts";
+import { chooseIsa, featuresOf, scalarTarget } from "./isa.ts";
+import type { IsaTarget } from "./isa-flags.ts";
+import type { AnyKernel, Operation, Target } from "./operation.ts";
+import type { JitOptions } from "./options.ts";
+import {
+  checkFields,
+  type PackedValues,
+  ParamBlock,
+  type ParamFields,
+  pointerOf,
+} from "./param-block.ts";
+import { kernelUrl } from "./paths.ts";
+import { launchProblem, MAX_THREADS, openRuntime, type Runtime } from "./runtime.ts";
+import type { KernelSpec } from "./source.ts";
 
-const HEADER_WORDS = 4;
-const MAX_PARAMS = 64;
+export interface CpuDeviceOptions {
+  readonly compiler: Compiler;
+  readonly jit: JitOptions;
+  readonly threads?: number;
+  readonly recorder?: Recorder;
+}
 
 interface LoadedKernel {
   readonly address: number;
-  readonly fields: readonly [string, "ptr" | "i64" | "f64"][];
+  readonly fields: ParamFields;
   readonly name: string;
 }
 
+/** Runs C kernels on this machine's cores; made by `createDevice`. */
 export class CpuDevice implements Device {
   readonly backend = "cpu";
   readonly description: string;
@@ -31,121 +50,128 @@ export class CpuDevice implements Device {
   readonly #recorder: Recorder;
   readonly #launch: NativeFunction;
   readonly #kernels = new Map<string, LoadedKernel>();
-  readonly #block = new Float64Array(HEADER_WORDS + MAX_PARAMS);
-  readonly #words = new Int32Array(this.#block.buffer);
+  readonly #block = new ParamBlock();
   #wanted: Map<string, KernelSpec> | undefined;
+  #disposed = false;
 
-  constructor(compiler: Compiler, options: DeviceOptions) {
-    this.threads = Math.max(1, options.threads ?? availableParallelism());
-    this.#target = { isa: options.isa ?? targetIsa(compiler), threads: this.threads };
-    this.#cache = new KernelCache(compiler, this.#target.isa, options.cacheDir);
+  /** @throws CompileError, CacheError, JitOptionError, DeviceError */
+  constructor(options: CpuDeviceOptions) {
+    const { compiler, jit } = options;
+    this.threads = checkThreads(options.threads ?? Math.min(MAX_THREADS, availableParallelism()));
+    const isa = detectIsa(compiler, jit);
+    this.#target = { isa: isa.isa, threads: this.threads };
+    this.#cache = new KernelCache(compiler, isa, jit);
     this.#recorder = options.recorder ?? nullRecorder;
     this.#runtime = openRuntime(this.#cache, this.threads);
     this.#launch = this.#runtime.launch;
-    this.description = `cpu (${this.#target.isa}, ${this.threads} threads, ${compiler.version})`;
+    const name = isa.flags.includes("-DOI_EMULATE_BF16DOT=1") ? `${isa.isa}, emulated` : isa.isa;
+    const plural = this.threads === 1 ? "thread" : "threads";
+    this.description = `cpu (${name}, ${this.threads} ${plural}, ${compiler.version})`;
   }
 
   supports<A>(operation: Operation<A>, args: A): true | string {
     const kernel = operation.kernels.cpu;
     if (kernel === undefined) return `no cpu kernel for ${operation.name}`;
+    if (kernel.language !== "c") return `its cpu kernel is written in ${kernel.language}, not C`;
     return operation.unsupported?.(args, "cpu") ?? true;
   }
 
   run<A>(operation: Operation<A>, args: A): void {
+    if (this.#disposed) throw new DeviceError(`${operation.name}: the device was disposed`);
     operation.check(args);
     const reason = this.supports(operation, args);
     if (reason !== true) throw new UnsupportedError(operation.name, this.backend, reason);
     const kernel = operation.kernels.cpu as AnyKernel<A>;
-    const loaded = this.#load(operation, kernel, args);
+    const loaded = this.#find(operation, kernel, args);
     if (loaded === undefined) return;
-    this.#pack(loaded, kernel, args);
-    if (!this.#recorder.enabled) {
-      this.#launch(this.#block);
-      return;
-    }
-    const start = this.#recorder.now();
-    this.#launch(this.#block);
+    const target = this.#target;
+    const asked = kernel.threads?.(args, target) ?? this.threads;
+    const threads = asked >= 1 ? Math.min(this.threads, Math.floor(asked)) : 1;
+    const scratch = kernel.scratchBytes?.(args, target) ?? 0;
+    const block = this.#block;
+    block.integer(0, this.#runtime.pool);
+    block.integer(1, loaded.address);
+    block.integer(2, threads);
+    block.integer(3, scratch);
+    block.params(operation.name, loaded.fields, kernel.pack(args, target) as PackedValues);
+    const recorder = this.#recorder;
+    const start = recorder.enabled ? recorder.now() : 0;
+    const code = this.#launch(block.words);
+    if (code !== 0) throw launchProblem(code, operation.name, threads, scratch);
+    if (!recorder.enabled) return;
     const work = operation.work?.(args);
-    this.#recorder.span("kernels", operation.name, start, { kernel: loaded.name, ...work });
+    recorder.span("kernels", operation.name, start, { kernel: loaded.name, ...work });
   }
 
   async warmup(body: () => void, options: WarmupOptions = {}): Promise<void> {
+    if (this.#disposed) throw new DeviceError("warmup: the device was disposed");
+    options.signal?.throwIfAborted();
     const wanted = new Map<string, KernelSpec>();
+    const outer = this.#wanted;
     this.#wanted = wanted;
     try {
-      body();
+      noteLaunches(body);
     } finally {
-      this.#wanted = undefined;
+      this.#wanted = outer;
     }
     await this.#cache.compileAll([...wanted.values()], options);
+    for (const spec of wanted.values()) this.#load(spec);
+  }
+
+  adviseHuge(tensor: Tensor): number {
+    if (this.#disposed) throw new DeviceError("adviseHuge: the device was disposed");
+    const address = pointerOf("adviseHuge", tensor);
+    const block = new BigInt64Array([BigInt(address), BigInt(tensor.byteLength)]);
+    return tensor.isContiguous ? this.#runtime.adviseHuge(block) : 0;
   }
 
   [Symbol.dispose](): void {
+    if (this.#disposed) return;
+    this.#disposed = true;
     this.#runtime[Symbol.dispose]();
   }
 
-  #load<A>(operation: Operation<A>, kernel: AnyKernel<A>, args: A): LoadedKernel | undefined {
+  /** The loaded kernel; undefined in a warm-up, which only takes note of it. */
+  #find<A>(operation: Operation<A>, kernel: AnyKernel<A>, args: A): LoadedKernel | undefined {
     const constants = kernel.constants(args, this.#target);
     let key = operation.name;
     for (const name in constants) key += `|${name}=${constants[name]}`;
     const known = this.#kernels.get(key);
     if (known !== undefined && this.#wanted === undefined) return known;
-    const spec = {
-      name: key,
-      source: kernel.source,
-      entry: kernel.entry,
-      constants,
-      params: kernel.params,
-    };
-    if (this.#wanted !== undefined) {
-      this.#wanted.set(key, spec);
-      return undefined;
-    }
+    const { source, entry, params } = kernel;
+    const spec: KernelSpec = { name: key, source, entry, constants, params };
+    if (this.#wanted === undefined) return this.#load(spec);
+    this.#wanted.set(key, spec);
+    return undefined;
+  }
+
+  #load(spec: KernelSpec): LoadedKernel {
     const loaded = {
       address: this.#cache.load(spec).address,
-      fields: Object.entries(kernel.params as ParamLayout),
-      name: key,
+      fields: checkFields(spec.name, Object.entries(spec.params)),
+      name: spec.name,
     };
-    this.#kernels.set(key, loaded);
+    this.#kernels.set(spec.name, loaded);
     return loaded;
-  }
-
-  #pack<A>(loaded: LoadedKernel, kernel: AnyKernel<A>, args: A): void {
-    const target = this.#target;
-    const threads = Math.min(this.threads, kernel.threads?.(args, target) ?? this.threads);
-    this.#integer(0, this.#runtime.pool);
-    this.#integer(1, loaded.address);
-    this.#integer(2, threads);
-    this.#integer(3, kernel.scratchBytes?.(args, target) ?? 0);
-    const values = kernel.pack(args, target) as Record<string, Tensor | number | null>;
-    let word = HEADER_WORDS;
-    for (const [name, kind] of loaded.fields) {
-      const value = values[name];
-      if (kind === "f64") this.#block[word] = value as number;
-      else if (kind === "i64") this.#integer(word, value as number);
-      else this.#integer(word, value === null ? 0 : pointerOf(value as Tensor));
-      word++;
-    }
-  }
-
-  /** Writes a signed integer below 2^53 as 64 bits without making a BigInt. */
-  #integer(word: number, value: number): void {
-    this.#words[word * 2] = value | 0;
-    if (value >= -0x80000000 && value <= 0x7fffffff) this.#words[word * 2 + 1] = value >> 31;
-    else {
-      const high = Math.floor(value / 0x100000000);
-      this.#words[word * 2] = (value - high * 0x100000000) | 0;
-      this.#words[word * 2 + 1] = high;
-    }
   }
 }
 
-/** Native address of a host tensor's first element. */
-function pointerOf(tensor: Tensor): number {
-  const { storage } = tensor;
-  if (!(storage instanceof HostStorage)) {
-    throw new StorageError(`${tensor.describe()} is not in host memory`);
+function checkThreads(threads: number): number {
+  if (!Number.isSafeInteger(threads) || threads < 1 || threads > MAX_THREADS) {
+    throw new JitOptionError("threads", `${threads}`, `an integer from 1 to ${MAX_THREADS}`);
   }
-  if (storage.address === 0) storage.address = addressOf(storage.bytes);
-  return storage.address + tensor.byteOffset;
+  return threads;
+}
+
+/** Asks the processor by a small compiled function, and chooses. */
+function detectIsa(compiler: Compiler, jit: JitOptions): IsaTarget {
+  const probe = new KernelCache(compiler, scalarTarget, { ...jit, dumpAsm: false }).load({
+    name: "isa_probe",
+    source: kernelUrl("isa_probe.c"),
+    entry: "oi_isa_probe",
+    constants: {},
+    params: {},
+  });
+  const mask = probe.library.func("oi_isa_probe")(new Int32Array(2));
+  return chooseIsa(compiler, featuresOf(mask), jit.isa);
 }

@@ -1,13 +1,21 @@
-export { CompileError, CompilerMissingError, findCompiler } from "./compiler.ts";
+// The public face: what an operation is, devices that run operations, and the cache of compiled
+// kernels as a person handles it. How C is compiled and launched stays inside.
+
+export { type CacheEntry, type CacheLocation, clearCache, listCache } from "./admin.ts";
+export { exportCache, importCache } from "./bundle.ts";
+export { type Compiler, findCompiler } from "./compiler.ts";
+export { createDevice } from "./create-device.ts";
+export type { Device, DeviceOptions, WarmupOptions, WarmupProgress } from "./device.ts";
 export {
-  createDevice,
-  type Device,
-  type DeviceOptions,
-  ReferenceDevice,
+  BundleError,
+  CacheError,
+  CompileError,
+  CompilerMissingError,
+  compilerAdvice,
+  DeviceError,
+  JitOptionError,
   UnsupportedError,
-  type WarmupOptions,
-  type WarmupProgress,
-} from "./device.ts";
+} from "./errors.ts";
 export {
   type AnyKernel,
   type BackendName,
@@ -19,3 +27,5 @@ export {
   type ParamValues,
   type Target,
 } from "./operation.ts";
+export { jitCacheDir } from "./options.ts";
+export { ReferenceDevice } from "./reference-device.ts";

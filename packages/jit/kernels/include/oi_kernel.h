@@ -52,7 +52,7 @@ static inline void oi_barrier(oi_ctx *ctx) {
   }
   for (int spins = 0; atomic_load_explicit(&s->phase, memory_order_acquire) == phase; spins++) {
     oi_pause();
-    if (spins > 20000) {
+    if (spins > 2000) {
       extern int sched_yield(void);
       sched_yield();
     }
