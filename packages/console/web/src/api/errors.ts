@@ -7,7 +7,7 @@ export type ApiErrorKind =
   | "unreachable"
   /** 503: the model is still loading, or the server is going away. */
   | "unavailable"
-  /** 401 or 403. */
+  /** 401. */
   | "unauthorized"
   /** 429. */
   | "overloaded"
@@ -45,7 +45,7 @@ export class ApiError extends Error {
 }
 
 function kindOf(status: number): ApiErrorKind {
-  if (status === 401 || status === 403) return "unauthorized";
+  if (status === 401) return "unauthorized";
   if (status === 429) return "overloaded";
   if (status === 503) return "unavailable";
   return status >= 500 ? "failed" : "rejected";
