@@ -53,7 +53,9 @@ describe("packed packages", () => {
   });
 
   it.each(workspaces)("%s imports", (name) => {
-    const script = `const m = await import("@open-infra/${name}"); process.stdout.write(String(Object.keys(m).length));`;
+    const script =
+      `const m = await import("@open-infra/${name}");` +
+      `process.stdout.write(String(Object.keys(m).length));`;
     const out = execFileSync(process.execPath, ["--input-type=module", "-e", script], {
       cwd: folder,
       encoding: "utf8",

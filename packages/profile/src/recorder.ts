@@ -23,7 +23,9 @@ export interface Recorder {
   readonly enabled: boolean;
   /** Microseconds on the recorder's clock. */
   now(): number;
-  /** A span on `lane` that began at `startUs` (from `now()`) and ends now, or after `durationUs`. */
+  /**
+   * A span on `lane` that began at `startUs` (from `now()`) and ends now, or after `durationUs`.
+   */
   span(lane: string, name: string, startUs: number, args?: TraceArgs, durationUs?: number): void;
   /** What `values` are now; the viewer stacks them. */
   counter(lane: string, name: string, values: Readonly<Record<string, number>>): void;

@@ -23,7 +23,10 @@ export interface EncodeOptions {
    * Otherwise they become NaN (`e4m3fn`) or infinity (`e5m2`). @default false
    */
   readonly saturate?: boolean;
-  /** For `ue8m0`: whether other numbers than powers of two are errors or rounded up. @default "exact" */
+  /**
+   * For `ue8m0`: whether other numbers than powers of two are errors or rounded up.
+   * @default "exact"
+   */
   readonly scaleRounding?: ScaleRounding;
 }
 
@@ -159,7 +162,9 @@ export function encodeInto(
   }
 }
 
-/** Calls `visit` with all values as float32, at once if they are, else in chunks; chunks start even. */
+/**
+ * Calls `visit` with all values as float32, at once if they are, else in chunks; chunks start even.
+ */
 function forEachF32(
   values: ArrayLike<number>,
   visit: (floats: Float32Array, at: number) => void,
@@ -226,9 +231,9 @@ function encodeBf16(bits: Uint32Array, raw: Bits16, at: number): void {
 const encodeTables = new Map<string, Uint8Array>();
 
 /**
- * The 8-bit code of every float32 that is its own upper half. A float32 rounded to those 16 bits "to
- * odd" (lowest bit set if anything was cut off) lies on the same side of every midpoint of a format
- * with at most 5 bits of mantissa, so this table rounds all float32 correctly.
+ * The 8-bit code of every float32 that is its own upper half. A float32 rounded to those 16 bits
+ * "to odd" (lowest bit set if anything was cut off) lies on the same side of every midpoint of a
+ * format with at most 5 bits of mantissa, so this table rounds all float32 correctly.
  */
 function encodeTable(dtype: "e4m3fn" | "e5m2", saturate: boolean): Uint8Array {
   const key = `${dtype} ${saturate}`;

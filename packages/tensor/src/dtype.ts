@@ -39,7 +39,9 @@ export function byteSize(dtype: DType, count: number): number {
   return Math.ceil((dtypeBits[dtype] * count) / 8);
 }
 
-/** The typed array whose elements are the raw bits (or values) of a dtype; `e2m1` shows its bytes. */
+/**
+ * The typed array whose elements are the raw bits (or values) of a dtype; `e2m1` shows its bytes.
+ */
 export interface RawArrays {
   f32: Float32Array;
   f16: Uint16Array;

@@ -1,7 +1,10 @@
 // Errors that every package above shares. They carry the facts as fields, so that a caller (the
 // HTTP layer, a test) can act on them without parsing the sentence.
 
-/** Base of all errors raised on purpose by this project; `code` is stable, the message is for people. */
+/**
+ * Base of all errors raised on purpose by this project; `code` is stable, the message is for
+ * people.
+ */
 export class InfraError extends Error {
   readonly code: string;
 

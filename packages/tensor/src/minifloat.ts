@@ -89,8 +89,8 @@ export function e4m3ToNumber(code: number): number {
 }
 
 /**
- * e5m2 code. Largest finite value 57344 (0x7b). What rounds beyond it becomes infinity (0x7c), as in
- * torch, or ±57344 with `saturate`, infinities included. NaN becomes 0x7f.
+ * e5m2 code. Largest finite value 57344 (0x7b). What rounds beyond it becomes infinity (0x7c), as
+ * in torch, or ±57344 with `saturate`, infinities included. NaN becomes 0x7f.
  */
 export function e5m2FromNumber(x: number, saturate = false): number {
   const bits = f32Bits(x);
@@ -106,9 +106,9 @@ export function e5m2ToNumber(code: number): number {
 }
 
 /**
- * e2m1 code in the low four bits: 0, 0.5, 1, 1.5, 2, 3, 4, 6 and their negatives, rounded to nearest
- * even; beyond 6 saturates. The format has no NaN, so a NaN gives undefined. DeepGEMM's own FP4 cast
- * breaks ties differently and belongs to its cast helper.
+ * e2m1 code in the low four bits: 0, 0.5, 1, 1.5, 2, 3, 4, 6 and their negatives, rounded to
+ * nearest even; beyond 6 saturates. The format has no NaN, so a NaN gives undefined. DeepGEMM's own
+ * FP4 cast breaks ties differently and belongs to its cast helper.
  */
 export function e2m1FromNumber(x: number): number | undefined {
   const bits = f32Bits(x);
@@ -121,7 +121,9 @@ export function e2m1ToNumber(code: number): number {
   return codeValue(code & 0xf, 1, 2, 1);
 }
 
-/** How a number becomes a ue8m0 scale: only exact powers of two, or the next one up in magnitude. */
+/**
+ * How a number becomes a ue8m0 scale: only exact powers of two, or the next one up in magnitude.
+ */
 export type ScaleRounding = "exact" | "ceil";
 
 /**

@@ -1,7 +1,7 @@
 // The header of a safetensors file: eight bytes of length, then JSON that says where each tensor
-// lies. This file turns untrusted bytes into checked facts and back; it opens nothing. The rules are
-// those of the reference implementation (huggingface/safetensors): offsets cover the data exactly,
-// without holes, overlaps or a tail.
+// lies. This file turns untrusted bytes into checked facts and back; it opens nothing. The rules
+// are those of the reference implementation (huggingface/safetensors): offsets cover the data
+// exactly, without holes, overlaps or a tail.
 
 import { type DType, dtypeBits } from "./dtype.ts";
 import { CheckpointError } from "./errors.ts";
@@ -17,7 +17,9 @@ export interface TensorInfo {
   readonly byteLength: number;
 }
 
-/** A header as read: the tensors this project has a dtype for, and the names of those it has not. */
+/**
+ * A header as read: the tensors this project has a dtype for, and the names of those it has not.
+ */
 export interface SafetensorsHeader {
   readonly metadata: Readonly<Record<string, string>>;
   readonly tensors: ReadonlyMap<string, TensorInfo>;
@@ -211,10 +213,11 @@ function checkCoverage(file: string, entries: readonly Entry[], dataBytes: numbe
       );
     }
     if (entry.begin !== at) {
+      const fault = entry.begin < at ? "overlapping" : "leaving a hole after";
       throw new CheckpointError(
         file,
         `data_offsets of ${entry.name}`,
-        `beginning at ${entry.begin}, ${entry.begin < at ? "overlapping" : "leaving a hole after"} ${before}`,
+        `beginning at ${entry.begin}, ${fault} ${before}`,
         `a begin of ${at}`,
       );
     }

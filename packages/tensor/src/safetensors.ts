@@ -57,7 +57,9 @@ export function reasonOf(cause: unknown): string {
   return cause instanceof Error ? cause.message : String(cause);
 }
 
-/** Opens a regular file for reading; anything else (a folder, a pipe) is refused before it blocks. */
+/**
+ * Opens a regular file for reading; anything else (a folder, a pipe) is refused before it blocks.
+ */
 function openFile(path: string): { readonly fd: number; readonly bytes: number } {
   try {
     if (statSync(path).isFile()) {
@@ -160,7 +162,10 @@ export class SafetensorsFile implements Disposable {
     this.readRangeInto(name, 0, target);
   }
 
-  /** Reads `target.byteLength` bytes of `name` from byte `start` of its data: a part, or one thread's share. */
+  /**
+   * Reads `target.byteLength` bytes of `name` from byte `start` of its data: a part, or one
+   * thread's share.
+   */
   readRangeInto(name: string, start: number, target: Uint8Array): void {
     const { byteOffset, byteLength } = this.info(name);
     if (this.#fd === undefined) throw new StorageError(`${this.path} was read after disposal`);

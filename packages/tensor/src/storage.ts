@@ -10,7 +10,9 @@ export interface Storage extends Disposable {
   readonly disposed: boolean;
 }
 
-/** Memory that JavaScript can read. Shared by default, so that worker threads see the same bytes. */
+/**
+ * Memory that JavaScript can read. Shared by default, so that worker threads see the same bytes.
+ */
 export class HostStorage implements Storage {
   readonly kind = "host";
   readonly byteLength: number;

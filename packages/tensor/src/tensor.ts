@@ -122,8 +122,8 @@ export class Tensor<D extends DType = DType> implements Disposable {
     const elementBytes = Math.max(1, dtypeBits[this.dtype] / 8);
     if (bytes.byteOffset % elementBytes !== 0) {
       throw new StorageError(
-        `${this.describe()} begins at byte ${bytes.byteOffset} of its buffer; expected a multiple ` +
-          `of ${elementBytes}`,
+        `${this.describe()} begins at byte ${bytes.byteOffset} of its buffer; ` +
+          `expected a multiple of ${elementBytes}`,
       );
     }
     return rawView(this.dtype, bytes.buffer, bytes.byteOffset, bytes.byteLength);
@@ -151,7 +151,10 @@ export class Tensor<D extends DType = DType> implements Disposable {
     return out;
   }
 
-  /** All elements as numbers in row-major order, a copy; exact for every dtype but `i64` beyond 2^53. */
+  /**
+   * All elements as numbers in row-major order, a copy; exact for every dtype but `i64` beyond
+   * 2^53.
+   */
   toFloat64(): Float64Array {
     const dense = this.contiguous();
     const out = new Float64Array(this.size);
@@ -159,7 +162,9 @@ export class Tensor<D extends DType = DType> implements Disposable {
     return out;
   }
 
-  /** A contiguous copy in another dtype, by the rules of `encodeInto`; bit by bit in the same one. */
+  /**
+   * A contiguous copy in another dtype, by the rules of `encodeInto`; bit by bit in the same one.
+   */
   to<E extends DType>(dtype: E, options: EncodeOptions = {}): Tensor<E> {
     const out = Tensor.empty(this.shape, dtype, this.name);
     const dense = this.contiguous();

@@ -46,6 +46,12 @@ export function entry(dtype: unknown, shape: unknown, offsets: unknown): string 
   return JSON.stringify({ dtype, shape, data_offsets: offsets });
 }
 
+/** A header of such entries. */
+export function headerOf(entries: Readonly<Record<string, string>>): string {
+  const fields = Object.entries(entries).map(([name, value]) => `"${name}":${value}`);
+  return `{${fields.join(",")}}`;
+}
+
 /** The CheckpointError that `act` must throw. */
 export function errorOf(act: () => unknown): CheckpointError {
   try {

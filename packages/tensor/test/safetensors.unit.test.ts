@@ -22,7 +22,7 @@ import {
 } from "@open-infra/tensor";
 import { seededRandom, testSeed } from "@open-infra/testing";
 import { describe, expect, it } from "vitest";
-import { entry, errorOf, scratch } from "./files.ts";
+import { entry, errorOf, headerOf, scratch } from "./files.ts";
 
 const { dir, freshDir, freshPath, rawFile } = scratch();
 
@@ -99,7 +99,10 @@ describe("a round trip", () => {
   it("works beyond 4 GiB", () => {
     // A sparse file: one tensor of 5 GB that takes no room on disk, and one behind it.
     const big = 5_000_000_000;
-    const header = `{"big":${entry("U8", [big], [0, big])},"last":${entry("F32", [2], [big, big + 8])}}`;
+    const header = headerOf({
+      big: entry("U8", [big], [0, big]),
+      last: entry("F32", [2], [big, big + 8]),
+    });
     const path = rawFile(header);
     const start = 8 + header.length;
     const fd = openSync(path, "r+");
@@ -118,7 +121,11 @@ describe("a round trip", () => {
 describe("reading", () => {
   it("opens a file with a dtype unknown here, and refuses only that tensor", () => {
     const path = rawFile(
-      `{"mask":${entry("BOOL", [2], [0, 2])},"w":${entry("U8", [1], [2, 3])},"d":${entry("F64", [], [3, 11])}}`,
+      headerOf({
+        mask: entry("BOOL", [2], [0, 2]),
+        w: entry("U8", [1], [2, 3]),
+        d: entry("F64", [], [3, 11]),
+      }),
       11,
     );
     using file = SafetensorsFile.open(path);
@@ -131,7 +138,11 @@ describe("reading", () => {
 
   it("accepts zero-size tensors between others", () => {
     const path = rawFile(
-      `{"z":${entry("F32", [0, 7], [4, 4])},"b":${entry("U8", [2], [4, 6])},"a":${entry("F32", [1], [0, 4])}}`,
+      headerOf({
+        z: entry("F32", [0, 7], [4, 4]),
+        b: entry("U8", [2], [4, 6]),
+        a: entry("F32", [1], [0, 4]),
+      }),
       6,
     );
     using file = SafetensorsFile.open(path);

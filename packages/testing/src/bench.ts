@@ -10,7 +10,10 @@ export interface BenchRow {
   readonly us: number;
   readonly gflops?: number;
   readonly gbs?: number;
-  /** Fraction of the limit that applies: the larger of flops ÷ peak and bytes ÷ bandwidth, over time. */
+  /**
+   * Fraction of the limit that applies: the larger of flops ÷ peak and bytes ÷ bandwidth, over
+   * time.
+   */
   readonly boundRatio: number;
   readonly bound: "compute" | "bandwidth";
   /** What it was compared with, interleaved in the same run. */
