@@ -1,3 +1,5 @@
+// The public face of the package; see the README for what each operation computes.
+
 export {
   type FlashMlaResult,
   type FlashMlaVarlenOptions,
