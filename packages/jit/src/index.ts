@@ -28,4 +28,5 @@ export {
   type Target,
 } from "./operation.ts";
 export { jitCacheDir } from "./options.ts";
+export { type MachineLimits, type MeasureOptions, measureMachine } from "./probe.ts";
 export { ReferenceDevice } from "./reference-device.ts";
