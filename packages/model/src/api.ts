@@ -6,10 +6,10 @@ import type { Tensor } from "@open-infra/tensor";
 import type { ModelConfig } from "./config.ts";
 
 /**
- * How weights and activations are computed. `auto` takes the checkpoint's own weights with bf16
- * activations; `bf16` and `f32` name the activation and cache type (weights stay as stored, `f32`
- * computes them exactly); `w8a8` quantises activations to FP8 (1×128) as DeepSeek's own code does,
- * and needs a native FP8 checkpoint.
+ * How weights and activations are computed. `bf16` and `f32` name the activation and cache type
+ * (weights stay as stored, `f32` computes them exactly); `w8a8` quantises activations to FP8 (1×128)
+ * and needs a native FP8 checkpoint. `auto` is `f32` for models of up to 1e9 parameters, where exact
+ * logits cost little, and `bf16` for larger ones.
  */
 export type ComputeDType = "auto" | "bf16" | "f32" | "w8a8";
 
@@ -17,6 +17,13 @@ export interface LoadOptions {
   readonly device: Device;
   /** @default "auto" */
   readonly dtype?: ComputeDType;
+  /**
+   * With `w8a8`, the layers whose inputs are quantised: all of them as in DeepSeek's own code, or
+   * those of MLPs and experts only. The README has the errors of both.
+   *
+   * @default "mlp"
+   */
+  readonly fp8Inputs?: "mlp" | "all";
   /** Bytes read so far and in all. */
   readonly onProgress?: (doneBytes: number, totalBytes: number) => void;
   readonly signal?: AbortSignal;

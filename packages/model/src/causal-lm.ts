@@ -8,8 +8,8 @@ import type { CausalLM, ComputeDType, ForwardBatch, KvCache, LoadOptions } from 
 import { loadConfig, type ModelConfig } from "./config.ts";
 import { ForwardError, WeightsError } from "./errors.ts";
 import { kvBlockBytes, LatentKvCache } from "./kv-cache.ts";
-import { type Pending, runLayer, type Step } from "./layers.ts";
-import type { ActDType } from "./ops/common.ts";
+import { type Numerics, type Pending, runLayer, type Step } from "./layers.ts";
+import { countParameters, expectedTensors } from "./layout.ts";
 import { embed } from "./ops/embed.ts";
 import { residualNorm } from "./ops/residual-norm.ts";
 import { type RopeTables, ropeTables, softmaxScale } from "./rope.ts";
@@ -25,7 +25,7 @@ import { Workspace } from "./workspace.ts";
  */
 export async function loadModel(dir: string, options: LoadOptions): Promise<CausalLM> {
   const config = loadConfig(dir);
-  const dtype = options.dtype === undefined || options.dtype === "auto" ? "bf16" : options.dtype;
+  const dtype = resolveDType(options.dtype ?? "auto", config);
   if (dtype === "w8a8" && !config.fp8) {
     throw new WeightsError(
       "quantization_config",
@@ -38,7 +38,24 @@ export async function loadModel(dir: string, options: LoadOptions): Promise<Caus
     onProgress: options.onProgress,
     signal: options.signal,
   });
-  return new DeepseekModel(config, weights, options.device, dtype);
+  return new DeepseekModel(config, weights, options, dtype);
+}
+
+/** Up to this many parameters, `auto` computes in f32: exact logits at little cost. */
+const exactUpToParameters = 1e9;
+
+function resolveDType(dtype: ComputeDType, config: ModelConfig): Exclude<ComputeDType, "auto"> {
+  if (dtype !== "auto") return dtype;
+  return countParameters(expectedTensors(config)) <= exactUpToParameters ? "f32" : "bf16";
+}
+
+function numericsOf(
+  dtype: Exclude<ComputeDType, "auto">,
+  fp8Inputs: LoadOptions["fp8Inputs"],
+): Numerics {
+  if (dtype !== "w8a8") return { act: dtype, attention: dtype, fp8Inputs: "none" };
+  // What is not quantised stays f32: a second rounding before the FP8 one would only add to it.
+  return { act: "f32", attention: "bf16", fp8Inputs: fp8Inputs ?? "mlp" };
 }
 
 /** Tokens in the steps that warm-up goes through: kernels may differ by the number of rows. */
@@ -54,8 +71,8 @@ class DeepseekModel implements CausalLM {
   readonly activeWeightBytes: number;
   readonly #device: Device;
   readonly #weights: ModelWeights;
-  readonly #workspace = new Workspace();
-  readonly #act: ActDType;
+  #workspace = new Workspace();
+  readonly #numerics: Numerics;
   readonly #softmaxScale: number;
   #rope: RopeTables | undefined;
   #disposed = false;
@@ -63,25 +80,26 @@ class DeepseekModel implements CausalLM {
   constructor(
     config: ModelConfig,
     weights: ModelWeights,
-    device: Device,
+    options: LoadOptions,
     dtype: Exclude<ComputeDType, "auto">,
   ) {
     this.config = config;
     this.dtype = dtype;
     this.parameters = weights.parameters;
     this.activeWeightBytes = activeWeightBytes(config, weights);
-    this.#device = device;
+    this.#device = options.device;
     this.#weights = weights;
-    this.#act = dtype === "f32" ? "f32" : "bf16";
+    this.#numerics = numericsOf(dtype, options.fp8Inputs);
     this.#softmaxScale = softmaxScale(config.rope, config.qkNopeHeadDim + config.qkRopeHeadDim);
   }
 
   kvBytesPerBlock(blockTokens: number): number {
-    return kvBlockBytes(this.config, this.#act, blockTokens);
+    return kvBlockBytes(this.config, this.#numerics.attention, blockTokens);
   }
 
   createKvCache(options: { readonly numBlocks: number; readonly blockTokens: number }): KvCache {
-    return new LatentKvCache(this.config, this.#act, options.numBlocks, options.blockTokens);
+    const { numBlocks, blockTokens } = options;
+    return new LatentKvCache(this.config, this.#numerics.attention, numBlocks, blockTokens);
   }
 
   async warmup(options: WarmupOptions = {}): Promise<void> {
@@ -90,7 +108,7 @@ class DeepseekModel implements CausalLM {
     const numBlocks = Math.ceil(most / blockTokens);
     using cache = this.createKvCache({ numBlocks, blockTokens });
     const blocks = Array.from({ length: numBlocks }, (_, i) => i);
-    const body = () => {
+    const steps = (): void => {
       for (const tokens of warmupTokens.filter((n) => n <= most)) {
         this.forward(
           {
@@ -102,12 +120,12 @@ class DeepseekModel implements CausalLM {
         );
       }
     };
-    await this.#device.warmup(body, options);
+    await this.#device.warmup(() => this.#withOwnBuffers(steps), options);
   }
 
   forward(batch: ForwardBatch, cache: KvCache): Tensor<"f32"> {
     if (this.#disposed) throw new ForwardError("forward: the model was disposed");
-    if (!(cache instanceof LatentKvCache) || !cache.fits(this.config, this.#act)) {
+    if (!(cache instanceof LatentKvCache) || !cache.fits(this.config, this.#numerics.attention)) {
       throw new ForwardError("forward: the cache was not made by this model's createKvCache");
     }
     const { config } = this;
@@ -118,8 +136,7 @@ class DeepseekModel implements CausalLM {
       device,
       config,
       workspace,
-      act: this.#act,
-      w8a8: this.dtype === "w8a8",
+      numerics: this.#numerics,
       inputs,
       cache,
       rope: this.#ropeFor(inputs.maxContext),
@@ -148,11 +165,26 @@ class DeepseekModel implements CausalLM {
     const count = rows.dim(0);
     const logits = workspace.tensor("logits", [count, config.vocabSize], "f32");
     if (count === 0) return logits;
-    const out = workspace.tensor("final", [count, config.hiddenSize], step.act);
+    const out = workspace.tensor("final", [count, config.hiddenSize], step.numerics.act);
     const { norm, lmHead } = this.#weights;
     device.run(residualNorm, { h, ...pending, weight: norm, eps: config.rmsNormEps, rows, out });
     gemmNt(device, { a: out, b: lmHead, d: logits });
     return logits;
+  }
+
+  /**
+   * Nothing computes in a warm-up, so what a former step left in the buffers (the rows of each
+   * expert) would not fit its steps.
+   */
+  #withOwnBuffers(body: () => void): void {
+    const kept = this.#workspace;
+    using own = new Workspace();
+    this.#workspace = own;
+    try {
+      body();
+    } finally {
+      this.#workspace = kept;
+    }
   }
 
   #ropeFor(positions: number): RopeTables {

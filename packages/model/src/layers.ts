@@ -28,15 +28,22 @@ import type { StepInputs } from "./step-inputs.ts";
 import type { LayerWeights, LinearWeight, MlpWeights, MoeWeights } from "./weights.ts";
 import type { Workspace } from "./workspace.ts";
 
+/** Dtypes of what flows between the operations; see the README's table. */
+export interface Numerics {
+  /** Inputs of linear layers. */
+  readonly act: ActDType;
+  /** Queries, latents and the cache. */
+  readonly attention: ActDType;
+  /** FP8 layers whose inputs are quantised, as DeepSeek's code does for all of them. */
+  readonly fp8Inputs: "none" | "mlp" | "all";
+}
+
 /** What a step has at hand. */
 export interface Step {
   readonly device: Device;
   readonly config: ModelConfig;
   readonly workspace: Workspace;
-  /** Dtype of activations and cache. */
-  readonly act: ActDType;
-  /** Quantise the input of FP8 layers. */
-  readonly w8a8: boolean;
+  readonly numerics: Numerics;
   readonly inputs: StepInputs;
   readonly cache: LatentKvCache;
   readonly rope: RopeTables;
@@ -52,13 +59,15 @@ export interface Pending {
   readonly experts?: ExpertRows | undefined;
 }
 
-/** An activation that is quantised at most once, when the first FP8 layer asks. */
+/** An input of linear layers, quantised at most once, when the first FP8 layer asks. */
 class Activation {
   readonly act: Tensor<ActDType>;
+  readonly #part: "attention" | "mlp";
   #scaled: ScaledTensor | undefined;
 
-  constructor(act: Tensor<ActDType>) {
+  constructor(act: Tensor<ActDType>, part: "attention" | "mlp") {
     this.act = act;
+    this.#part = part;
   }
 
   scaled(step: Step): ScaledTensor {
@@ -73,7 +82,9 @@ class Activation {
 
   /** The left operand for a weight. */
   operand(step: Step, weight: LinearWeight): Tensor | ScaledTensor {
-    return step.w8a8 && weight.scales !== undefined ? this.scaled(step) : this.act;
+    const { fp8Inputs } = step.numerics;
+    const quantise = fp8Inputs === "all" || fp8Inputs === this.#part;
+    return quantise && weight.scales !== undefined ? this.scaled(step) : this.act;
   }
 }
 
@@ -105,12 +116,13 @@ export function runLayer(
   h: Tensor<"f32">,
   pending: Pending,
 ): Pending {
-  const { device, config, workspace, act } = step;
+  const { device, config, workspace } = step;
+  const { act } = step.numerics;
   const [tokens, hidden] = [h.dim(0), h.dim(1)];
   const x = workspace.tensor("x", [tokens, hidden], act);
   const eps = config.rmsNormEps;
   device.run(residualNorm, { h, ...pending, weight: layer.inputNorm, eps, out: x });
-  const delta = attention(step, layer, index, new Activation(x));
+  const delta = attention(step, layer, index, new Activation(x, "attention"));
   const exact =
     layer.moe && act !== "f32" ? workspace.tensor("x exact", h.shape, "f32") : undefined;
   device.run(residualNorm, {
@@ -121,14 +133,15 @@ export function runLayer(
     out: x,
     outF32: exact,
   });
-  const normed = new Activation(x);
+  const normed = new Activation(x, "mlp");
   if (layer.moe !== undefined) return moe(step, layer.moe, normed, exact ?? (x as Tensor<"f32">));
   return { delta: mlp(step, layer.mlp as MlpWeights, normed, "mlp") };
 }
 
 /** Multi-head latent attention with absorbed weights; returns its output f32 [T, H]. */
 function attention(step: Step, layer: LayerWeights, index: number, x: Activation): Tensor<"f32"> {
-  const { device, config, workspace, act, inputs } = step;
+  const { device, config, workspace, inputs } = step;
+  const { act, attention: dtype } = step.numerics;
   const { numHeads, kvLoraRank, qkNopeHeadDim, qkRopeHeadDim, vHeadDim } = config;
   const tokens = x.act.dim(0);
   const latent = kvLoraRank + qkRopeHeadDim;
@@ -137,8 +150,8 @@ function attention(step: Step, layer: LayerWeights, index: number, x: Activation
   linear(step, x, layer.qkv, qkv);
   const kvOffset = layer.qkv.offsets[1] as number;
   const q = layer.qB === undefined ? qkv.slice(1, 0, queryWidth) : decompress(step, layer, qkv);
-  const qNope = workspace.tensor("q nope", [tokens, numHeads, qkNopeHeadDim], act);
-  const qLatent = workspace.tensor("q latent", [tokens, numHeads, latent], act);
+  const qNope = workspace.tensor("q nope", [tokens, numHeads, qkNopeHeadDim], dtype);
+  const qLatent = workspace.tensor("q latent", [tokens, numHeads, latent], dtype);
   const cache = step.cache.layers[index] as Tensor<ActDType>;
   device.run(mlaPrepare, {
     q,
@@ -154,7 +167,7 @@ function attention(step: Step, layer: LayerWeights, index: number, x: Activation
     interleaved: config.rope.interleaved,
   });
   gemmNtBatched(device, { a: qNope, b: layer.wUk, d: qLatent.slice(2, 0, kvLoraRank) });
-  const oLatent = workspace.tensor("o latent", [tokens, numHeads, kvLoraRank], act);
+  const oLatent = workspace.tensor("o latent", [tokens, numHeads, kvLoraRank], dtype);
   flashMlaVarlen(device, {
     q: qLatent,
     kCache: cache,
@@ -168,34 +181,35 @@ function attention(step: Step, layer: LayerWeights, index: number, x: Activation
   const heads = workspace.tensor("heads", [tokens, numHeads, vHeadDim], act);
   gemmNtBatched(device, { a: oLatent, b: layer.wUv, d: heads });
   const delta = workspace.tensor("attention out", [tokens, config.hiddenSize], "f32");
-  linear(step, new Activation(heads.reshape([tokens, numHeads * vHeadDim])), layer.o, delta);
+  const joined = heads.reshape([tokens, numHeads * vHeadDim]);
+  linear(step, new Activation(joined, "attention"), layer.o, delta);
   return delta;
 }
 
 /** q_b_proj(q_a_layernorm(q_a)): f32 [T, h·(dn + dr)]. */
 function decompress(step: Step, layer: LayerWeights, qkv: Tensor<"f32">): Tensor<"f32"> {
-  const { device, workspace, act } = step;
+  const { device, workspace, numerics } = step;
   const weight = layer.qNorm as Tensor<"f32">;
   const qB = layer.qB as LinearWeight;
   const [tokens, rank] = [qkv.dim(0), weight.dim(0)];
-  const normed = workspace.tensor("q normed", [tokens, rank], act);
+  const normed = workspace.tensor("q normed", [tokens, rank], numerics.act);
   device.run(residualNorm, { h: qkv.slice(1, 0, rank), weight, eps: latentNormEps, out: normed });
   const q = workspace.tensor("q", [tokens, qB.data.dim(0)], "f32");
-  linear(step, new Activation(normed), qB, q);
+  linear(step, new Activation(normed, "attention"), qB, q);
   return q;
 }
 
 /** down(silu(gate(x)) · up(x)): f32 [T, H]. */
 function mlp(step: Step, weights: MlpWeights, x: Activation, name: string): Tensor<"f32"> {
-  const { device, workspace, act } = step;
+  const { device, workspace, numerics } = step;
   const { gateUp, down, width } = weights;
   const rows = x.act.dim(0);
   const both = workspace.tensor(`${name} gate up`, [rows, gateUp.rows], "f32");
   linear(step, x, gateUp, both);
-  const inner = workspace.tensor(`${name} inner`, [rows, width], act);
+  const inner = workspace.tensor(`${name} inner`, [rows, width], numerics.act);
   device.run(siluMul, { x: both, upOffset: gateUp.offsets[1] as number, out: inner });
   const out = workspace.tensor(`${name} out`, [rows, x.act.dim(1)], "f32");
-  linear(step, new Activation(inner), down, out);
+  linear(step, new Activation(inner, "mlp"), down, out);
   return out;
 }
 
@@ -230,16 +244,16 @@ function expertMlp(
   sources: Tensor<"i32">,
   offsets: Tensor<"i32">,
 ): Tensor<"f32"> {
-  const { device, workspace, act } = step;
+  const { device, workspace, numerics } = step;
   const { gateUp, down, width } = weights;
   const [rows, hidden] = [sources.dim(0), x.act.dim(1)];
   const both = workspace.tensor("experts gate up", [rows, gateUp.rows], "f32");
   const a = gathered(step, x.operand(step, gateUp), sources);
   gemmNtGrouped(device, { a, b: operandOf(gateUp), d: both, offsets });
-  const inner = workspace.tensor("experts inner", [rows, width], act);
+  const inner = workspace.tensor("experts inner", [rows, width], numerics.act);
   device.run(siluMul, { x: both, upOffset: gateUp.offsets[1] as number, out: inner });
   const out = workspace.tensor("experts out", [rows, hidden], "f32");
-  const middle = new Activation(inner).operand(step, down);
+  const middle = new Activation(inner, "mlp").operand(step, down);
   gemmNtGrouped(device, { a: middle, b: operandOf(down), d: out, offsets });
   return out;
 }

@@ -45,6 +45,11 @@ export function expectedTensors(config: ModelConfig): ExpectedTensor[] {
   return all;
 }
 
+/** Elements of the weights, scales not counted. */
+export function countParameters(tensors: readonly ExpectedTensor[]): number {
+  return tensors.reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0);
+}
+
 function attentionTensors(config: ModelConfig, prefix: string): ExpectedTensor[] {
   const { hiddenSize, numHeads, kvLoraRank, qkNopeHeadDim, qkRopeHeadDim, vHeadDim } = config;
   const queries = numHeads * (qkNopeHeadDim + qkRopeHeadDim);

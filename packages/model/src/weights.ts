@@ -6,7 +6,7 @@ import { Checkpoint, dtypeBits, Tensor } from "@open-infra/tensor";
 import type { ComputeDType } from "./api.ts";
 import { fp8Block, type ModelConfig } from "./config.ts";
 import { WeightsError } from "./errors.ts";
-import { checkLayout, layerPrefix, scaleSuffix } from "./layout.ts";
+import { checkLayout, countParameters, layerPrefix, scaleSuffix } from "./layout.ts";
 
 /** A matrix [N, K] or, for experts, [G, N, K]; with block scales if it is FP8. */
 export interface LinearWeight {
@@ -126,7 +126,7 @@ export async function loadWeights(
       layers,
       norm,
       lmHead,
-      parameters: expected.reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0),
+      parameters: countParameters(expected),
       fp8: reader.sawFp8,
       [Symbol.dispose]: () => reader.disposeAll(),
     };

@@ -4,10 +4,16 @@
 import { existsSync, mkdirSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { byteSize, type DType, SafetensorsWriter } from "@open-infra/tensor";
-import { fp8Block, type ModelConfig, parseConfig } from "../config.ts";
+import { fp8Block, parseConfig } from "../config.ts";
 import { ConfigError } from "../errors.ts";
 import type { JsonObject } from "../json-reader.ts";
-import { type ExpectedTensor, expectedTensors, scaleShape, scaleSuffix } from "../layout.ts";
+import {
+  countParameters,
+  type ExpectedTensor,
+  expectedTensors,
+  scaleShape,
+  scaleSuffix,
+} from "../layout.ts";
 import { type ModelPreset, modelPresets, type RandomDType } from "./presets.ts";
 import { RandomBlocks } from "./random-blocks.ts";
 import { randomTokenizer, randomTokenizerConfig } from "./random-tokenizer.ts";
@@ -56,7 +62,8 @@ export async function writeRandomModel(options: RandomModelOptions): Promise<Ran
   const config = parseConfig(json);
   const tokenizer = randomTokenizer(config.vocabSize);
   prepareDir(options.dir);
-  const planned = expectedTensors(config).flatMap((tensor) => planTensor(tensor, dtype));
+  const expected = expectedTensors(config);
+  const planned = expected.flatMap((tensor) => planTensor(tensor, dtype));
   const bytes = await writeWeights(planned, options);
   const write = (file: string, value: unknown): void => {
     writeFileSync(join(options.dir, file), `${JSON.stringify(value, null, 1)}\n`);
@@ -66,7 +73,7 @@ export async function writeRandomModel(options: RandomModelOptions): Promise<Ran
   write("generation_config.json", { bos_token_id: 0, eos_token_id: 1, do_sample: false });
   // Last, so that a folder with a config.json is a whole model.
   write("config.json", json);
-  return { parameters: countParameters(config), bytes };
+  return { parameters: countParameters(expected), bytes };
 }
 
 function resolve(options: RandomModelOptions): { json: JsonObject; dtype: RandomDType } {
@@ -210,11 +217,4 @@ function piecesOf(tensor: PlannedTensor, blocks: RandomBlocks): Iterable<Uint8Ar
     return [new Uint8Array(scales.buffer)];
   }
   return blocks.pieces(tensor.dtype as "bf16" | "f32" | "e4m3fn", count, tensor.std, tensor.mean);
-}
-
-function countParameters(config: ModelConfig): number {
-  return expectedTensors(config).reduce(
-    (sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1),
-    0,
-  );
 }
