@@ -5,7 +5,7 @@ import { type CommonRequest, commonFields, unsupported, unsupportedFields } from
 
 export interface CompletionRequest extends CommonRequest {
   /** Checked in prompts.ts. */
-  readonly prompt: unknown;
+  readonly prompt?: unknown;
   readonly max_tokens?: number | null | undefined;
   readonly echo?: boolean | null | undefined;
   readonly logprobs?: number | null | undefined;
