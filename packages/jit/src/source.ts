@@ -22,14 +22,21 @@ export interface KernelSpec {
 
 const cTypes = { ptr: "void *", i64: "int64_t ", f64: "double " } as const;
 
-/** The complete text of a kernel. @throws CompileError if a source cannot be read or is circular. */
-export function kernelSource(spec: KernelSpec): string {
+/**
+ * The complete text of a kernel. `include` is where headers are looked for that do not lie beside
+ * the file that names them.
+ *
+ * @throws CompileError if a source cannot be read or is circular.
+ */
+export function kernelSource(
+  spec: KernelSpec,
+  include: string = fileURLToPath(kernelUrl("include")),
+): string {
   const defines = Object.entries(spec.constants).map(
     ([name, value]) => `#define ${name} ${value}\n`,
   );
   const fields = Object.entries(spec.params).map(([name, kind]) => `  ${cTypes[kind]}${name};\n`);
   const params = fields.length === 0 ? "" : `typedef struct {\n${fields.join("")}} params_t;\n`;
-  const include = fileURLToPath(kernelUrl("include"));
   const body = new Amalgamation(spec.name, include).expand(fileURLToPath(spec.source), []);
   return `#include <stdint.h>\n${defines.join("")}${params}${body}`;
 }
