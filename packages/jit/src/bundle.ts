@@ -79,7 +79,7 @@ export function exportCache(
     writeDurably(temporary, Buffer.concat([prefix, header, ...parts]));
     renameSync(temporary, file);
   } catch (cause) {
-    rmSync(temporary, { force: true });
+    discard(temporary);
     throw new BundleError(file, `it cannot be written (${(cause as Error).message})`, { cause });
   }
   const bytes = prefix.length + header.length + parts.reduce((sum, part) => sum + part.length, 0);
@@ -206,6 +206,14 @@ function isConsistent(meta: EntryMeta, source: Buffer, library: Buffer): boolean
   const { compiler, flags } = meta;
   const key = kernelKey({ compiler, flags, source: source.toString("utf8") });
   return key === meta.key && meta.bytes === library.length && meta.sha256 === sha256(library);
+}
+
+function discard(file: string): void {
+  try {
+    rmSync(file, { force: true });
+  } catch {
+    // The failure that led here is the one to report.
+  }
 }
 
 function readExactly(file: string, fd: number, position: number, length: number): Buffer {
