@@ -18,6 +18,8 @@ const skip = requirement(
 );
 /** The first start on a machine compiles the kernels. */
 const START_MS = 110_000;
+/** How long the engine is kept busy for its picture. */
+const LOAD_MS = 56_000;
 
 /** Starts the server as the README does, and waits for the address that it prints. */
 async function startServer(): Promise<{ readonly child: ChildProcess; readonly url: string }> {
@@ -111,7 +113,7 @@ describe.skipIf(skip)("the console with the real server", () => {
       .poll(async () => Number((await generated.textContent())?.replaceAll(",", "")))
       .toBeGreaterThanOrEqual(2 * (usage?.completionTokens ?? Number.NaN));
     if (screenshot !== undefined) {
-      await page.waitForTimeout(20_000);
+      await page.waitForTimeout(LOAD_MS - 4000);
       await page.screenshot({ path: screenshot.replace(/\.png$/, "-engine.png") });
     }
     await load;
@@ -124,19 +126,28 @@ describe.skipIf(skip)("the console with the real server", () => {
     return parseModels(await response.text())[0] ?? "";
   }
 
-  /** Waves of requests, so that the engine page has something to show. */
+  /** Requests of which more and then fewer run beside each other, for the picture. */
   async function busy(): Promise<void> {
     const model = await modelId();
-    const one = async (seed: number): Promise<void> => {
-      const prompt = `class Stack:\n    """${"A list that grows at one end. ".repeat(seed % 7)}"""\n`;
-      await fetch(`${url}/v1/completions`, {
-        method: "POST",
-        headers: { "content-type": "application/json" },
-        body: JSON.stringify({ model, prompt, seed, max_tokens: 60 + 20 * (seed % 5) }),
-      }).then((response) => response.arrayBuffer());
+    const startedAt = performance.now();
+    const left = (): number => 1 - (performance.now() - startedAt) / LOAD_MS;
+    const preface = "# The stack of the interpreter, as a list that grows at one end.\n".repeat(8);
+    const client = async (number: number): Promise<void> => {
+      await new Promise((resolve) => setTimeout(resolve, (number * LOAD_MS) / 40));
+      for (let round = 0; left() > number / 40; round++) {
+        const response = await fetch(`${url}/v1/completions`, {
+          method: "POST",
+          headers: { "content-type": "application/json" },
+          body: JSON.stringify({
+            model,
+            prompt: `${preface}def push_${number}_${round}(self, item):\n`,
+            seed: round,
+            max_tokens: 40 + 25 * ((number + round) % 7),
+          }),
+        });
+        await response.arrayBuffer();
+      }
     };
-    for (const wave of [2, 6, 12, 4, 8]) {
-      await Promise.all(Array.from({ length: wave }, (_, index) => one(index)));
-    }
+    await Promise.all(Array.from({ length: 18 }, (_, number) => client(number)));
   }
 });

@@ -47,7 +47,7 @@ function bannerOf(state: FeedState, services: AppServices): VNode | null {
     case "unsupported":
       return null;
     case "loading":
-      return <Banner kind="wait" title="The server is getting ready" text={state.message} />;
+      return <Banner kind="wait" title="The server is not ready" text={state.message} />;
     case "unauthorized":
       return (
         <Banner kind="alert" title="This server asks for an API key" text="">

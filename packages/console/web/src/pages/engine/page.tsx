@@ -80,7 +80,7 @@ function ModelStrip({ message }: { readonly message: StatsMessage | null }): VNo
     ["Model", model?.id],
     ["Architecture", model?.architecture],
     ["Parameters", model && formatLarge(model.parameters)],
-    ["Weights", model?.dtype],
+    ["Dtype", model?.dtype],
     ["Context", model && `${formatCount(model.maxModelLen)} tokens`],
     ["Device", model?.device],
     ["Up for", message ? formatUptime(message.uptimeSeconds) : undefined],
