@@ -6,12 +6,8 @@ import type { CommandContext } from "@stricli/core";
 export interface CliContext extends CommandContext {
   readonly process: {
     readonly stdout: { write(text: string): void };
-    readonly stderr: {
-      write(text: string): void;
-      readonly isTTY?: boolean;
-      readonly columns?: number;
-    };
-    readonly env: Readonly<Record<string, string | undefined>>;
+    readonly stderr: { write(text: string): void; readonly isTTY?: boolean | undefined };
+    readonly env: Readonly<Partial<Record<string, string>>>;
     exitCode?: number | string | null;
   };
 }

@@ -4,7 +4,8 @@ import { ExitCode, run } from "@stricli/core";
 import { app } from "./app.ts";
 import type { CliContext } from "./context.ts";
 
-const context: CliContext = { process };
+// Node types an unset exit code as undefined, stricli as absent; they mean the same.
+const context: CliContext = { process: process as CliContext["process"] };
 await run(app, process.argv.slice(2), context);
 
 // Stricli's own codes are negative; a shell knows 2 as 'wrong usage' and 1 as 'failed'.

@@ -102,6 +102,8 @@ export interface ModelInfo {
   readonly dir: string;
   readonly architecture: string;
   readonly parameters: number;
+  /** Weight bytes read to decode one token alone. */
+  readonly activeWeightBytes: number;
   readonly dtype: string;
   readonly vocabSize: number;
   /** Prompt and completion together. */

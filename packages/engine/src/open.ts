@@ -87,6 +87,7 @@ export async function openEngine(
     dir: options.modelDir,
     architecture,
     parameters: model.parameters,
+    activeWeightBytes: model.activeWeightBytes,
     dtype: model.dtype,
     vocabSize,
     maxModelLen: plan.maxModelLen,
