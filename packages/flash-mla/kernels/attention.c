@@ -11,7 +11,7 @@
 
 #define NO_SCORE (-1e30f)   // where the running maximum starts, so that no inf − inf appears
 #define MAX_ROWS 72         // rows of an item, at most
-#define MAX_TILES 14        // tiles they may be divided into
+#define MAX_TILES 16        // tiles they may be divided into
 #define DIRECT_ROWS 4       // up to so many rows read the cache itself instead of a float panel
 #define STRIP (TILE_VECS * OI_VF)
 
@@ -121,8 +121,9 @@ typedef void (*scores_fn)(float *s, const float *q, const void *const *key, int 
 typedef void (*values_fn)(float *o, const float *alpha, const float *p, const void *const *value, int column, int j0, int j1,
                           const void *const *fetch, int offset);
 
-// How many of `left` rows the next tile takes.
-static inline int tile_rows(int left) { return left >= 6 ? 6 : left >= 4 ? 4 : left >= 2 ? 2 : 1; }
+// How many of `left` rows the next tile takes: an even number becomes sixes and fours.
+static inline int tile_rows(int left) { return left < 4 ? 1 : left % 6 < 2 ? 6 : 4; }
+static inline int direct_rows(int left) { return left >= 4 ? 4 : left >= 2 ? 2 : 1; }
 
 // Shares `asked` rows out among the `total` places of a list; a place without one is given a row that
 // is at hand anyway.
@@ -146,7 +147,7 @@ static int count_tiles(int rows) {
 // Scores of all rows against the block's n keys. A few keys are widened at a time, and the few after
 // them, the next block's first for the last ones, are fetched into L1 meanwhile.
 static void panel_scores(work_t *w, int rows, int n, int next) {
-  static const scores_fn tile[7] = {[1] = scores_panel_1, [2] = scores_panel_2, [4] = scores_panel_4, [6] = scores_panel_6};
+  static const scores_fn tile[7] = {[1] = scores_panel_1, [4] = scores_panel_4, [6] = scores_panel_6};
   enum { PLACES = PANEL_KEYS / TILE_KEYS * FETCH_PANEL };
   const void *key[PANEL_KEYS];
   const int places = count_tiles(rows) * PLACES;
@@ -202,6 +203,7 @@ INLINE void panel_strip(work_t *w, int rows, int n, const values_fn *tile, int c
   const int ahead = (column + width < DV ? column + width : 0) * (int)sizeof(kv_t);
   for (int r = 0, mr, line = 0; r < rows; r += mr, line++) {
     mr = tile_rows(rows - r);
+    if (tile[mr] == NULL) mr = 1;
     if (w->keys[r + mr - 1] == 0) continue;
     const strip_t t = {value, 0, column, w->value, ahead + line % LINES * 64};
     add_strip(w, tile[mr], r, w->alpha + r, &t, 0, w->keys[r]);
@@ -210,11 +212,11 @@ INLINE void panel_strip(work_t *w, int rows, int n, const values_fn *tile, int c
 }
 
 static void panel_values(work_t *w, int rows, int n) {
-  static const values_fn whole[7] = {[1] = values_panel_1, [2] = values_panel_2, [4] = values_panel_4, [6] = values_panel_6};
+  static const values_fn whole[7] = {[1] = values_panel_1, [4] = values_panel_4, [6] = values_panel_6};
   int column = 0;
   for (; column + STRIP <= DVP; column += STRIP) panel_strip(w, rows, n, whole, column, STRIP);
 #if NARROW_VECS
-  static const values_fn narrow[7] = {[1] = values_narrow_1, [2] = values_narrow_2, [4] = values_narrow_4, [6] = values_narrow_6};
+  static const values_fn narrow[7] = {[1] = values_narrow_1, [6] = values_narrow_6};
   for (; column < DVP; column += NARROW_VECS * OI_VF) panel_strip(w, rows, n, narrow, column, NARROW_VECS * OI_VF);
 #endif
 }
@@ -225,11 +227,11 @@ static void panel_values(work_t *w, int rows, int n) {
 static void direct_scores(work_t *w, int rows, int n, int next) {
   static const scores_fn tile[5] = {[1] = scores_direct_1, [2] = scores_direct_2, [4] = scores_direct_4};
   const int places = (n + TILE_KEYS - 1) / TILE_KEYS * FETCH_DIRECT;
-  spread(w->fetch, places * count_tiles(rows), w->next, next / 2, w->q);
+  spread(w->fetch, rows == 3 ? 2 * places : places, w->next, next / 2, w->q);
   pad_keys(w->key, n);
   const void *const *fetch = w->fetch;
   for (int r = 0, mr; r < rows; r += mr, fetch += places) {
-    mr = tile_rows(rows - r);
+    mr = direct_rows(rows - r);
     tile[mr](w->s + r * BLOCK, w->q + r * Q_LD, w->key, w->keys[r + mr - 1], fetch);
   }
 }
@@ -241,7 +243,7 @@ static void direct_values(work_t *w, int rows, int n, int next) {
   for (int j = 0; j < n; j++) w->fetch[j] = half + j / 2 < next ? (const char *)w->next[half + j / 2] + j % 2 * 64 : w->value[j];
   strip_t t = {.value = w->value, .fetch = w->fetch};
   for (int r = 0, mr; r < rows; r += mr) {
-    mr = tile_rows(rows - r);
+    mr = direct_rows(rows - r);
     if (w->keys[r + mr - 1] == 0) continue;
     for (int column = 0, s = 0; column < DV; column += step[mr], s++) {
       t.source = t.column = column, t.offset = s * 128;

@@ -85,7 +85,7 @@ INLINE void store_scores(float *s, const vf (*sum)[TILE_KEYS], int mr, int r0) {
 // s[r][j] = q[r] · key[j] for MR rows and n keys (rounded up to TILE_KEYS; the caller has padded the
 // list). Meanwhile each tile brings FETCH rows of the list `fetch` nearer: memory and arithmetic
 // overlap only if what comes next is asked for a little at a time.
-#define DEFINE_SCORES(NAME, MR, ELEM, SOURCE, FETCH, LEVEL)                                                 \
+#define DEFINE_SCORES(NAME, MR, ELEM, SOURCE, CHANNELS, FETCH, LEVEL)                                                 \
   static __attribute__((noinline)) void NAME(float *s, const float *q, const void *const *key, int n, \
                                              const void *const *fetch) {                      \
     for (int j = 0; j < n; j += TILE_KEYS, fetch += FETCH) {                                  \
@@ -96,7 +96,7 @@ INLINE void store_scores(float *s, const vf (*sum)[TILE_KEYS], int mr, int r0) {
       UNROLL(4) for (int t = 0; t < TILE_KEYS; t++) k[t] = key[j + t];                        \
       UNROLL(6) for (int r = 0; r < MR; r++)                                                  \
         UNROLL(4) for (int t = 0; t < TILE_KEYS; t++) sum[r][t] = vf_zero();                  \
-      UNROLL(1) for (int i = 0; i + PAIR <= DP; i += PAIR) {                                  \
+      UNROLL(1) for (int i = 0; i + PAIR <= CHANNELS; i += PAIR) {                            \
         vf x[TILE_KEYS];                                                                      \
         UNROLL(4) for (int t = 0; t < FETCH; t++) __builtin_prefetch(f[t] + i, 0, LEVEL);        \
         UNROLL(4) for (int t = 0; t < TILE_KEYS; t++) x[t] = SOURCE##_first(k[t] + i);        \
@@ -110,7 +110,7 @@ INLINE void store_scores(float *s, const vf (*sum)[TILE_KEYS], int mr, int r0) {
           UNROLL(4) for (int t = 0; t < TILE_KEYS; t++) sum[r][t] = vf_fma(w, x[t], sum[r][t]); \
         }                                                                                     \
       }                                                                                       \
-      if (DP % PAIR) /* one vector is left, and only panels come here */                      \
+      if (CHANNELS % PAIR) /* one vector is left, and only panels come here */                \
         UNROLL(6) for (int r = 0; r < MR; r++)                                                \
           UNROLL(4) for (int t = 0; t < TILE_KEYS; t++)                                       \
             sum[r][t] = vf_fma(vf_load(q + r * Q_LD + DP - OI_VF), vf_load((const float *)k[t] + DP - OI_VF), sum[r][t]); \
@@ -148,31 +148,27 @@ INLINE void store_scores(float *s, const vf (*sum)[TILE_KEYS], int mr, int r0) {
 #define LOAD_PANEL(NV) UNROLL(8) for (int c = 0; c < NV; c++) x[c] = vf_load(v + c * OI_VF)
 #define LOAD_DIRECT(NV) UNROLL(4) for (int c = 0; c < NV; c += 2) x[c] = kv_first(v + c * OI_VF), x[c + 1] = kv_second(v + c * OI_VF)
 
-DEFINE_SCORES(scores_panel_6, 6, float, panel, FETCH_PANEL, 3)
-DEFINE_SCORES(scores_panel_4, 4, float, panel, FETCH_PANEL, 3)
-DEFINE_SCORES(scores_panel_2, 2, float, panel, FETCH_PANEL, 3)
-DEFINE_SCORES(scores_panel_1, 1, float, panel, FETCH_PANEL, 3)
+DEFINE_SCORES(scores_panel_6, 6, float, panel, DP, FETCH_PANEL, 3)
+DEFINE_SCORES(scores_panel_4, 4, float, panel, DP, FETCH_PANEL, 3)
+DEFINE_SCORES(scores_panel_1, 1, float, panel, DP, FETCH_PANEL, 3)
 DEFINE_VALUES(values_panel_6, 6, TILE_VECS, float, LOAD_PANEL, 3)
 DEFINE_VALUES(values_panel_4, 4, TILE_VECS, float, LOAD_PANEL, 3)
-DEFINE_VALUES(values_panel_2, 2, TILE_VECS, float, LOAD_PANEL, 3)
 DEFINE_VALUES(values_panel_1, 1, TILE_VECS, float, LOAD_PANEL, 3)
 // Channels past the last whole strip: pairs stay together.
 #define NARROW_VECS (DVP / OI_VF % TILE_VECS == 0 ? 0 : DVP / OI_VF % 2 == 0 ? 2 : 1)
 #if NARROW_VECS
 DEFINE_VALUES(values_narrow_6, 6, NARROW_VECS, float, LOAD_PANEL, 3)
-DEFINE_VALUES(values_narrow_4, 4, NARROW_VECS, float, LOAD_PANEL, 3)
-DEFINE_VALUES(values_narrow_2, 2, NARROW_VECS, float, LOAD_PANEL, 3)
 DEFINE_VALUES(values_narrow_1, 1, NARROW_VECS, float, LOAD_PANEL, 3)
 #endif
 #if CAN_READ_DIRECT
 // With few rows a wider strip keeps enough sums in flight to hide the latency of one.
-#define VECS (DVP / OI_VF)
+#define VECS (DV / OI_VF)
 #define STRIP_1 (VECS % 8 == 0 && OI_VF == 16 ? 8 : VECS % 4 == 0 ? 4 : 2)
 #define STRIP_2 (VECS % 4 == 0 ? 4 : 2)
 #define STRIP_4 (VECS % 4 == 0 && OI_VF != 8 ? 4 : 2)
-DEFINE_SCORES(scores_direct_4, 4, kv_t, kv, FETCH_DIRECT, 2)
-DEFINE_SCORES(scores_direct_2, 2, kv_t, kv, FETCH_DIRECT, 2)
-DEFINE_SCORES(scores_direct_1, 1, kv_t, kv, FETCH_DIRECT, 2)
+DEFINE_SCORES(scores_direct_4, 4, kv_t, kv, D, FETCH_DIRECT, 2)
+DEFINE_SCORES(scores_direct_2, 2, kv_t, kv, D, FETCH_DIRECT, 2)
+DEFINE_SCORES(scores_direct_1, 1, kv_t, kv, D, FETCH_DIRECT, 2)
 DEFINE_VALUES(values_direct_4, 4, STRIP_4, kv_t, LOAD_DIRECT, 2)
 DEFINE_VALUES(values_direct_2, 2, STRIP_2, kv_t, LOAD_DIRECT, 2)
 DEFINE_VALUES(values_direct_1, 1, STRIP_1, kv_t, LOAD_DIRECT, 2)
