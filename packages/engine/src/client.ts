@@ -1,7 +1,7 @@
 // The engine as the rest of the house holds it: starts the worker, passes requests in and events
 // out, and turns every way the worker can end into an error somebody sees. It computes nothing.
 
-import { Worker } from "node:worker_threads";
+import type { Worker } from "node:worker_threads";
 import type { InfraError } from "@open-infra/tensor";
 import type {
   EngineClient,
@@ -19,10 +19,11 @@ import {
   serializeError,
 } from "./errors.ts";
 import { type CheckedOptions, checkOptions, type EngineOptions } from "./options.ts";
-import type { FromWorker, ToWorker, WorkerOutput, WorkerStart } from "./protocol.ts";
+import type { FromWorker, ToWorker, WorkerOutput } from "./protocol.ts";
 import { RequestStream } from "./request-stream.ts";
 import { resolveRequest } from "./sampling-params.ts";
 import { retryAfterSeconds, StatsBoard } from "./stats.ts";
+import { type ReadyMessage, untilReady, WorkerLink } from "./worker-link.ts";
 
 /** How long the worker may take to end after it was told to, before it is ended by force. */
 const CLOSE_TIMEOUT_MS = 10_000;
@@ -37,55 +38,6 @@ type State = "open" | "draining" | "closing" | "closed" | "failed";
  */
 export async function startEngine(options: EngineOptions): Promise<EngineClient> {
   return await WorkerEngineClient.start(options);
-}
-
-function spawnWorker(options: CheckedOptions): Worker {
-  // From source the worker is TypeScript too, and finds the other packages' sources.
-  const fromSource = import.meta.url.endsWith(".ts");
-  const file = fromSource ? "./worker.ts" : "./worker.js";
-  const start: WorkerStart = { options };
-  return new Worker(new URL(file, import.meta.url), {
-    name: "open-infra-engine",
-    workerData: start,
-    execArgv: fromSource ? ["--conditions=@open-infra/source"] : [],
-  });
-}
-
-type ReadyMessage = Extract<FromWorker, { readonly type: "ready" }>;
-
-/** Waits until the worker is ready; it is gone if this throws. */
-function untilReady(worker: Worker, options: EngineOptions): Promise<ReadyMessage> {
-  const onLog = options.onLog ?? ((line: string) => process.stderr.write(`open-infra: ${line}\n`));
-  return new Promise((resolve, reject) => {
-    const { signal } = options;
-    const settle = (): void => {
-      signal?.removeEventListener("abort", onAbort);
-      worker.removeAllListeners();
-    };
-    const fail = (error: unknown): void => {
-      settle();
-      worker.terminate().then(() => reject(error), reject);
-    };
-    const onAbort = (): void => fail(signal?.reason);
-    signal?.addEventListener("abort", onAbort);
-    worker.on("message", (message: FromWorker) => {
-      if (message.type === "progress") {
-        options.onProgress?.(message.phase, message.done, message.total);
-      } else if (message.type === "log") onLog(message.line);
-      else if (message.type === "fatal") fail(deserializeError(message.error));
-      else if (message.type === "ready") {
-        settle();
-        resolve(message);
-      }
-    });
-    worker.on("error", (cause) =>
-      fail(new EngineStoppedError(`the engine's thread failed while loading: ${cause}`, { cause })),
-    );
-    worker.on("exit", (code) =>
-      fail(new EngineStoppedError(`the engine's thread ended with code ${code} while loading`)),
-    );
-    if (signal?.aborted) onAbort();
-  });
 }
 
 export class WorkerEngineClient implements EngineClient {
@@ -106,8 +58,8 @@ export class WorkerEngineClient implements EngineClient {
   #closeError: InfraError | undefined;
   #settleFailed: { readonly resolve: (e: InfraError) => void; readonly reject: (e: Error) => void };
 
-  private constructor(worker: Worker, options: CheckedOptions, ready: ReadyMessage) {
-    this.worker = worker;
+  private constructor(link: WorkerLink, options: CheckedOptions, ready: ReadyMessage) {
+    this.worker = link.worker;
     this.model = ready.model;
     this.#options = options;
     this.#board = new StatsBoard(ready.stats);
@@ -116,22 +68,24 @@ export class WorkerEngineClient implements EngineClient {
     this.#settleFailed = { resolve, reject };
     // Whoever does not look at `failed` learns of it from the next request.
     promise.catch(() => {});
-    worker.on("message", (message: FromWorker) => this.#receive(message));
-    worker.on("error", (error) => this.#fail(deserializeError(serializeError(error))));
-    this.#exited = new Promise((done) => {
-      worker.on("exit", (code) => {
+    const exited = Promise.withResolvers<void>();
+    this.#exited = exited.promise;
+    link.handler = {
+      message: (message) => this.#receive(message),
+      error: (error) => this.#fail(deserializeError(serializeError(error))),
+      exit: (code) => {
         this.#fail(new EngineStoppedError(`the engine's thread ended with code ${code}`));
-        done();
-      });
-    });
+        exited.resolve();
+      },
+    };
   }
 
   static async start(options: EngineOptions): Promise<WorkerEngineClient> {
     options.signal?.throwIfAborted();
     const checked = checkOptions(options);
-    const worker = spawnWorker(checked);
-    const ready = await untilReady(worker, options);
-    return new WorkerEngineClient(worker, checked, ready);
+    const link = new WorkerLink(checked);
+    const ready = await untilReady(link, options);
+    return new WorkerEngineClient(link, checked, ready);
   }
 
   generate(
