@@ -59,7 +59,7 @@ function numericsOf(
 }
 
 /** Tokens in the steps that warm-up goes through: kernels may differ by the number of rows. */
-const warmupTokens = [1, 2, 3, 4, 8, 16, 32, 64, 128, 256, 512];
+const warmupTokens = [1, 2, 8, 64, 512];
 
 /** Positions the rotary tables start with; they double when a sequence grows past them. */
 const firstRopeLength = 4096;
