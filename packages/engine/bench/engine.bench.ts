@@ -5,7 +5,6 @@
 import { basename } from "node:path";
 import { demoModelDir } from "@open-infra/demo-model";
 import { createDevice, measureMachine } from "@open-infra/jit";
-import { loadModel } from "@open-infra/model";
 import { type BenchRow, median } from "@open-infra/testing";
 import { type OpenedEngine, openEngine } from "../src/open.ts";
 import { checkOptions } from "../src/options.ts";
@@ -58,20 +57,13 @@ function prefillUs({ core, info }: OpenedEngine, tokens: number, round: number):
   return (performance.now() - start) * 1000;
 }
 
-/** Bytes of weights that one token reads; the engine does not tell, the model does. */
-async function activeWeightBytes(modelDir: string): Promise<number> {
-  using device = createDevice();
-  using model = await loadModel(modelDir, { device });
-  return model.activeWeightBytes;
-}
-
 export async function run(options: EngineBenchOptions = {}): Promise<readonly BenchRow[]> {
   const modelDir = options.modelDir ?? process.env.OPEN_INFRA_BENCH_MODEL ?? demoModelDir;
   const name = basename(modelDir);
-  const bytes = await activeWeightBytes(modelDir);
   using limitsDevice = createDevice();
   const limits = measureMachine(limitsDevice);
   using engine = await openEngine(checkOptions({ modelDir, maxModelLen: 1024, maxSequences: 16 }));
+  const bytes = engine.info.activeWeightBytes;
   const steps = options.quick ? 16 : 64;
   const one = decodeStepUs(engine, 1, steps);
   const sixteen = decodeStepUs(engine, 16, steps);
