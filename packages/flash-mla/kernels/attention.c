@@ -12,7 +12,7 @@
 #define NO_SCORE (-1e30f)   // where the running maximum starts, so that no inf − inf appears
 #define MAX_ROWS 72         // rows of an item, at most
 #define MAX_TILES 16        // tiles they may be divided into
-#define DIRECT_ROWS 4       // up to so many rows read the cache itself instead of a float panel
+#define DIRECT_ROWS 18      // up to so many rows read the cache itself instead of a float panel
 #define STRIP (TILE_VECS * OI_VF)
 
 typedef struct {
@@ -123,7 +123,7 @@ typedef void (*values_fn)(float *o, const float *alpha, const float *p, const vo
 
 // How many of `left` rows the next tile takes: an even number becomes sixes and fours.
 static inline int tile_rows(int left) { return left < 4 ? 1 : left % 6 < 2 ? 6 : 4; }
-static inline int direct_rows(int left) { return left >= 4 ? 4 : left >= 2 ? 2 : 1; }
+static inline int direct_rows(int left) { return left >= 4 ? tile_rows(left) : left >= 2 ? 2 : 1; }
 
 // Shares `asked` rows out among the `total` places of a list; a place without one is given a row that
 // is at hand anyway.
@@ -222,12 +222,19 @@ static void panel_values(work_t *w, int rows, int n) {
 }
 
 #if CAN_READ_DIRECT
-// The same for a few rows, which read the cache itself. Half of the next block is fetched into L2
-// with the scores, the other half with the values.
+static int direct_tiles(int rows) {
+  int tiles = 0;
+  for (int r = 0; r < rows; r += direct_rows(rows - r)) tiles++;
+  return tiles;
+}
+
+// The same for a few rows, which read the cache itself. The next block is fetched into L2 with the
+// scores; where there is but one row tile, half of it with the values.
 static void direct_scores(work_t *w, int rows, int n, int next) {
-  static const scores_fn tile[5] = {[1] = scores_direct_1, [2] = scores_direct_2, [4] = scores_direct_4};
+  static const scores_fn tile[7] = {[1] = scores_direct_1, [2] = scores_direct_2, [4] = scores_direct_4, [6] = scores_direct_6};
   const int places = (n + TILE_KEYS - 1) / TILE_KEYS * FETCH_DIRECT;
-  spread(w->fetch, rows == 3 ? 2 * places : places, w->next, next / 2, w->q);
+  const int tiles = direct_tiles(rows);
+  spread(w->fetch, tiles * places, w->next, tiles == 1 ? next / 2 : next, w->q);
   pad_keys(w->key, n);
   const void *const *fetch = w->fetch;
   for (int r = 0, mr; r < rows; r += mr, fetch += places) {
@@ -237,9 +244,9 @@ static void direct_scores(work_t *w, int rows, int n, int next) {
 }
 
 static void direct_values(work_t *w, int rows, int n, int next) {
-  static const values_fn tile[5] = {[1] = values_direct_1, [2] = values_direct_2, [4] = values_direct_4};
-  static const int step[5] = {[1] = STRIP_1 * OI_VF, [2] = STRIP_2 * OI_VF, [4] = STRIP_4 * OI_VF};
-  const int half = next / 2;
+  static const values_fn tile[7] = {[1] = values_direct_1, [2] = values_direct_2, [4] = values_direct_4, [6] = values_direct_6};
+  static const int step[7] = {[1] = STRIP_1 * OI_VF, [2] = STRIP_2 * OI_VF, [4] = STRIP_4 * OI_VF, [6] = STRIP_6 * OI_VF};
+  const int half = direct_tiles(rows) == 1 ? next / 2 : next;
   for (int j = 0; j < n; j++) w->fetch[j] = half + j / 2 < next ? (const char *)w->next[half + j / 2] + j % 2 * 64 : w->value[j];
   strip_t t = {.value = w->value, .fetch = w->fetch};
   for (int r = 0, mr; r < rows; r += mr) {

@@ -43,8 +43,8 @@ interface Unit {
  * units whose splits were computed by several items.
  */
 export class Plan {
-  items: Tensor<"i32"> = Tensor.empty([64, ITEM_WORDS], "i32", "attention.items");
-  merges: Tensor<"i32"> = Tensor.empty([8, ITEM_WORDS], "i32", "attention.merges");
+  readonly #items: ItemList = new ItemList("attention.items");
+  readonly #merges: ItemList = new ItemList("attention.merges");
   itemCount = 0;
   mergeCount = 0;
   /** Rows of split partials: each is `headDimV` floats, a maximum and a sum. */
@@ -53,6 +53,16 @@ export class Plan {
   threads = 1;
   /** Largest row tile of the plan. */
   rowTile: number = ROW_STEP;
+
+  /** i32 `[at least itemCount, 8]`. */
+  get items(): Tensor<"i32"> {
+    return this.#items.tensor;
+  }
+
+  /** i32 `[at least mergeCount, 8]`; like the item of a whole unit, with its first slot. */
+  get merges(): Tensor<"i32"> {
+    return this.#merges.tensor;
+  }
 
   /** Refills the plan. */
   fill(problem: PlanProblem): void {
@@ -81,34 +91,41 @@ export class Plan {
     const rows = unit.rowEnd - unit.rowBegin;
     for (let s = 0; s < splits; s++) this.#item(unit, s, s + 1, slot + s * rows);
     this.partialRows += splits * rows;
-    if (this.mergeCount === this.merges.dim(0)) this.merges = grown(this.merges);
-    write(this.merges, this.mergeCount++, unit, 0, splits, slot);
+    this.#merges.set(this.mergeCount++, unit, 0, splits, slot);
   }
 
   #item(unit: Unit, splitBegin: number, splitEnd: number, slot: number): void {
-    if (this.itemCount === this.items.dim(0)) this.items = grown(this.items);
-    write(this.items, this.itemCount++, unit, splitBegin, splitEnd, slot);
+    this.#items.set(this.itemCount++, unit, splitBegin, splitEnd, slot);
   }
 }
 
-function grown(list: Tensor<"i32">): Tensor<"i32"> {
-  const bigger = Tensor.empty([list.dim(0) * 2, ITEM_WORDS], "i32", list.label);
-  bigger.raw().set(list.raw());
-  return bigger;
-}
+/** A growing table of items in memory that kernels can read. */
+class ItemList {
+  tensor: Tensor<"i32">;
+  #words: Int32Array;
 
-function write(
-  list: Tensor<"i32">,
-  at: number,
-  unit: Unit,
-  splitBegin: number,
-  splitEnd: number,
-  slot: number,
-): void {
-  const { request, kvHead, rowBegin, rowEnd } = unit;
-  list
-    .raw()
-    .set([request, kvHead, rowBegin, rowEnd, splitBegin, splitEnd, slot, 0], at * ITEM_WORDS);
+  constructor(name: string) {
+    this.tensor = Tensor.empty([16, ITEM_WORDS], "i32", name);
+    this.#words = this.tensor.raw();
+  }
+
+  set(at: number, unit: Unit, splitBegin: number, splitEnd: number, slot: number): void {
+    if (at === this.tensor.dim(0)) {
+      const bigger = Tensor.empty([at * 2, ITEM_WORDS], "i32", this.tensor.label);
+      bigger.raw().set(this.#words);
+      this.tensor = bigger;
+      this.#words = bigger.raw();
+    }
+    const words = this.#words;
+    const word = at * ITEM_WORDS;
+    words[word] = unit.request;
+    words[word + 1] = unit.kvHead;
+    words[word + 2] = unit.rowBegin;
+    words[word + 3] = unit.rowEnd;
+    words[word + 4] = splitBegin;
+    words[word + 5] = splitEnd;
+    words[word + 6] = slot;
+  }
 }
 
 function unitWork(unit: Unit): number {

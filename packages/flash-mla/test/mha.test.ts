@@ -88,6 +88,8 @@ for (const backend of backends("varlen attention")) {
     afterAll(() => device[Symbol.dispose]());
     const random = seededRandom(seed);
     const small = backend.name === "reference";
+    // Each kernel costs a compilation: the narrower instruction sets run fewer dimensions.
+    const narrow = backend.name.includes("/");
 
     it.each([
       [192, 128, 4, 4, true],
@@ -95,16 +97,17 @@ for (const backend of backends("varlen attention")) {
       [128, 128, 4, 4, false],
       [128, 128, 8, 2, true],
     ])("%i/%i, %i heads over %i, causal %s", (dqk, dv, h, hkv, causal) => {
+      if (narrow && dqk === 128) return;
       const lensQ = small ? [1, 17, 0, 30] : [1, 17, 128, 0, 333];
       const lensK = small ? [9, 17, 5, 20] : [40, 17, 100, 5, 333];
       check(device, random, { h, hkv, dqk, dv, lensQ, lensK, dtype: "bf16", causal });
     });
 
     it.each([
-      [24, 16, "bf16"],
       [48, 32, "f32"],
       [5, 9, "f16"],
     ] as const)("small heads %i/%i, %s", (dqk, dv, dtype) => {
+      if (narrow && dqk === 48) return;
       const lens = { lensQ: [70, 3], lensK: [70, 66] };
       check(device, random, { h: 4, hkv: 2, dqk, dv, ...lens, dtype, causal: true });
     });
