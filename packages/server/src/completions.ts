@@ -1,6 +1,7 @@
 // POST /v1/completions: prompts as text or token ids, the answer in OpenAI's older shapes.
 
 import type { SamplingParams } from "@open-infra/engine";
+import type { Tokenizer } from "@open-infra/model";
 import { parseBody, readJson } from "./body.ts";
 import {
   answer,
@@ -16,6 +17,7 @@ import {
 import { badRequest } from "./errors.ts";
 import type { ChoiceEvent, UsageBody } from "./generation.ts";
 import {
+  type BareToken,
   CompletionLogprobs,
   type CompletionLogprobsBody,
   joinCompletionLogprobs,
@@ -51,6 +53,7 @@ export async function postCompletions(state: ServerState, c: ServerContext): Pro
   const head = headOf("cmpl", "text_completion", request.model, backend);
   const silent = request.max_tokens === 0;
   const writer = new CompletionWriter(head, {
+    tokenizer: backend.encoder.tokenizer,
     echoes: await echoes(request, prompts, backend),
     choices: prompts.length * n,
     n,
@@ -104,8 +107,8 @@ function completionSampling(
 /** What stands before an answer. */
 interface Echo {
   readonly text: string;
-  /** The first token has no log-probability, so that the engine does not report its text. */
-  readonly firstToken: string;
+  /** It has no log-probability, so that the engine does not report it. */
+  readonly firstToken: BareToken;
 }
 
 async function echoes(
@@ -116,10 +119,17 @@ async function echoes(
   if (request.echo !== true) return undefined;
   const found: Echo[] = [];
   for (const { text, ids } of prompts) {
-    const firstToken = await encoder.decode(ids.slice(0, 1));
-    found.push({ text: text ?? (await encoder.decode(ids)), firstToken });
+    const tokenId = ids[0] as number;
+    const firstToken = { tokenId, text: await encoder.decode([tokenId]) };
+    found.push({ text: text ?? plainText(ids, encoder.tokenizer), firstToken });
   }
   return found;
+}
+
+/** Without special tokens, as the answer will be. */
+function plainText(ids: readonly number[], tokenizer: Tokenizer): string {
+  // At most a context of them: no need to stop on the way.
+  return tokenizer.decode(ids, { skipSpecialTokens: true });
 }
 
 interface CompletionChoice {
@@ -132,6 +142,7 @@ interface CompletionChoice {
 }
 
 interface CompletionWriterOptions {
+  readonly tokenizer: Tokenizer;
   /** One a prompt, where they are wanted. */
   readonly echoes: readonly Echo[] | undefined;
   readonly choices: number;
@@ -153,7 +164,7 @@ class CompletionWriter implements Writer {
     this.#options = options;
     this.#choices = Array.from({ length: options.choices }, () => ({
       text: "",
-      logprobs: new CompletionLogprobs(),
+      logprobs: new CompletionLogprobs(options.tokenizer),
       pieces: [],
       finishReason: null,
       stopReason: null,
@@ -196,8 +207,8 @@ class CompletionWriter implements Writer {
     choice.echoed = true;
     const echo = this.#options.echoes?.[Math.floor(index / this.#options.n)];
     if (echo === undefined) throw new Error(`choice ${index} has no prompt to echo`);
-    const first = { text: echo.firstToken };
-    const tokens = event.type === "prompt" ? event.logprobs.map((t) => t ?? first) : undefined;
+    const tokens =
+      event.type === "prompt" ? event.logprobs.map((t) => t ?? echo.firstToken) : undefined;
     return this.#text(choice, index, echo.text, tokens);
   }
 

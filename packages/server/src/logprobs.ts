@@ -2,6 +2,7 @@
 // parallel lists.
 
 import type { TokenLogprob, TokenLogprobs } from "@open-infra/engine";
+import type { Tokenizer } from "@open-infra/model";
 
 interface ChatTokenBody {
   readonly token: string;
@@ -44,12 +45,23 @@ export interface CompletionLogprobsBody {
   readonly text_offset: number[];
 }
 
-/** Builds the lists piece by piece; offsets count characters of the tokens' texts. */
+/** A token that has no log-probability, which is the first of a prompt. */
+export type BareToken = Pick<TokenLogprob, "tokenId" | "text">;
+
+/**
+ * Builds the lists piece by piece. An offset is where in the choice's text a token begins; special
+ * tokens are not part of that text, and a character's bytes may come from several tokens.
+ */
 export class CompletionLogprobs {
+  readonly #tokenizer: Tokenizer;
+  readonly #decoder: TextDecoder = new TextDecoder("utf-8", { ignoreBOM: true });
   #offset = 0;
 
-  /** The first token of a prompt has no log-probability: it is given as a text alone. */
-  take(tokens: readonly (TokenLogprobs | { readonly text: string })[]): CompletionLogprobsBody {
+  constructor(tokenizer: Tokenizer) {
+    this.#tokenizer = tokenizer;
+  }
+
+  take(tokens: readonly (TokenLogprobs | BareToken)[]): CompletionLogprobsBody {
     const body: CompletionLogprobsBody = {
       tokens: [],
       token_logprobs: [],
@@ -62,9 +74,15 @@ export class CompletionLogprobs {
       body.token_logprobs.push(known === undefined ? null : finite(known.logprob));
       body.top_logprobs.push(known === undefined ? null : topOf(known));
       body.text_offset.push(this.#offset);
-      this.#offset += token.text.length;
+      this.#advance(token.tokenId);
     }
     return body;
+  }
+
+  #advance(tokenId: number): void {
+    if (this.#tokenizer.isSpecial(tokenId)) return;
+    const bytes = this.#tokenizer.tokenBytes(tokenId);
+    this.#offset += this.#decoder.decode(bytes, { stream: true }).length;
   }
 }
 

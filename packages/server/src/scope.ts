@@ -88,8 +88,7 @@ export function requestScope(state: ServerState): MiddlewareHandler<ServerEnv> {
   };
 }
 
-/** The pattern of the handler that answered; everything that none did goes under one name. */
+/** The pattern of the handler that answered; `*` is the console's files, and what is not there. */
 function routeOf(c: ServerContext): string {
-  if (c.res.status === 404) return "other";
-  return c.req.routePath;
+  return c.req.routePath === "/*" ? "*" : c.req.routePath;
 }

@@ -2,7 +2,8 @@
 // engine is opened and closed by the caller.
 
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
-import type { AddressInfo, Socket } from "node:net";
+import type { AddressInfo } from "node:net";
+import type { Duplex } from "node:stream";
 import { getRequestListener } from "@hono/node-server";
 import { buildApp } from "./app.ts";
 import { ApiError, ListenError, PortInUseError } from "./errors.ts";
@@ -55,10 +56,19 @@ export async function startServer(options: StartServerOptions): Promise<RunningS
     overrideGlobalObjects: false,
     errorHandler: badRequestLine,
   });
+  /** Connections with an answer on its way. */
+  const answering = new WeakSet<Duplex>();
   const server = createServer((request: IncomingMessage, response: ServerResponse) => {
+    const { socket } = request;
+    answering.add(socket);
+    response.once("close", () => answering.delete(socket));
     void listener(request, response);
   });
-  server.on("clientError", refuseMalformed);
+  server.on("clientError", (error: NodeJS.ErrnoException, socket) => {
+    // Whatever is written now would land in the middle of the answer.
+    if (answering.has(socket)) socket.destroy();
+    else refuseMalformed(error, socket);
+  });
   await listen(server, host, port);
   const address = server.address() as AddressInfo;
   return new HttpServer({ server, state, host, port: address.port });
@@ -97,7 +107,7 @@ const parserStatus: Readonly<Record<string, readonly [number, string]>> = {
 };
 
 /** What the HTTP parser rejects gets OpenAI's shape too. */
-function refuseMalformed(error: NodeJS.ErrnoException, socket: Socket): void {
+function refuseMalformed(error: NodeJS.ErrnoException, socket: Duplex): void {
   if (!socket.writable || error.code === "ECONNRESET") {
     socket.destroy();
     return;

@@ -37,7 +37,10 @@ describe("the body", () => {
     async (type) => {
       const { post } = await testApp();
       const body = { model: "demo", prompt: "x" };
-      const error = await errorOf(await post(completions, body, { headers: { "content-type": type } }), 415);
+      const error = await errorOf(
+        await post(completions, body, { headers: { "content-type": type } }),
+        415,
+      );
       expect(error.message).toContain("application/json");
     },
   );
@@ -156,7 +159,10 @@ describe("fields of both endpoints", () => {
     const { post } = await testApp();
     const body = `{"model":"demo","prompt":"x","__proto__":{"polluted":true},"logit_bias":{"__proto__":5}}`;
     await post(completions, body);
-    await post(chat, `{"model":"demo","messages":[{"role":"user","content":"x","__proto__":{"polluted":1}}],"chat_template_kwargs":{"__proto__":{"polluted":1}}}`);
+    await post(
+      chat,
+      `{"model":"demo","messages":[{"role":"user","content":"x","__proto__":{"polluted":1}}],"chat_template_kwargs":{"__proto__":{"polluted":1}}}`,
+    );
     expect(({} as Record<string, unknown>).polluted).toBeUndefined();
   });
 });
@@ -249,13 +255,18 @@ describe("completions", () => {
       const error = await errorOf(await post(completions, { model: "demo", prompt }), 400);
       expect(error).toMatchObject({ param: "prompt", code: "context_length_exceeded" });
     }
-    expect((await post(completions, { model: "demo", prompt: Array(1023).fill(5) })).status).toBe(200);
+    expect((await post(completions, { model: "demo", prompt: Array(1023).fill(5) })).status).toBe(
+      200,
+    );
   });
 
   it("max_tokens beyond the room is refused, a default is cut to it", async () => {
     const { post, engine } = await testApp();
     const prompt = Array(1020).fill(5);
-    const error = await errorOf(await post(completions, { model: "demo", prompt, max_tokens: 5 }), 400);
+    const error = await errorOf(
+      await post(completions, { model: "demo", prompt, max_tokens: 5 }),
+      400,
+    );
     expect(error).toMatchObject({ param: "max_tokens", code: "context_length_exceeded" });
     expect(error.message).toContain("at most 4");
     expect((await post(completions, { model: "demo", prompt })).status).toBe(200);

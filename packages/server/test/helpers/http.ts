@@ -4,7 +4,7 @@ import { demoModelDir } from "@open-infra/demo-model";
 import { loadTokenizer, type Tokenizer } from "@open-infra/model";
 import { expect } from "vitest";
 import { createApp, type ErrorBody, type ServerOptions } from "../../src/index.ts";
-import { ScriptedEngine, type Script } from "./scripted-engine.ts";
+import { type Script, ScriptedEngine } from "./scripted-engine.ts";
 
 let shared: Tokenizer | undefined;
 

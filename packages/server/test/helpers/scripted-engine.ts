@@ -74,7 +74,6 @@ export async function* endless(
 }
 
 /** Nothing, until the signal aborts. */
-// biome-ignore lint/correctness/useYield: it never has anything to say
 export async function* silence(
   _request: GenerateRequest,
   signal: AbortSignal,
