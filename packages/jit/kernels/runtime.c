@@ -15,44 +15,42 @@
 #endif
 #include "oi_kernel.h"
 
-// What oi_launch and oi_pool_create return; src/runtime.ts turns them into errors. OI_ADVISE_* is
-// what oi_advise_huge returns.
+// What oi_launch and oi_pool_create return; src/runtime.ts turns them into errors.
 enum { OI_OK = 0, OI_NO_MEMORY = -1, OI_NO_THREAD = -2, OI_FORKED = -3 };
 
 typedef void (*oi_entry)(const void *params, oi_ctx *ctx);
 
-typedef struct oi_pool oi_pool;
-
-// One pool thread. `ticket` is all that passes between the caller and it: the caller writes the
-// launch's fields of the pool, then raises the ticket (release); the thread sees the ticket
-// (acquire), reads the fields, and lowers `running` (release) when it no longer needs them. The
-// caller does not return before `running` is zero, so the fields never change under a reader, and a
-// thread that has no part in a launch reads nothing.
+// One pool thread. All that passes between it and the caller lies on one cache line: the caller
+// writes a launch's fields and then raises `ticket` (release); the thread sees the ticket (acquire),
+// runs, and sets `done` to it (release). The caller does not return before all are done, so the
+// fields never change under a reader, and a thread that has no part in a launch reads nothing.
 typedef struct oi_worker {
   _Alignas(128) _Atomic uint32_t ticket;
+  _Atomic uint32_t done;
   _Atomic int32_t asleep;
   int32_t tid;
+  int32_t nthreads;
+  oi_entry entry;  // null: end
+  const void *params;
+  void *scratch;
+  oi_shared *shared;
+  _Alignas(128) size_t scratch_bytes;
   int32_t has_mutex, has_thread;
-  oi_pool *pool;
   pthread_mutex_t mutex;
   pthread_cond_t wake;
   pthread_t thread;
-  void *scratch;
-  size_t scratch_bytes;
 } oi_worker;
 
-struct oi_pool {
+typedef struct oi_pool {
   int32_t threads;
-  int32_t forks;      // value of oi_forks when the pool was made
-  int32_t nthreads;   // threads of this launch
-  oi_entry entry;     // null: end
-  const void *params;
-  oi_worker *workers; // [threads]; 0 is the caller, which has scratch but no thread
+  int32_t forks;       // value of oi_forks when the pool was made
+  oi_worker *workers;  // [threads]; 0 is the caller, which has scratch but no thread
   oi_shared shared;
-  _Alignas(128) _Atomic int32_t running;  // pool threads still inside the launch
-};
+} oi_pool;
 
-enum { SPINS_BEFORE_SLEEP = 4000, SPINS_BEFORE_YIELD = 2000 };
+// A pause takes about 40 ns. Whoever waits longer than some microseconds lets others run, in case
+// what it waits for has no core to run on; and a thread without work for about 200 µs sleeps.
+enum { SPINS_BEFORE_YIELD = OI_SPINS_BEFORE_YIELD, YIELDS_BEFORE_SLEEP = 400 };
 
 // A forked child has the pool's memory but not its threads.
 static int32_t oi_forks;
@@ -72,15 +70,16 @@ static int reserve_scratch(oi_worker *w, size_t bytes) {
   return 1;
 }
 
-static void run_one(oi_pool *pool, oi_worker *w) {
-  oi_ctx ctx = {.tid = w->tid, .nthreads = pool->nthreads, .scratch = w->scratch, .shared = &pool->shared};
-  pool->entry(pool->params, &ctx);
+static void run_one(oi_entry entry, const void *params, oi_worker *w, int32_t nthreads) {
+  oi_ctx ctx = {.tid = w->tid, .nthreads = nthreads, .scratch = w->scratch, .shared = w->shared};
+  entry(params, &ctx);
 }
 
 static void wait_for_ticket(oi_worker *w, uint32_t seen) {
-  for (int32_t spins = 0; spins < SPINS_BEFORE_SLEEP; spins++) {
+  for (int32_t spins = 0; spins < SPINS_BEFORE_YIELD + YIELDS_BEFORE_SLEEP; spins++) {
     if (atomic_load_explicit(&w->ticket, memory_order_acquire) != seen) return;
     oi_pause();
+    if (spins > SPINS_BEFORE_YIELD) sched_yield();
   }
   pthread_mutex_lock(&w->mutex);
   // The caller raises the ticket and then looks at `asleep`; this thread says asleep and then looks
@@ -93,19 +92,21 @@ static void wait_for_ticket(oi_worker *w, uint32_t seen) {
 
 static void *work(void *arg) {
   oi_worker *w = arg;
-  oi_pool *pool = w->pool;
 #if defined(__linux__)
   pthread_setname_np(pthread_self(), "oi-pool");
 #endif
   for (uint32_t seen = 0;; seen++) {
     wait_for_ticket(w, seen);
-    if (pool->entry == NULL) return NULL;
-    run_one(pool, w);
-    atomic_fetch_sub_explicit(&pool->running, 1, memory_order_release);
+    if (w->entry == NULL) return NULL;
+    run_one(w->entry, w->params, w, w->nthreads);
+    atomic_store_explicit(&w->done, seen + 1, memory_order_release);
   }
 }
 
-static void send_ticket(oi_worker *w) {
+static void send(oi_worker *w, oi_entry entry, const void *params, int32_t nthreads) {
+  w->entry = entry;
+  w->params = params;
+  w->nthreads = nthreads;
   // Only the caller raises it, so a plain read is right.
   uint32_t now = atomic_load_explicit(&w->ticket, memory_order_relaxed);
   atomic_store(&w->ticket, now + 1);
@@ -115,10 +116,17 @@ static void send_ticket(oi_worker *w) {
   pthread_mutex_unlock(&w->mutex);
 }
 
+static void await_done(oi_worker *w) {
+  uint32_t ticket = atomic_load_explicit(&w->ticket, memory_order_relaxed);
+  for (int32_t spins = 0; atomic_load_explicit(&w->done, memory_order_acquire) != ticket; spins++) {
+    oi_pause();
+    if (spins > SPINS_BEFORE_YIELD) sched_yield();
+  }
+}
+
 static void destroy(oi_pool *pool) {
   if (pool->forks == oi_forks) {
-    pool->entry = NULL;
-    for (int32_t i = 1; i < pool->threads; i++) if (pool->workers[i].has_thread) send_ticket(&pool->workers[i]);
+    for (int32_t i = 1; i < pool->threads; i++) if (pool->workers[i].has_thread) send(&pool->workers[i], NULL, NULL, 0);
     for (int32_t i = 1; i < pool->threads; i++) if (pool->workers[i].has_thread) pthread_join(pool->workers[i].thread, NULL);
     for (int32_t i = 1; i < pool->threads; i++) {
       if (!pool->workers[i].has_mutex) continue;
@@ -169,7 +177,7 @@ int64_t oi_pool_create(const int64_t *block) {
   int ok = 1;
   for (int32_t i = 0; i < threads; i++) {
     pool->workers[i].tid = i;
-    pool->workers[i].pool = pool;
+    pool->workers[i].shared = &pool->shared;
   }
   for (int32_t i = 1; ok && i < threads; i++) ok = start_thread(&pool->workers[i]);
   pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -193,21 +201,12 @@ int64_t oi_launch(const int64_t *block) {
   if (scratch > 0) {
     for (int32_t i = 0; i < nthreads; i++) if (!reserve_scratch(&pool->workers[i], scratch)) return OI_NO_MEMORY;
   }
-  pool->nthreads = nthreads;
-  pool->entry = (oi_entry)(intptr_t)block[1];
-  pool->params = block + 4;
+  oi_entry entry = (oi_entry)(intptr_t)block[1];
+  const void *params = block + 4;
   atomic_store_explicit(&pool->shared.next, 0, memory_order_relaxed);
-  if (nthreads == 1) {
-    run_one(pool, &pool->workers[0]);
-    return OI_OK;
-  }
-  atomic_store_explicit(&pool->running, nthreads - 1, memory_order_relaxed);
-  for (int32_t i = 1; i < nthreads; i++) send_ticket(&pool->workers[i]);
-  run_one(pool, &pool->workers[0]);
-  for (int32_t spins = 0; atomic_load_explicit(&pool->running, memory_order_acquire) != 0; spins++) {
-    oi_pause();
-    if (spins > SPINS_BEFORE_YIELD) sched_yield();
-  }
+  for (int32_t i = 1; i < nthreads; i++) send(&pool->workers[i], entry, params, nthreads);
+  run_one(entry, params, &pool->workers[0], nthreads);
+  for (int32_t i = 1; i < nthreads; i++) await_done(&pool->workers[i]);
   return OI_OK;
 }
 

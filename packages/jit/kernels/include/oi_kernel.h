@@ -21,6 +21,9 @@ typedef struct oi_ctx {
   oi_shared *shared;
 } oi_ctx;
 
+// How often a thread looks again before it lets others run while it waits.
+enum { OI_SPINS_BEFORE_YIELD = 100 };
+
 static inline void oi_pause(void) {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
@@ -52,7 +55,7 @@ static inline void oi_barrier(oi_ctx *ctx) {
   }
   for (int spins = 0; atomic_load_explicit(&s->phase, memory_order_acquire) == phase; spins++) {
     oi_pause();
-    if (spins > 2000) {
+    if (spins > OI_SPINS_BEFORE_YIELD) {
       extern int sched_yield(void);
       sched_yield();
     }
