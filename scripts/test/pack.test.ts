@@ -102,7 +102,7 @@ describe("packed packages", () => {
         body: JSON.stringify({
           model: "demo",
           prompt: "def fibonacci(n):\n",
-          max_tokens: 8,
+          max_tokens: 16,
           temperature: 0,
         }),
       });
