@@ -46,6 +46,8 @@ export class BlockManager {
   readonly blockTokens: number;
   /** Tokens looked up when sequences were admitted, and those found. */
   readonly prefixCache: PrefixCacheCounts = { queriedTokens: 0, hitTokens: 0 };
+  /** Grows whenever a block loses its last owner; until then, what did not fit still does not. */
+  releases = 0;
   readonly #prefixCaching: boolean;
   readonly #references: Int32Array;
   /** Blocks without content worth keeping. */
@@ -218,6 +220,7 @@ export class BlockManager {
     if (left < 0) throw new Error(`KV block ${block} was released more often than it was taken`);
     this.#references[block] = left;
     if (left > 0) return;
+    this.releases++;
     if (this.#cached[block] === undefined) this.#free.push(block);
     else this.#idle.add(block);
   }

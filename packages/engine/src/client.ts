@@ -10,7 +10,7 @@ import type {
   GenerateRequest,
   ModelInfo,
 } from "./api.ts";
-import { nowMs } from "./core.ts";
+import { nowMs } from "./clock.ts";
 import {
   deserializeError,
   EngineOverloadedError,

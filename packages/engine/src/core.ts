@@ -7,6 +7,7 @@ import { nullRecorder, type Recorder } from "@open-infra/profile";
 import type { InfraError, Tensor } from "@open-infra/tensor";
 import type { FinishReason, GenerateEvent, GenerateRequest, TokenLogprobs } from "./api.ts";
 import { BlockManager } from "./block-manager.ts";
+import { nowMs } from "./clock.ts";
 import { LogitsError } from "./errors.ts";
 import { type RowLogprobs, type SampleOutcome, Sampler } from "./sampler.ts";
 import { resolveRequest } from "./sampling-params.ts";
@@ -53,11 +54,6 @@ interface Entry {
   readonly text: TextStream;
   readonly events: GenerateEvent[];
   promptReported: boolean;
-}
-
-/** Milliseconds on a clock that all threads share. */
-export function nowMs(): number {
-  return performance.timeOrigin + performance.now();
 }
 
 export class EngineCore implements Disposable {

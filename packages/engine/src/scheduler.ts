@@ -44,6 +44,8 @@ export class Scheduler {
   readonly #blocks: BlockManager;
   /** In order of arrival, except that preempted sequences return to the front. */
   #waiting: Sequence[] = [];
+  /** The head of the queue that did not fit, and the block manager's `releases` at that time. */
+  #stuck: { readonly sequence: Sequence; readonly releases: number } | undefined;
   /** In order of arrival. */
   readonly #running: Sequence[] = [];
 
@@ -149,14 +151,17 @@ export class Scheduler {
   #admit(draft: Draft): void {
     while (draft.budget > 0 && draft.rows > 0 && this.#running.length < this.options.maxSequences) {
       const sequence = this.#waiting[0];
-      if (sequence === undefined) return;
+      if (sequence === undefined || this.#isStuck(sequence)) return;
       const opened = this.#blocks.open(sequence.tokens, {
         lookup: !sequence.wantsPromptRows,
         count: sequence.preemptions === 0,
         // Room for everyone who runs to grow by a block before anyone must go.
         spare: this.#running.length,
       });
-      if (opened === undefined) return;
+      if (opened === undefined) {
+        this.#stuck = { sequence, releases: this.#blocks.releases };
+        return;
+      }
       this.#waiting.shift();
       sequence.table = opened.table;
       sequence.computed = opened.cachedTokens;
@@ -165,6 +170,11 @@ export class Scheduler {
       this.#insertRunning(sequence);
       this.#scheduleChunk(draft, sequence);
     }
+  }
+
+  /** Spares looking a long prompt up in the cache at every step of a wait. */
+  #isStuck(sequence: Sequence): boolean {
+    return this.#stuck?.sequence === sequence && this.#stuck.releases === this.#blocks.releases;
   }
 
   /** Keeps arrival order, which decides who is preempted. */

@@ -3,6 +3,8 @@
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 import { demoModelDir } from "@open-infra/demo-model";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { GenerateEvent, GenerateRequest, SamplingParams } from "../src/api.ts";
@@ -142,6 +144,22 @@ describe("a running engine", () => {
     }
     await until(() => engine.stats().running === 0);
     expect(engine.stats()).toMatchObject({ kvBlocksUsed: 0, waiting: 0 });
+  });
+
+  it("stops computing for an iterator that nobody holds any more", async () => {
+    setFlagsFromString("--expose-gc");
+    const gc = runInNewContext("gc") as () => void;
+    const { abort } = engine.stats().finished;
+    // In a function of its own, so that no local variable keeps the iterator.
+    const drop = (): void => {
+      engine.generate(ask({ maxTokens: 1000, ignoreEos: true }));
+    };
+    drop();
+    await until(() => {
+      gc();
+      return engine.stats().finished.abort > abort;
+    });
+    expect(engine.stats()).toMatchObject({ running: 0, kvBlocksUsed: 0 });
   });
 
   it("answers on the main thread while it computes", async () => {
