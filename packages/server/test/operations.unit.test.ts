@@ -4,7 +4,7 @@ import { describe, expect, it } from "vitest";
 import { createApp, ServerOptionError, version } from "../src/index.ts";
 import { Exposition } from "../src/prometheus.ts";
 import { parseExposition } from "./helpers/exposition.ts";
-import { demoTokenizer, errorOf, poster, testApp } from "./helpers/http.ts";
+import { demoTokenizer, errorOf, jsonOf, poster, testApp } from "./helpers/http.ts";
 import { ScriptedEngine } from "./helpers/scripted-engine.ts";
 
 describe("while the model loads", () => {
@@ -65,7 +65,7 @@ describe("while the model loads", () => {
 describe("models, version, statistics", () => {
   it("lists the model and its aliases", async () => {
     const { fetch } = await testApp(undefined, { modelAliases: ["org/alias", "demo"] });
-    const list = await (await fetch("/v1/models")).json();
+    const list = await jsonOf<{ object: string; data: unknown[] }>(fetch("/v1/models"));
     expect(list.object).toBe("list");
     expect(list.data).toMatchObject([
       { id: "demo", object: "model", owned_by: "open-infra", root: "demo", max_model_len: 1024 },
@@ -79,7 +79,9 @@ describe("models, version, statistics", () => {
 
   it("statistics are the engine's, without the model's folder", async () => {
     const { fetch, engine } = await testApp();
-    const stats = await (await fetch("/api/stats")).json();
+    const stats = await jsonOf<{ model: object; stats: object; uptimeSeconds: number }>(
+      fetch("/api/stats"),
+    );
     const { dir, ...model } = engine.model;
     expect(stats.model).toEqual(model);
     expect(JSON.stringify(stats)).not.toContain(dir);

@@ -2,7 +2,7 @@
 
 import { EngineOverloadedError, type GenerateEvent } from "@open-infra/engine";
 import { describe, expect, it } from "vitest";
-import { demoTokenizer, errorOf, readSse, testApp } from "./helpers/http.ts";
+import { demoTokenizer, errorOf, jsonOf, readSse, testApp } from "./helpers/http.ts";
 import { endless, finish, logprob, type Script, says, silence } from "./helpers/scripted-engine.ts";
 
 const chat = "/v1/chat/completions";
@@ -71,7 +71,7 @@ describe("chat completions", () => {
   it("gives log-probabilities, streamed and whole", async () => {
     const { post, engine } = await testApp(says(["a", ""]));
     const fields = { logprobs: true, top_logprobs: 2 };
-    const whole = await (await post(chat, { ...chatBody, ...fields })).json();
+    const whole = await jsonOf(post(chat, { ...chatBody, ...fields }));
     const token = (text: string, value: number) => ({
       token: text,
       logprob: value,
@@ -81,11 +81,11 @@ describe("chat completions", () => {
       ...token(text, -0.5),
       top_logprobs: [token(text, -0.5), token("other", -1.5)],
     }));
-    expect(whole.choices[0].logprobs).toEqual({ content, refusal: null });
+    expect(whole.choices[0]?.logprobs).toEqual({ content, refusal: null });
     expect(engine.requests[0]?.sampling.logprobs).toBe(2);
     const streamed = await (await post(chat, { ...chatBody, ...fields, stream: true })).text();
     const parts = readSse(streamed).chunks.flatMap((chunk) => {
-      const [choice] = chunk.choices as { logprobs: { content: unknown[] } | null }[];
+      const [choice] = chunk.choices;
       return choice?.logprobs?.content ?? [];
     });
     // A token without text yet still has its entry.
@@ -110,11 +110,7 @@ describe("chat completions", () => {
     const ends: number[] = [];
     const roles: number[] = [];
     for (const { choices } of chunks) {
-      for (const { index, delta, finish_reason } of choices as {
-        index: number;
-        delta: { role?: string; content?: string };
-        finish_reason: string | null;
-      }[]) {
+      for (const { index, delta, finish_reason } of choices) {
         texts[index] += delta.content ?? "";
         if (delta.role !== undefined) roles.push(index);
         if (finish_reason !== null) ends.push(index);
@@ -203,7 +199,7 @@ describe("completions", () => {
       says([`<${request.id.split("-").at(-1)}>`])(request, signal);
     const { post, engine } = await testApp(script);
     const ids = [5, 6, 7];
-    const answer = await (await post(completions, { ...body, prompt: ["ab", ids], n: 2 })).json();
+    const answer = await jsonOf(post(completions, { ...body, prompt: ["ab", ids], n: 2 }));
     expect(answer.object).toBe("text_completion");
     expect(answer.choices.map((choice: { text: string }) => choice.text)).toEqual([
       "<0>",
@@ -234,38 +230,36 @@ describe("completions", () => {
   it("echoes the prompt with its log-probabilities; offsets point into the text", async () => {
     const { post, engine } = await testApp(scoring);
     const fields = { prompt: "né", echo: true, logprobs: 1 };
-    const answer = await (await post(completions, { ...body, ...fields })).json();
-    const [{ text, logprobs }] = answer.choices;
+    const answer = await jsonOf(post(completions, { ...body, ...fields }));
+    const { text, logprobs } = answer.choices[0] ?? {};
     expect(text).toBe("néZ");
     expect(engine.requests[0]?.sampling).toMatchObject({ logprobs: 1, promptLogprobs: true });
-    expect(logprobs.tokens).toHaveLength(tokens.length + 1);
-    expect(logprobs.token_logprobs).toEqual([null, ...tokens.map(() => -0.5)]);
-    expect(logprobs.top_logprobs[0]).toBeNull();
-    expect(logprobs.top_logprobs.at(-1)).toEqual({ Z: -0.5, other: -1.5 });
+    expect(logprobs?.tokens).toHaveLength(tokens.length + 1);
+    expect(logprobs?.token_logprobs).toEqual([null, ...tokens.map(() => -0.5)]);
+    expect(logprobs?.top_logprobs[0]).toBeNull();
+    expect(logprobs?.top_logprobs.at(-1)).toEqual({ Z: -0.5, other: -1.5 });
     // The beginning-of-text token is not part of the text; é is two bytes and one character.
-    expect(logprobs.text_offset[0]).toBe(0);
-    expect(logprobs.text_offset[1]).toBe(0);
-    expect(logprobs.text_offset.at(-1)).toBe(2);
+    expect(logprobs?.text_offset[0]).toBe(0);
+    expect(logprobs?.text_offset[1]).toBe(0);
+    expect(logprobs?.text_offset.at(-1)).toBe(2);
     const stream = await (await post(completions, { ...body, ...fields, stream: true })).text();
-    const chunks = readSse(stream).chunks.flatMap(
-      (c) => c.choices as { text: string; logprobs: { tokens: string[] } | null }[],
-    );
+    const chunks = readSse(stream).chunks.flatMap((c) => c.choices);
     expect(chunks.map((c) => c.text)).toEqual(["né", "Z", ""]);
-    expect(chunks.flatMap((c) => c.logprobs?.tokens ?? [])).toEqual(logprobs.tokens);
+    expect(chunks.flatMap((c) => c.logprobs?.tokens ?? [])).toEqual(logprobs?.tokens);
   });
 
   it("scores a prompt alone with max_tokens 0", async () => {
     const { post } = await testApp(scoring);
     const fields = { prompt: "né", echo: true, logprobs: 0, max_tokens: 0 };
-    const answer = await (await post(completions, { ...body, ...fields })).json();
-    expect(answer.choices[0].text).toBe("né");
-    expect(answer.choices[0].logprobs.tokens).toHaveLength(tokens.length);
+    const answer = await jsonOf(post(completions, { ...body, ...fields }));
+    expect(answer.choices[0]?.text).toBe("né");
+    expect(answer.choices[0]?.logprobs?.tokens).toHaveLength(tokens.length);
     expect(answer.usage).toMatchObject({ completion_tokens: 0 });
   });
 
   it("echoes without log-probabilities, token prompts too", async () => {
     const { post } = await testApp(says(["!"]));
-    const answer = await (await post(completions, { ...body, prompt: tokens, echo: true })).json();
+    const answer = await jsonOf(post(completions, { ...body, prompt: tokens, echo: true }));
     expect(answer.choices[0]).toMatchObject({ text: "né!", logprobs: null });
   });
 });
@@ -275,15 +269,19 @@ describe("tokenize and detokenize", () => {
     const { post } = await testApp();
     const tokenizer = demoTokenizer();
     const tokens = tokenizer.encode("def f");
-    const plain = await (await post("/tokenize", { model: "demo", prompt: "def f" })).json();
+    const plain = await jsonOf(post("/tokenize", { model: "demo", prompt: "def f" }));
     expect(plain).toEqual({ count: tokens.length, max_model_len: 1024, tokens, token_strs: null });
     const bare = { prompt: "def f", add_special_tokens: false, return_token_strs: true };
-    const without = await (await post("/tokenize", bare)).json();
+    const without = await jsonOf<{ tokens: number[]; token_strs: string[] }>(
+      post("/tokenize", bare),
+    );
     expect(without.tokens).toEqual(tokens.slice(1));
     expect(without.token_strs.join("")).toBe("def f");
-    const chatted = await (await post("/tokenize", { messages: chatBody.messages })).json();
+    const chatted = await jsonOf<{ tokens: number[]; token_strs: string[] }>(
+      post("/tokenize", { messages: chatBody.messages }),
+    );
     expect(chatted.tokens).toEqual(tokenizer.encode("def f(x):"));
-    const text = await (await post("/detokenize", { tokens: without.tokens })).json();
+    const text = await jsonOf(post("/detokenize", { tokens: without.tokens }));
     expect(text).toEqual({ prompt: "def f" });
     expect((await post("/tokenize", { model: "other", prompt: "x" })).status).toBe(404);
   });

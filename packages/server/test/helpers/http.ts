@@ -58,9 +58,40 @@ export async function errorOf(response: Response, status: number): Promise<Error
   return error;
 }
 
+interface Logprobs {
+  readonly content: readonly unknown[];
+  readonly tokens: readonly string[];
+  readonly token_logprobs: readonly (number | null)[];
+  readonly top_logprobs: readonly (Record<string, number> | null)[];
+  readonly text_offset: readonly number[];
+}
+
+/** A choice of either endpoint, whole or in a chunk; a test reads the fields its endpoint has. */
+export interface Choice {
+  readonly index: number;
+  readonly text: string;
+  readonly message: { readonly role: string; readonly content: string };
+  readonly delta: { readonly role?: string; readonly content?: string };
+  readonly logprobs: Logprobs | null;
+  readonly finish_reason: string | null;
+}
+
+/** An answer or a chunk. */
+export interface Answer {
+  readonly id: string;
+  readonly object: string;
+  readonly choices: readonly Choice[];
+  readonly usage?: Record<string, unknown> | null;
+}
+
+/** The JSON of an answer, under the type the test expects. */
+export async function jsonOf<T = Answer>(response: Response | Promise<Response>): Promise<T> {
+  return (await (await response).json()) as T;
+}
+
 /** Everything an event stream holds: parsed `data:` lines, comments, and whether it was completed. */
 export function readSse(text: string): {
-  readonly chunks: Record<string, never>[];
+  readonly chunks: Answer[];
   readonly comments: number;
   readonly done: boolean;
 } {

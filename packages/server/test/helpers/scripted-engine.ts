@@ -88,6 +88,7 @@ export class ScriptedEngine implements EngineClient {
     dir: demoModelDir,
     architecture: "DeepseekV3ForCausalLM",
     parameters: 9_670_000,
+    activeWeightBytes: 5_000_000,
     dtype: "bf16",
     vocabSize: 2048,
     maxModelLen: 1024,
