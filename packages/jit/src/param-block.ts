@@ -3,13 +3,17 @@
 import { HostStorage, StorageError, Tensor } from "@open-infra/tensor";
 import { addressOf } from "./driver.ts";
 import { DeviceError } from "./errors.ts";
+import type { ParamLayout } from "./operation.ts";
 
 /** Words before a kernel's own: pool, function, threads, scratch bytes. */
 export const HEADER_WORDS = 4;
 const MAX_PARAMS = 64;
 
-/** A kernel's parameters in order. */
-export type ParamFields = readonly (readonly [string, "ptr" | "i64" | "f64"])[];
+/** A kernel's parameters in order, laid out for the loop that runs on every launch. */
+export interface ParamFields {
+  readonly names: readonly string[];
+  readonly kinds: readonly ("ptr" | "i64" | "f64")[];
+}
 
 /** Parameter values by name, as a kernel's `pack` returns them. */
 export type PackedValues = Readonly<Record<string, Tensor | number | null | undefined>>;
@@ -32,9 +36,12 @@ export class ParamBlock {
 
   /** Writes a kernel's parameters. @throws DeviceError, StorageError naming the parameter. */
   params(operation: string, fields: ParamFields, values: PackedValues): void {
-    let word = HEADER_WORDS;
-    for (const [name, kind] of fields) {
+    const { names, kinds } = fields;
+    for (let i = 0; i < names.length; i++) {
+      const name = names[i] as string;
+      const kind = kinds[i];
       const value = values[name];
+      const word = HEADER_WORDS + i;
       if (kind === "ptr") {
         if (value === null) this.integer(word, 0);
         else if (value instanceof Tensor) this.integer(word, pointerOf(operation, value));
@@ -47,19 +54,19 @@ export class ParamBlock {
         if (!Number.isSafeInteger(value)) throw wrongKind(operation, name, value, "an integer");
         this.integer(word, value);
       }
-      word++;
     }
   }
 }
 
-/** Checks a parameter layout once. @throws DeviceError if it has too many fields. */
-export function checkFields(operation: string, fields: ParamFields): ParamFields {
-  if (fields.length > MAX_PARAMS) {
+/** Lays out and checks parameters once. @throws DeviceError if there are too many. */
+export function paramFields(operation: string, layout: ParamLayout): ParamFields {
+  const names = Object.keys(layout);
+  if (names.length > MAX_PARAMS) {
     throw new DeviceError(
-      `${operation}: a kernel takes at most ${MAX_PARAMS} parameters; this one has ${fields.length}`,
+      `${operation}: a kernel takes at most ${MAX_PARAMS} parameters; this one has ${names.length}`,
     );
   }
-  return fields;
+  return { names, kinds: Object.values(layout) };
 }
 
 /** Native address of a host tensor's first element. @throws StorageError */
