@@ -4,6 +4,7 @@
 // launch on two threads wakes one and leaves the others asleep.
 //
 // A pool belongs to one calling thread at a time; several pools may run side by side.
+#include <dlfcn.h>
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
@@ -154,9 +155,18 @@ static int start_thread(oi_worker *w) {
   return w->has_thread;
 }
 
+// The pool's threads run code of this library for as long as they live. A JavaScript thread that is
+// ended by force (worker.terminate) unloads its libraries without asking, so this one must stay.
+static void keep_loaded(void) {
+  Dl_info self;
+  if (dladdr((void *)(intptr_t)&keep_loaded, &self) != 0 && self.dli_fname != NULL)
+    dlopen(self.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE);
+}
+
 // block: { threads }. Returns the pool's address, or a negative code.
 int64_t oi_pool_create(const int64_t *block) {
   pthread_once(&oi_fork_once, watch_forks);
+  keep_loaded();
   int32_t threads = (int32_t)block[0];
   oi_pool *pool = NULL;
   if (posix_memalign((void **)&pool, 128, sizeof(oi_pool)) != 0) return OI_NO_MEMORY;
