@@ -71,7 +71,7 @@ function removeLeftovers(dir: string): void {
   const names = namesIn(dir);
   const busy = new Set<string>();
   for (const name of names) {
-    const key = /^\.lock-([0-9a-f]{64})$/.exec(name)?.[1];
+    const key = /^\.lock-([0-9a-f]{64})(?:\.takeover)?$/.exec(name)?.[1];
     if (key === undefined) continue;
     if (lockIsHeld(join(dir, name))) busy.add(key);
     else rmSync(join(dir, name), { force: true });

@@ -216,6 +216,8 @@ export class KernelCache {
       expectCompiled(job.spec.name, cacheDir, command, outcome as Outcome);
       const tookMs = performance.now() - start;
       this.#debug(`compiled ${job.key.slice(0, 12)} ${job.spec.name} in ${tookMs.toFixed(0)} ms`);
+      const warnings = (outcome as Outcome).output.trim();
+      if (warnings !== "") this.#debug(`the compiler says of ${job.spec.name}:\n${warnings}`);
       return publishEntry(cacheDir, dir, {
         key: job.key,
         name: job.spec.name,
