@@ -76,37 +76,34 @@ function checkConsole(): Finding {
   return { level: "note", subject: "web console", fact: found.missing, advice: "npm run build" };
 }
 
-function checkBackend(): { finding: Finding; limits: Finding | undefined } {
+function checkBackend(): readonly Finding[] {
   if (findCompiler() === undefined) {
-    const finding: Finding = {
-      level: "note",
-      subject: "backend",
-      fact: "reference (plain TypeScript)",
-    };
-    return { finding, limits: undefined };
+    return [{ level: "note", subject: "backend", fact: "reference (plain TypeScript)" }];
   }
-  using device = createDevice({ backend: "cpu" });
-  const finding: Finding = { level: "ok", subject: "backend", fact: device.description };
-  const m = measureMachine(device);
-  const limits: Finding = {
-    level: "ok",
-    subject: "limits",
-    fact:
+  try {
+    using device = createDevice({ backend: "cpu" });
+    const m = measureMachine(device);
+    const bf16 = m.bf16Instruction ? "by its own instruction" : "widened to f32";
+    const fact =
       `f32 ${m.f32Gflops.toFixed(0)} GFLOP/s (${m.f32GflopsPerThread.toFixed(0)} a thread), ` +
-      `bf16 ${m.bf16Gflops.toFixed(0)} GFLOP/s, reads ${m.readGBs.toFixed(1)} GB/s ` +
-      `(${m.readGBsPerThread.toFixed(1)} one thread)`,
-  };
-  return { finding, limits };
+      `bf16 ${m.bf16Gflops.toFixed(0)} GFLOP/s (${bf16}), reads ${m.readGBs.toFixed(1)} GB/s ` +
+      `(${m.readGBsPerThread.toFixed(1)} one thread)`;
+    return [
+      { level: "ok", subject: "backend", fact: device.description },
+      { level: "ok", subject: "limits", fact },
+    ];
+  } catch (error) {
+    // The cache is checked on its own; whatever else stops a device is a finding, not a crash.
+    return [{ level: "missing", subject: "backend", fact: (error as Error).message }];
+  }
 }
 
 export default function doctor(this: CliContext, flags: Flags): void {
-  const backend = checkBackend();
   const findings = [
     checkNode(),
     checkMemory(),
     checkCompiler(),
-    backend.finding,
-    ...(backend.limits ? [backend.limits] : []),
+    ...checkBackend(),
     checkCache(),
     checkConsole(),
   ];
