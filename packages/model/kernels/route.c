@@ -1,6 +1,6 @@
 // Chooses each token's experts from the router's logits, then sorts the (token, choice) pairs by
-// expert. Ties go to the lower index. The choice of a token depends on its own logits only; the sort
-// is a counting sort, so it is stable and the same on any number of threads.
+// expert. Ties go to the lower index. The choice of a token depends on its own logits only; the
+// sort is a counting sort, so it is stable and the same on any number of threads.
 #include <math.h>
 #include "rows.h"
 

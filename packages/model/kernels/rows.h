@@ -21,7 +21,8 @@ static inline void out_store1(out_t *p, float x) { *p = x; }
 #endif
 #endif
 
-// Sum of squares in a fixed order: four accumulators of lanes, then the lanes as a tree, then the tail.
+// Sum of squares in a fixed order: four accumulators of lanes, then the lanes as a tree, then the
+// tail.
 static inline float sum_of_squares(const float *x, int64_t n) {
   vf a0 = vf_zero(), a1 = a0, a2 = a0, a3 = a0;
   int64_t i = 0;
@@ -48,7 +49,8 @@ static inline float rms_scale(const float *x, int64_t n, float eps) {
 
 #ifdef OUT_BF16
 // out = x · scale · weight.
-static inline void scale_row(out_t *out, const float *x, const float *weight, float scale, int64_t n) {
+static inline void scale_row(out_t *out, const float *x, const float *weight, float scale,
+                             int64_t n) {
   int64_t i = 0;
   for (; i + OI_VF <= n; i += OI_VF) {
     out_store(out + i, vf_load(x + i) * vf_set(scale) * vf_load(weight + i));

@@ -10,7 +10,8 @@ static void tile(out_t *out, const float *gate, const float *up, int64_t n) {
     vf y = g / (vf_set(1.0f) + vf_exp(-g)) * vf_load(up + i);
     out_store(out + i, y);
   }
-  if (i < n) {  // The same arithmetic on a padded vector, so that a value never depends on its column.
+  if (i < n) {
+    // The same arithmetic on a padded vector, so that a value never depends on its column.
     float g[OI_VF] = {0}, u[OI_VF] = {0}, y[OI_VF];
     memcpy(g, gate + i, (size_t)(n - i) * sizeof(float));
     memcpy(u, up + i, (size_t)(n - i) * sizeof(float));

@@ -7,9 +7,9 @@ import type { ModelConfig } from "./config.ts";
 
 /**
  * How weights and activations are computed. `bf16` and `f32` name the activation and cache type
- * (weights stay as stored, `f32` computes them exactly); `w8a8` quantises activations to FP8 (1×128)
- * and needs a native FP8 checkpoint. `auto` is `f32` for models of up to 1e9 parameters, where exact
- * logits cost little, and `bf16` for larger ones.
+ * (weights stay as stored, `f32` computes them exactly); `w8a8` quantises activations to FP8
+ * (1×128) and needs a native FP8 checkpoint. `auto` is `f32` for models of up to 1e9 parameters,
+ * where exact logits cost little, and `bf16` for larger ones.
  */
 export type ComputeDType = "auto" | "bf16" | "f32" | "w8a8";
 
@@ -114,6 +114,8 @@ export interface Tokenizer {
   isSpecial(id: number): boolean;
   createDetokenizer(options?: { readonly skipSpecialTokens?: boolean }): Detokenizer;
   readonly hasChatTemplate: boolean;
-  /** @throws ChatTemplateError when the model has no template or the template rejects the messages. */
+  /**
+   * @throws ChatTemplateError when the model has no template or the template rejects the messages.
+   */
   applyChatTemplate(messages: readonly ChatMessage[], options?: ChatTemplateOptions): string;
 }

@@ -21,8 +21,8 @@ const byteOf: ReadonlyMap<string, number> = new Map(
 const utf8 = new TextEncoder();
 
 /**
- * The bytes a vocabulary entry stands for. An entry with a character outside the alphabet (a special
- * token) stands for its own UTF-8 text, as in the reference implementation.
+ * The bytes a vocabulary entry stands for. An entry with a character outside the alphabet (a
+ * special token) stands for its own UTF-8 text, as in the reference implementation.
  */
 export function bytesOfToken(token: string): Uint8Array {
   const bytes = new Uint8Array(token.length);

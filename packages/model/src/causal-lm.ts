@@ -21,7 +21,8 @@ import { Workspace } from "./workspace.ts";
 /**
  * Loads the model in `dir`: config.json and safetensors, one file or shards with an index.
  *
- * @throws ConfigError, WeightsError, CheckpointError (`@open-infra/tensor`), or the signal's reason.
+ * @throws ConfigError, WeightsError, CheckpointError (`@open-infra/tensor`), or the signal's
+ * reason.
  */
 export async function loadModel(dir: string, options: LoadOptions): Promise<CausalLM> {
   const config = loadConfig(dir);

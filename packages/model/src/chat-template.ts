@@ -1,5 +1,5 @@
-// Renders a model's own chat template (Jinja, as the hub stores it). It finds the template and hands
-// it the variables that templates expect; what the words mean is the template's business.
+// Renders a model's own chat template (Jinja, as the hub stores it). It finds the template and
+// hands it the variables that templates expect; what the words mean is the template's business.
 
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";

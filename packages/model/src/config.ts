@@ -7,7 +7,9 @@ import type { ConfigError } from "./errors.ts";
 import { FieldReader, type JsonObject, readJsonObject } from "./json-reader.ts";
 import { type RopeConfig, readRope } from "./rope-config.ts";
 
-/** How experts are chosen. The values follow `topk_method` and `scoring_func` of the hub's files. */
+/**
+ * How experts are chosen. The values follow `topk_method` and `scoring_func` of the hub's files.
+ */
 export interface RoutingConfig {
   readonly scoring: "softmax" | "sigmoid";
   readonly method: "greedy" | "group_limited_greedy" | "noaux_tc";
@@ -125,7 +127,9 @@ function readModelType(reader: FieldReader): "deepseek_v2" | "deepseek_v3" {
   );
 }
 
-/** Keys that change the arithmetic, the value under which they do not, and why others are refused. */
+/**
+ * Keys that change the arithmetic, the value under which they do not, and why others are refused.
+ */
 const unsupported: readonly [key: string, harmless: readonly unknown[], why: string][] = [
   ["attention_bias", [false], "biases of the attention projections are not implemented"],
   ["mlp_bias", [false], "biases of the MLP projections are not implemented"],
@@ -339,7 +343,9 @@ export function readTokenIds(reader: FieldReader, key: string): number[] {
   return list as number[];
 }
 
-/** Keys that cannot change a forward pass: bookkeeping, training, and what tensors themselves say. */
+/**
+ * Keys that cannot change a forward pass: bookkeeping, training, and what tensors themselves say.
+ */
 const harmlessKeys: ReadonlySet<string> = new Set([
   ..."architectures auto_map torch_dtype dtype use_cache attention_dropout initializer_range".split(
     " ",

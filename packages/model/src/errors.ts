@@ -13,7 +13,10 @@ export class ConfigError extends InfraError {
   }
 }
 
-/** The checkpoint's tensors do not fit its config: missing, unexpected, or of a wrong shape or dtype. */
+/**
+ * The checkpoint's tensors do not fit its config: missing, unexpected, or of a wrong shape or
+ * dtype.
+ */
 export class WeightsError extends InfraError {
   /** The first tensor at fault. */
   readonly tensor: string;

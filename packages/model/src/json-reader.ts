@@ -10,7 +10,9 @@ export function isObject(value: unknown): value is JsonObject {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-/** Parses a file that must hold a JSON object. @throws ConfigError if it is missing or malformed. */
+/**
+ * Parses a file that must hold a JSON object. @throws ConfigError if it is missing or malformed.
+ */
 export function readJsonObject(path: string, label: string): JsonObject {
   let text: string;
   try {

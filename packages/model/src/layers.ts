@@ -1,9 +1,9 @@
-// The forward pass of one decoder layer as a sequence of operations: MLA with absorbed weights, then
-// a dense MLP or a mixture of experts. The residual stream is f32 throughout; what enters a GEMM is
-// in the activation dtype, or FP8 with a scale per token and 128 columns (w8a8).
+// The forward pass of one decoder layer as a sequence of operations: MLA with absorbed weights,
+// then a dense MLP or a mixture of experts. The residual stream is f32 throughout; what enters a
+// GEMM is in the activation dtype, or FP8 with a scale per token and 128 columns (w8a8).
 //
-// Every operation computes a row from that row alone, in a fixed order of additions, so that a token's
-// result does not depend on what else is in the step.
+// Every operation computes a row from that row alone, in a fixed order of additions, so that a
+// token's result does not depend on what else is in the step.
 
 import {
   gemmNt,
@@ -107,7 +107,8 @@ function linear(step: Step, x: Activation, weight: LinearWeight, d: Tensor): voi
 }
 
 /**
- * One layer over h f32 [T, H]. Adds what the layer before left pending; returns what this one leaves.
+ * One layer over h f32 [T, H]. Adds what the layer before left pending; returns what this one
+ * leaves.
  */
 export function runLayer(
   step: Step,

@@ -1,5 +1,5 @@
-// Which tensors a checkpoint of a given config must hold, under which names and in which shapes, and
-// the comparison with what it does hold. Reading them is in weights.ts.
+// Which tensors a checkpoint of a given config must hold, under which names and in which shapes,
+// and the comparison with what it does hold. Reading them is in weights.ts.
 
 import type { CheckpointTensorInfo } from "@open-infra/tensor";
 import { fp8Block, type ModelConfig } from "./config.ts";
@@ -174,7 +174,7 @@ function checkTensor(
   if (!config.fp8) {
     throw new WeightsError(
       name,
-      `${name} is FP8 (${info.dtype}), but config.json has no quantization_config with quant_method "fp8"`,
+      `${name} is FP8 (${info.dtype}), but config.json has no quantization_config of method "fp8"`,
     );
   }
   const scales = `${name}${scaleSuffix}`;

@@ -62,7 +62,7 @@ function readYarn(scaling: FieldReader, reader: FieldReader): YarnConfig {
   if (attentionFactor !== undefined) {
     scaling.fail(
       "attention_factor",
-      `${scaling.show("attention_factor")}: DeepSeek's code takes mscale and mscale_all_dim instead`,
+      `${scaling.show("attention_factor")}: DeepSeek's code takes mscale and mscale_all_dim`,
     );
   }
   // DeepSeek's own code defaults to 4096 only in its layer; the files always say it.

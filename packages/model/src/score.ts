@@ -1,5 +1,5 @@
-// Scores given tokens: the logits after the last one, and the log-probability of each but the first.
-// For checks against other implementations; generation lives in the engine.
+// Scores given tokens: the logits after the last one, and the log-probability of each but the
+// first. For checks against other implementations; generation lives in the engine.
 
 import type { CausalLM } from "./api.ts";
 import { ForwardError } from "./errors.ts";

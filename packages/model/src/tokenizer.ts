@@ -15,7 +15,8 @@ import { isObject, type JsonObject, readJsonObject } from "./json-reader.ts";
  * Opens the tokenizer in `dir`: tokenizer.json, and where present tokenizer_config.json, a chat
  * template and generation_config.json (for end tokens).
  *
- * @throws TokenizerError if tokenizer.json is missing, malformed or of a kind that is not supported;
+ * @throws TokenizerError if tokenizer.json is missing, malformed or of a kind that is not
+ * supported;
  *   ConfigError if one of the other files is malformed.
  */
 export function loadTokenizer(dir: string): Tokenizer {
@@ -41,7 +42,9 @@ function decoderKinds(decoder: unknown): string[] {
   return [String(decoder.type)];
 }
 
-/** Only byte-level vocabularies, which all DeepSeek models have, can be decoded piece by piece here. */
+/**
+ * Only byte-level vocabularies, which all DeepSeek models have, can be decoded piece by piece here.
+ */
 function checkKind(json: JsonObject): void {
   const model = isObject(json.model) ? json.model : {};
   if (model.type !== "BPE" && model.type !== undefined) {

@@ -31,7 +31,9 @@ function layerBytes(layer: LayerWeights, chosenShare: number): number {
   return attention + bytes(moe.gate) + bytes(moe.bias) + mlpBytes(moe.shared) + routed;
 }
 
-/** Weight bytes of one decoded token: dense weights, the chosen experts', one row of the embedding. */
+/**
+ * Weight bytes of one decoded token: dense weights, the chosen experts', one row of the embedding.
+ */
 export function activeWeightBytes(config: ModelConfig, weights: ModelWeights): number {
   const { routing } = config;
   const share = routing === undefined ? 0 : routing.expertsPerToken / routing.experts;

@@ -1,6 +1,7 @@
 // Reads a checkpoint into the tensors that the forward pass uses. Weights keep the dtype they are
-// stored in; matrices that multiply the same input are stacked so that one GEMM serves them, and are
-// read straight into their place in the stack. Names and shapes are checked first, in layout.ts.
+// stored in; matrices that multiply the same input are stacked so that one GEMM serves them, and
+// are read straight into their place in the stack. Names and shapes are checked first, in
+// layout.ts.
 
 import { Checkpoint, dtypeBits, Tensor } from "@open-infra/tensor";
 import type { ComputeDType } from "./api.ts";
@@ -15,7 +16,9 @@ export interface LinearWeight {
   readonly scales: Tensor<"f32"> | undefined;
 }
 
-/** Matrices stacked along N. FP8 parts start at multiples of 128, so that scale blocks stay whole. */
+/**
+ * Matrices stacked along N. FP8 parts start at multiples of 128, so that scale blocks stay whole.
+ */
 export interface StackedWeight extends LinearWeight {
   /** First row of each part. */
   readonly offsets: readonly number[];
@@ -74,7 +77,9 @@ export interface WeightOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** Where each part of a stack begins, parts starting at multiples of `align`, and its rows in all. */
+/**
+ * Where each part of a stack begins, parts starting at multiples of `align`, and its rows in all.
+ */
 function stackRows(
   partRows: readonly number[],
   align: number,
@@ -245,7 +250,8 @@ class WeightReader {
   }
 
   /**
-   * Stacks each group's parts along N, and with `lead` the groups (experts) along a first dimension. Parts of different dtypes are widened to f32 together.
+   * Stacks each group's parts along N, and with `lead` the groups (experts) along a first
+   * dimension. Parts of different dtypes are widened to f32 together.
    */
   async stack(groups: readonly (readonly string[])[], lead = false): Promise<StackedWeight> {
     const info = (name: string) => this.#checkpoint.info(name);

@@ -1,5 +1,6 @@
-// Architectures off the beaten track: the compiled kernels agree with the plain reference device, in
-// every way of computing. That the reference is right is golden.test.ts's and oracle.test.ts's matter.
+// Architectures off the beaten track: the compiled kernels agree with the plain reference device,
+// in every way of computing. That the reference is right is golden.test.ts's and oracle.test.ts's
+// matter.
 
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";

@@ -184,7 +184,7 @@ describe("a bad checkpoint", () => {
 describe("a good checkpoint", () => {
   const prompt = [0, 17, 5, 300, 299];
 
-  it("gives the same logits in shards, in f32, and with multi-token-prediction layers beside", async () => {
+  it("gives the same logits in shards, in f32, and with prediction layers beside", async () => {
     const score = async (dir: string) => {
       using model = await loadModel(dir, { device, dtype: "f32" });
       return scoreTokens(model, prompt).last_logits;

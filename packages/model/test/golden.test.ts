@@ -74,8 +74,8 @@ for (const { name, dir, own } of goldenDirs) {
       }
     });
 
-    // Random weights leave experts nearly tied; where rounding turns such a choice, a case is off by
-    // much more than by rounding, in any implementation. So the median is held to the limit.
+    // Random weights leave experts nearly tied; where rounding turns such a choice, a case is off
+    // by much more than by rounding, in any implementation. So the median is held to the limit.
     const rounded = isFp8(folder) ? (["bf16", "w8a8 all"] as const) : (["bf16"] as const);
     it.each(rounded)("%s: close in the root mean square", async (mode) => {
       const dtype = mode === "bf16" ? mode : "w8a8";

@@ -1,5 +1,5 @@
-// A row does not know its batch: bit for bit the same logits however a prompt is cut, whoever shares
-// the step, wherever its pages lie, and on any number of threads.
+// A row does not know its batch: bit for bit the same logits however a prompt is cut, whoever
+// shares the step, wherever its pages lie, and on any number of threads.
 
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";

@@ -184,16 +184,20 @@ describe("chat template", () => {
 
   it("copes with what DeepSeek's templates do", () => {
     const template =
-      "{% if not add_generation_prompt is defined %}{% set add_generation_prompt = false %}{% endif %}" +
+      "{% if not add_generation_prompt is defined %}" +
+      "{% set add_generation_prompt = false %}{% endif %}" +
       "{% set ns = namespace(system='', last=none, tools=false) %}" +
-      "{%- for m in messages %}{%- if m['role'] == 'system' %}{% set ns.system = ns.system + m['content'] %}" +
+      "{%- for m in messages %}{%- if m['role'] == 'system' %}" +
+      "{% set ns.system = ns.system + m['content'] %}" +
       "{%- endif %}{%- endfor %}{{ bos_token }}{{ ns.system }}" +
       "{%- for m in messages %}{%- if m['role'] == 'user' -%}{{ '<｜User｜>' + m['content'] }}" +
       "{%- elif m['role'] == 'assistant' and m['content'] is not none -%}" +
-      "{% set text = m['content'] %}{% if '</think>' in text %}{% set text = text.split('</think>')[-1] %}{% endif %}" +
+      "{% set text = m['content'] %}{% if '</think>' in text %}" +
+      "{% set text = text.split('</think>')[-1] %}{% endif %}" +
       "{{ '<｜Assistant｜>' + text + '<｜end▁of▁sentence｜>' }}" +
       "{%- elif m['role'] == 'assistant' -%}{%- for call in m['tool_calls'] -%}" +
-      "{{ call['function']['name'] + '\\n```json\\n' + call['function']['arguments'] | tojson }}{%- endfor -%}" +
+      "{{ call['function']['name'] + '\\n```json\\n' + call['function']['arguments'] | tojson }}" +
+      "{%- endfor -%}" +
       "{%- elif m['role'] not in ['system'] -%}{{ raise_exception('no role ' + m['role']) }}" +
       "{%- endif -%}{%- endfor -%}" +
       "{% if add_generation_prompt %}{{ '<｜Assistant｜><think>\\n' }}{% endif %}";

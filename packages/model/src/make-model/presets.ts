@@ -2,7 +2,9 @@
 
 import type { JsonObject } from "../json-reader.ts";
 
-/** What weights are stored as. `fp8` is DeepSeek's native layout: linear layers only, with scales. */
+/**
+ * What weights are stored as. `fp8` is DeepSeek's native layout: linear layers only, with scales.
+ */
 export type RandomDType = "bf16" | "fp8" | "f32";
 
 export interface ModelPreset {

@@ -1,6 +1,6 @@
 // A byte-level BPE tokenizer of any vocabulary size, made of syllables instead of a corpus: it
-// encodes any text, and every id it holds decodes to something readable. Its pre-tokenizer is the one
-// of DeepSeek-V3.
+// encodes any text, and every id it holds decodes to something readable. Its pre-tokenizer is the
+// one of DeepSeek-V3.
 
 import { byteCharacters } from "../byte-level.ts";
 import { ConfigError } from "../errors.ts";
@@ -59,7 +59,9 @@ const preTokenizer: object = {
   ],
 };
 
-/** The object of a tokenizer.json with exactly `vocabSize` entries. @throws ConfigError if too few. */
+/**
+ * The object of a tokenizer.json with exactly `vocabSize` entries. @throws ConfigError if too few.
+ */
 export function randomTokenizer(vocabSize: number): object {
   if (vocabSize < smallestVocabulary) {
     throw new ConfigError(

@@ -1,4 +1,5 @@
-// Between MLA's projections and its attention: rotary embedding, the latent's norm, the cache write.
+// Between MLA's projections and its attention: rotary embedding, the latent's norm, the cache
+// write.
 
 import { defineKernel, type Operation } from "@open-infra/jit";
 import {
@@ -110,7 +111,9 @@ function reference(args: MlaPrepareArgs): void {
   }
 }
 
-/** Splits and rotates the queries, and writes the normalised latent and rotated key to the cache. */
+/**
+ * Splits and rotates the queries, and writes the normalised latent and rotated key to the cache.
+ */
 export const mlaPrepare: Operation<MlaPrepareArgs> = {
   name,
   check,
