@@ -53,12 +53,11 @@ function time(label: string, sequences: number, tokens: number, repeats: number)
   }
   times.sort((a, b) => a - b);
   const [best, median] = [times[0] as number, times[times.length >> 1] as number];
-  const gbs = (sequences === 1 && tokens === 1 ? model.activeWeightBytes / best / 1e6 : 0).toFixed(
-    1,
-  );
+  const gbs = (model.activeWeightBytes / best / 1e6).toFixed(1);
+  const weights = total === 1 ? `, ${gbs} GB/s of active weights` : "";
   console.log(
     `${label.padEnd(24)} best ${best.toFixed(2)} ms, median ${median.toFixed(2)} ms, ` +
-      `${((total / median) * 1000).toFixed(0)} tokens/s${gbs === "0.0" ? "" : `, ${gbs} GB/s of active weights`}`,
+      `${((total / median) * 1000).toFixed(0)} tokens/s${weights}`,
   );
   profile(() => model.forward(batch, cache));
 }
