@@ -295,6 +295,56 @@ describe("tokenize and detokenize", () => {
   });
 });
 
+describe("sizes are looked at first", () => {
+  const many = (n: number, item: unknown) => Array(n).fill(item);
+  it.each<[string, string, Record<string, unknown>, string]>([
+    ["messages", chat, { messages: many(9000, { role: "user", content: "" }) }, "messages"],
+    [
+      "content parts",
+      chat,
+      { messages: [{ role: "user", content: many(9000, { type: "text", text: "" }) }] },
+      "messages",
+    ],
+    [
+      "broken tool calls",
+      chat,
+      { messages: [{ role: "assistant", tool_calls: many(9000, 1) }] },
+      "messages",
+    ],
+    ["tools", chat, { messages: user, tools: many(129, {}) }, "tools"],
+    [
+      "template variables",
+      chat,
+      {
+        messages: user,
+        chat_template_kwargs: Object.fromEntries(many(200, 0).map((_, i) => [i, i])),
+      },
+      "chat_template_kwargs",
+    ],
+    [
+      "biased tokens",
+      completions,
+      { prompt: "x", logit_bias: Object.fromEntries(many(5000, 0).map((_, i) => [i, 1])) },
+      "logit_bias",
+    ],
+    ["tokens to decode", "/detokenize", { tokens: many(20_000, 5) }, "tokens"],
+    ["text to tokenise", "/tokenize", { prompt: "x".repeat(3_500_000) }, "prompt"],
+  ])("%s", async (_what, path, fields, param) => {
+    const { post, engine } = await testApp();
+    const error = await errorOf(await post(path, { model: "demo", ...fields }), 400);
+    expect(error.param).toBe(param);
+    expect(error.message).toContain("at most");
+    expect(engine.requests).toEqual([]);
+  });
+
+  it("a value nested beyond every stack is the client's fault", async () => {
+    const { post } = await testApp();
+    const deep = `${"[".repeat(500_000)}${"]".repeat(500_000)}`;
+    const text = `{"model":"demo","messages":[{"role":"user","content":"x"}],"chat_template_kwargs":{"a":${deep}}}`;
+    await errorOf(await post(chat, text), 400);
+  });
+});
+
 describe("addresses and methods", () => {
   it.each(["/v1", "/v1/", "/v1/embeddings", "/nothing", "/v1/chat/completions/", "/api/x"])(
     "GET %s is not there",

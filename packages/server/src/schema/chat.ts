@@ -3,13 +3,18 @@
 
 import { z } from "zod";
 import {
+  bounded,
   type CommonRequest,
   commonFields,
   type Fields,
+  fewKeys,
   unsupported,
   unsupportedFields,
 } from "./common.ts";
 import { type Message, messages } from "./messages.ts";
+
+const MAX_TOOLS = 128;
+const MAX_TEMPLATE_VARIABLES = 128;
 
 /** What a template may need beside the messages. */
 export interface TemplateRequest {
@@ -29,9 +34,17 @@ const tool = z.looseObject({
 });
 
 export const templateFields: Fields<TemplateRequest> = {
-  tools: z.array(tool).max(128).nullish(),
+  tools: bounded(
+    z.array(tool),
+    (value) => !Array.isArray(value) || value.length <= MAX_TOOLS,
+    `expected at most ${MAX_TOOLS} tools`,
+  ).nullish(),
   add_generation_prompt: z.boolean().nullish(),
-  chat_template_kwargs: z.record(z.string(), z.unknown()).nullish(),
+  chat_template_kwargs: bounded(
+    z.record(z.string(), z.unknown()),
+    fewKeys(MAX_TEMPLATE_VARIABLES),
+    `expected at most ${MAX_TEMPLATE_VARIABLES} entries`,
+  ).nullish(),
   add_special_tokens: z.boolean().nullish(),
 };
 

@@ -8,6 +8,7 @@ import { badRequest } from "../errors.ts";
 
 const MAX_STOP_STRINGS = 16;
 const MAX_STOP_CHARS = 1024;
+const MAX_BIASED_TOKENS = 4096;
 
 const integer = (low: number): z.ZodType<number> => z.int().min(low);
 
@@ -30,6 +31,24 @@ export function unsupported(instead: string, ...harmless: readonly unknown[]): z
       error: `is not supported; ${instead}`,
     })
     .optional();
+}
+
+/**
+ * A schema behind a check that looks at sizes only. Without it a body of a million small items would
+ * hold the event loop while each is checked and its error written.
+ */
+export function bounded<T>(
+  schema: z.ZodType<T>,
+  fits: (value: unknown) => boolean,
+  error: string,
+): z.ZodType<T> {
+  return z.unknown().refine(fits, { error, abort: true }).pipe(schema);
+}
+
+/** Whether an object has at most so many keys; what is no object is for the schema to say. */
+export function fewKeys(most: number): (value: unknown) => boolean {
+  return (value) =>
+    typeof value !== "object" || value === null || Object.keys(value).length <= most;
 }
 
 /** A schema for each field of a request. */
@@ -69,7 +88,11 @@ export const commonFields: Fields<CommonRequest> = {
   seed: integer(Number.MIN_SAFE_INTEGER).nullish(),
   presence_penalty: number(-2, 2).nullish(),
   frequency_penalty: number(-2, 2).nullish(),
-  logit_bias: z.record(z.string(), number(-100, 100)).nullish(),
+  logit_bias: bounded(
+    z.record(z.string(), number(-100, 100)),
+    fewKeys(MAX_BIASED_TOKENS),
+    `expected at most ${MAX_BIASED_TOKENS} entries`,
+  ).nullish(),
   stream: z.boolean().nullish(),
   stream_options: z.object({ include_usage: z.boolean().nullish() }).nullish(),
   top_k: integer(-1).nullish(),

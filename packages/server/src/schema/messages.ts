@@ -3,6 +3,7 @@
 
 import type { ChatMessage } from "@open-infra/model";
 import { z } from "zod";
+import { bounded } from "./common.ts";
 
 interface TextPart {
   readonly type: "text";
@@ -50,8 +51,26 @@ const message = z.discriminatedUnion(
   { error: "expected a message whose role is system, developer, user, assistant or tool" },
 );
 
+/** Messages, their parts and their tool calls together. */
+const MAX_ITEMS = 8192;
+
+function fewItems(value: unknown): boolean {
+  if (!Array.isArray(value)) return true;
+  let items = value.length;
+  for (const entry of items > MAX_ITEMS ? [] : value) {
+    const { content, tool_calls: calls } = (entry ?? {}) as Record<string, unknown>;
+    if (Array.isArray(content)) items += content.length;
+    if (Array.isArray(calls)) items += calls.length;
+  }
+  return items <= MAX_ITEMS;
+}
+
 /** At least one message. */
-export const messages: z.ZodType<readonly Message[]> = z.array(message).min(1);
+export const messages: z.ZodType<readonly Message[]> = bounded(
+  z.array(message).min(1),
+  fewItems,
+  `expected at most ${MAX_ITEMS} messages, content parts and tool calls together`,
+);
 
 /** Messages for the template. An assistant's turn may be only tool calls; its content is then null. */
 export function templateMessages(parsed: readonly Message[]): ChatMessage[] {
