@@ -70,8 +70,10 @@ enum {
 // `row_step`: elements from one of the COLS rows to the next.
 static inline __attribute__((always_inline)) b_chunk b_load(const b_t *p, int64_t row_step) {
   b_chunk c;
+  UNROLL
   for (int n = 0; n < COLS; n++) c.part[n] = vu_load(p + n * row_step);
 #if B_TYPE == TYPE_F32
+  UNROLL
   for (int n = 0; n < COLS; n++) c.part[COLS + n] = vu_load(p + n * row_step + OI_VF);
   transpose_blocks(c.part);
   transpose_blocks(c.part + COLS);

@@ -44,13 +44,27 @@ static void pack_a(const unit_t *u, float *to, int64_t k) {
   }
 }
 
-static void multiply_packed(const unit_t *u, const float *a, int64_t j, int64_t k) {
-  int64_t len = k_length(u->p, k);
+// The first `rows` rows that are still to be fetched ahead.
+static ahead_t take_ahead(ahead_t *all, int64_t rows) {
+  ahead_t part = {all->at, all->ld, oi_min(rows, all->rows)};
+  all->at += part.rows * all->ld;
+  all->rows -= part.rows;
+  return part;
+}
+
+// Packs a tile of B and multiplies the unit's rows by it; `next` is the tile to be packed after it.
+static void multiply_tile(const unit_t *u, const float *a, int64_t j, int64_t k, ahead_t next) {
+  const params_t *p = u->p;
+  int64_t len = k_length(p, k);
+  // Packing takes about as long as five rows.
+  ahead_t ahead = take_ahead(&next, 5 * TILE_N / (5 + u->rows));
+  pack_b_tile(u->tile, b_rows(u, u->col + j) + k, p->ldb, oi_min(TILE_N, u->cols - j), len, &ahead);
   int64_t tiles = oi_ceil_div(u->rows, M_TILE);
   for (int64_t t = 0, m = 0; t < tiles; t++) {
     int64_t rows = (u->rows - m + tiles - t - 1) / (tiles - t);
+    ahead = take_ahead(&next, oi_ceil_div(next.rows, tiles - t));
     packed_tile((int)rows, a + m * A_STRIDE, u->tile, len, u->sums + m * MAX_UNIT_COLS + j,
-                MAX_UNIT_COLS, k == 0);
+                MAX_UNIT_COLS, k == 0, &ahead);
     m += rows;
   }
 }
@@ -61,17 +75,28 @@ static void multiply_few(const unit_t *u) {
   for (int64_t j = 0; j < u->cols; j += TILE_N) {
     const b_t *b = b_rows(u, u->col + j);
     int64_t columns = oi_min(TILE_N, u->cols - j);
+    const b_t *after = j + TILE_N < u->cols ? b + TILE_N * p->ldb : b;
     const float *a = u->a;
     for (int64_t k = 0; k < p->k; k += K_BLOCK, a += M_TILE * A_STRIDE) {
       int64_t len = k_length(p, k);
+      const b_t *next = k + 2 * K_BLOCK <= p->k ? b + k + K_BLOCK : after;
       if (columns == TILE_N && len % CHUNK == 0 &&
-          direct_tile((int)u->rows, a, b + k, p->ldb, len, u->sums + j, MAX_UNIT_COLS, k == 0)) {
+          direct_tile((int)u->rows, a, b + k, next, p->ldb, len, u->sums + j, MAX_UNIT_COLS,
+                      k == 0)) {
         continue;
       }
-      pack_b_tile(u->tile, b + k, p->ldb, columns, len);
-      multiply_packed(u, a, j, k);
+      multiply_tile(u, a, j, k, (ahead_t){0});
     }
   }
+}
+
+// The tile of B that follows column j of block k: the next columns, else the next block's first.
+static ahead_t tile_after(const unit_t *u, int64_t j, int64_t k) {
+  const params_t *p = u->p;
+  j += TILE_N;
+  if (j >= u->cols) j = 0, k += K_BLOCK;
+  if (k_length(p, k) < K_BLOCK) return (ahead_t){0};
+  return (ahead_t){b_rows(u, u->col + j) + k, p->ldb, oi_min(TILE_N, u->cols - j)};
 }
 
 // Many rows: each tile of B is converted once and meets all of the unit's rows.
@@ -80,9 +105,7 @@ static void multiply_many(const unit_t *u) {
   for (int64_t k = 0; k < p->k; k += K_BLOCK) {
     pack_a(u, u->a, k);
     for (int64_t j = 0; j < u->cols; j += TILE_N) {
-      pack_b_tile(u->tile, b_rows(u, u->col + j) + k, p->ldb, oi_min(TILE_N, u->cols - j),
-                  k_length(p, k));
-      multiply_packed(u, u->a, j, k);
+      multiply_tile(u, u->a, j, k, tile_after(u, j, k));
     }
   }
 }
@@ -112,7 +135,9 @@ static void run_unit(unit_t *u, segment_t *packed, int64_t *packed_scale) {
     int64_t scale = B_TYPE == TYPE_E4M3 ? u->col / SCALE_K : 0;
     if (memcmp(packed, &u->segment, sizeof *packed) != 0 || *packed_scale != scale) {
       for (int64_t k = 0; k < p->k; k += K_BLOCK) {
-        pack_a(u, u->a + k / K_BLOCK * (M_TILE * A_STRIDE), k);
+        float *a = u->a + k / K_BLOCK * (M_TILE * A_STRIDE);
+        pack_a(u, a, k);
+        memset(a + u->rows * A_STRIDE, 0, (size_t)(M_TILE - u->rows) * A_STRIDE * sizeof(float));
       }
       *packed = u->segment;
       *packed_scale = scale;

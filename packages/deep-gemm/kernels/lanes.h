@@ -11,6 +11,13 @@
 #pragma once
 #include "oi_simd.h"
 
+// Loops over accumulators must be unrolled completely, else those live in memory.
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
 enum {
   COLS = OI_VF / 4,  // columns in a vector
   VECS = 4,          // vectors in a tile; column j of a tile is block j / 4 of vector j % 4

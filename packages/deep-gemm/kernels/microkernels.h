@@ -3,11 +3,21 @@
 #pragma once
 #include "panels.h"
 
-enum { M_TILE = OI_VF == 8 ? 3 : 6 };  // 24 accumulators of 32 registers, 12 of 16
+// 24 accumulators of 32 registers, or 12 of 16.
+enum { M_TILE = OI_VF == 8 ? 3 : 6, M_MOST = 6 };
+
+static inline __attribute__((always_inline)) void clear(vf acc[][VECS], int rows) {
+  UNROLL
+  for (int m = 0; m < rows; m++) {
+    UNROLL
+    for (int v = 0; v < VECS; v++) acc[m][v] = vf_zero();
+  }
+}
 
 // sums[m][0 … TILE_N) += or = the block's sums.
 static inline __attribute__((always_inline)) void finish(vf acc[][VECS], int rows, float *sums,
                                                          int64_t ld, int first) {
+  UNROLL
   for (int m = 0; m < rows; m++) {
     vf s = sum_chains(acc[m][0], acc[m][1], acc[m][2], acc[m][3]);
     float *to = sums + m * ld;
@@ -17,23 +27,29 @@ static inline __attribute__((always_inline)) void finish(vf acc[][VECS], int row
 
 static inline __attribute__((always_inline)) void multiply_add(vf acc[][VECS], int rows, int v,
                                                                const float *a, vf b) {
+  UNROLL
   for (int m = 0; m < rows; m++) acc[m][v] = vf_fma(spread4(a + m * A_STRIDE), b, acc[m][v]);
 }
 
 // Against a packed tile.
 static inline __attribute__((always_inline)) void packed_rows(int rows, const float *a,
                                                               const float *b, int64_t len,
-                                                              float *sums, int64_t ld, int first) {
-  vf acc[M_TILE][VECS];
-  for (int m = 0; m < rows; m++)
-    for (int v = 0; v < VECS; v++) acc[m][v] = vf_zero();
+                                                              float *sums, int64_t ld, int first,
+                                                              const ahead_t *ahead) {
+  vf acc[M_MOST][VECS];
+  clear(acc, rows);
   int64_t pairs = oi_ceil_div(len, 8);
   for (int64_t i = 0; i < pairs; i++, a += 8, b += 8 * TILE_N) {
+    fetch_ahead(ahead, i);
+    UNROLL
     for (int s = 0; s < 2; s++) {
       vf x[VECS];
+      UNROLL
       for (int v = 0; v < VECS; v++) x[v] = vf_load(b + (s * VECS + v) * OI_VF);
+      UNROLL
       for (int m = 0; m < rows; m++) {
         vf y = spread4(a + m * A_STRIDE + 4 * s);
+        UNROLL
         for (int v = 0; v < VECS; v++) acc[m][v] = vf_fma(y, x[v], acc[m][v]);
       }
     }
@@ -41,25 +57,43 @@ static inline __attribute__((always_inline)) void packed_rows(int rows, const fl
   finish(acc, rows, sums, ld, first);
 }
 
-// Straight from TILE_N rows of B; `len` is a multiple of CHUNK. False if B has NaN codes there that
-// only packing converts; nothing is written then.
+// Straight from TILE_N rows of B; `len` is a multiple of CHUNK. `next` is where the same rows, or
+// those of the next tile, go on. False if B has NaN codes that only packing converts; nothing is
+// written then.
 static inline __attribute__((always_inline)) int direct_rows(int rows, const float *a, const b_t *b,
-                                                             int64_t ldb, int64_t len, float *sums,
-                                                             int64_t ld, int first) {
-  vf acc[M_TILE][VECS];
-  for (int m = 0; m < rows; m++)
-    for (int v = 0; v < VECS; v++) acc[m][v] = vf_zero();
+                                                             const b_t *next, int64_t ldb,
+                                                             int64_t len, float *sums, int64_t ld,
+                                                             int first) {
+  vf acc[M_MOST][VECS];
+  clear(acc, rows);
   vb seen = {0};
   for (int64_t k = 0; k < len; k += CHUNK) {
+    // Arranged chunks go through the stack, so that the loop over their parts can stay a loop:
+    // unrolled as well, it would take the compiler seconds.
+    b_chunk chunk[VECS];
+    UNROLL
     for (int v = 0; v < VECS; v++) {
-      b_chunk c = b_load(b + v * ldb + k, VECS * ldb);
-      for (int i = 0; i < CHUNK_PARTS; i++) {
+      chunk[v] = b_load(b + v * ldb + k, VECS * ldb);
+      UNROLL
+      for (int n = 0; n < COLS; n++) {
+        const b_t *line = next + (v + VECS * n) * ldb + k;
+        __builtin_prefetch(line, 0, 2);
+        if (sizeof(b_t) == 4) __builtin_prefetch(line + OI_VF, 0, 2);
+      }
+    }
+    for (int i = 0; i < CHUNK_PARTS; i++) {
+      __asm__ volatile("" : "+r"(i));  // not to be unrolled
+      UNROLL
+      for (int v = 0; v < VECS; v++) {
+        // The four vectors meet the same values of A. Hide that, or the compiler keeps all of them
+        // in registers it does not have; loading them again is free.
+        const float *from = a + k + i * (PART_STEPS * 4);
+        __asm__ volatile("" : "+r"(from));
         vf step[PART_STEPS];
-        if (B_TYPE == TYPE_E4M3) seen = e4m3_max(seen, c.part[i]);
-        b_steps(&c, i, 0, step);
-        for (int s = 0; s < PART_STEPS; s++) {
-          multiply_add(acc, rows, v, a + k + (i * PART_STEPS + s) * 4, step[s]);
-        }
+        if (B_TYPE == TYPE_E4M3) seen = e4m3_max(seen, chunk[v].part[i]);
+        b_steps(&chunk[v], i, 0, step);
+        UNROLL
+        for (int s = 0; s < PART_STEPS; s++) multiply_add(acc, rows, v, from + s * 4, step[s]);
       }
     }
   }
@@ -68,23 +102,29 @@ static inline __attribute__((always_inline)) int direct_rows(int rows, const flo
   return 1;
 }
 
-#define EACH_ROW_COUNT(X) X(1) X(2) X(3) X(4) X(5) X(6)
+// The row counts that are compiled; a count between two is done as the larger one, with rows of
+// zeros. Fewer would waste time on those, more would take the compiler longer.
+#define DIRECT_ROWS(R) ((R) <= 2 ? (R) : (R) <= 4 && M_TILE > 3 ? 4 : M_TILE)
 
 static __attribute__((noinline)) void packed_tile(int rows, const float *a, const float *b,
-                                                  int64_t len, float *sums, int64_t ld, int first) {
-  switch (rows) {
-#define ROWS(R) case R: if (R <= M_TILE) packed_rows(R <= M_TILE ? R : 1, a, b, len, sums, ld, first); break;
-    EACH_ROW_COUNT(ROWS)
+                                                  int64_t len, float *sums, int64_t ld, int first,
+                                                  const ahead_t *ahead) {
+#define ROWS(R)                                                        \
+  case R:                                                              \
+    if (R <= M_TILE) packed_rows(R, a, b, len, sums, ld, first, ahead); \
+    break;
+  switch (rows) { ROWS(1) ROWS(2) ROWS(3) ROWS(4) ROWS(5) ROWS(6) }
 #undef ROWS
-  }
 }
 
-static __attribute__((noinline)) int direct_tile(int rows, const float *a, const b_t *b, int64_t ldb,
-                                                 int64_t len, float *sums, int64_t ld, int first) {
-  switch (rows) {
-#define ROWS(R) case R: if (R <= M_TILE) return direct_rows(R <= M_TILE ? R : 1, a, b, ldb, len, sums, ld, first); break;
-    EACH_ROW_COUNT(ROWS)
+static __attribute__((noinline)) int direct_tile(int rows, const float *a, const b_t *b,
+                                                 const b_t *next, int64_t ldb, int64_t len,
+                                                 float *sums, int64_t ld, int first) {
+#define ROWS(R)                                                                            \
+  case R:                                                                                  \
+    if (DIRECT_ROWS(R) == R) return direct_rows(R, a, b, next, ldb, len, sums, ld, first); \
+    break;
+  switch (DIRECT_ROWS(rows)) { ROWS(1) ROWS(2) ROWS(3) ROWS(4) ROWS(6) }
 #undef ROWS
-  }
   return 0;
 }

@@ -43,14 +43,32 @@ static inline void pack_a_row(float *to, const a_t *from, int64_t len, scales_t 
   }
 }
 
+// Rows of B that will be wanted next, fetched into the second-level cache while this tile is packed
+// and multiplied, so that memory works all the time.
+typedef struct {
+  const b_t *at;  // NULL: nothing
+  int64_t ld;
+  int64_t rows;
+} ahead_t;
+
+// Step i of K_BLOCK / 8: each row's lines are spread over all steps.
+static inline __attribute__((always_inline)) void fetch_ahead(const ahead_t *ahead, int64_t i) {
+  enum { TURNS = 8 / sizeof(b_t) };  // steps that one line of 64 bytes lasts
+  for (int64_t row = i % TURNS; row < ahead->rows; row += TURNS) {
+    __builtin_prefetch(ahead->at + row * ahead->ld + i / TURNS * (64 / sizeof(b_t)), 0, 2);
+  }
+}
+
 // One chunk of the four vectors' rows, at `rows + j · ld` for column j of the tile.
-static inline __attribute__((always_inline)) void pack_b_chunk(float *to, const b_t *rows,
-                                                               int64_t ld) {
+static __attribute__((noinline)) void pack_b_chunk(float *to, const b_t *rows, int64_t ld) {
+  UNROLL
   for (int v = 0; v < VECS; v++) {
     b_chunk c = b_load(rows + v * ld, VECS * ld);
+    UNROLL
     for (int i = 0; i < CHUNK_PARTS; i++) {
       vf step[PART_STEPS];
       b_steps(&c, i, 1, step);
+      UNROLL
       for (int s = 0; s < PART_STEPS; s++) {
         vf_store(to + ((i * PART_STEPS + s) * VECS + v) * OI_VF, step[s]);
       }
@@ -59,10 +77,14 @@ static inline __attribute__((always_inline)) void pack_b_chunk(float *to, const 
 }
 
 // `columns` ≤ TILE_N rows of B, `len` ≤ K_BLOCK elements of each; the rest of the tile is zero.
-static void pack_b_tile(float *to, const b_t *rows, int64_t ld, int64_t columns, int64_t len) {
+static void pack_b_tile(float *to, const b_t *rows, int64_t ld, int64_t columns, int64_t len,
+                        const ahead_t *ahead) {
   int64_t k = 0;
   if (columns == TILE_N) {
-    for (; k + CHUNK <= len; k += CHUNK) pack_b_chunk(to + k * TILE_N, rows + k, ld);
+    for (; k + CHUNK <= len; k += CHUNK) {
+      for (int64_t i = k / 8; i < (k + CHUNK) / 8; i++) fetch_ahead(ahead, i);
+      pack_b_chunk(to + k * TILE_N, rows + k, ld);
+    }
   }
   for (; k < len; k += CHUNK) {
     b_t rest[TILE_N * CHUNK];

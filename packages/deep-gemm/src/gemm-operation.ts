@@ -65,14 +65,16 @@ function shapeOf(call: GemmCall, target: Target): WorkShape {
   };
 }
 
-/** The plan of the call that is being launched; `threads` and `pack` both need it. */
-let planned: { call: GemmCall; target: Target; plan: WorkPlan } | undefined;
+/** Plans of calls, because `threads` and `pack` both need one. A call is launched on one target. */
+const plans = new WeakMap<GemmCall, WorkPlan>();
 
 function planOf(call: GemmCall, target: Target): WorkPlan {
-  if (planned === undefined || planned.call !== call || planned.target !== target) {
-    planned = { call, target, plan: planWork(shapeOf(call, target), target.threads) };
+  let plan = plans.get(call);
+  if (plan === undefined) {
+    plan = planWork(shapeOf(call, target), target.threads);
+    plans.set(call, plan);
   }
-  return planned.plan;
+  return plan;
 }
 
 /** Strides of a matrix of rows, in elements: from slab to slab, from row to row. */
