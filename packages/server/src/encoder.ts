@@ -10,9 +10,9 @@ import { ApiError } from "./errors.ts";
 /** Tokens decoded between two looks at the event loop. */
 const DECODE_SLICE = 4096;
 /**
- * A token covers at most the vocabulary's longest entry in bytes, but a normaliser may shrink a text
- * before it is cut into tokens (ẹ + ̂ becomes ệ, Ａ becomes A: a third of the bytes). With four times
- * as many bytes a text is too long under any of them.
+ * A token covers at most the vocabulary's longest entry in bytes, but a normaliser may shrink a
+ * text before it is cut into tokens (ẹ + ̂ becomes ệ, Ａ becomes A: a third of the bytes). With four
+ * times as many bytes a text is too long under any of them.
  */
 const NORMALISER_MARGIN = 4;
 

@@ -161,8 +161,8 @@ export function answerTokens(
   if (asked <= room) return asked;
   throw badRequest(
     param,
-    `${param} is ${asked}, but this model's context is ${model.maxModelLen} tokens and the prompt ` +
-      `has ${promptTokens}; expected at most ${room}`,
+    `${param} is ${asked}, but this model's context is ${model.maxModelLen} tokens and the ` +
+      `prompt has ${promptTokens}; expected at most ${room}`,
     "context_length_exceeded",
   );
 }

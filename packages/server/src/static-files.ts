@@ -27,7 +27,8 @@ const types: Readonly<Record<string, string>> = {
 
 /** Everything from here, nothing inline, no frames: what a stolen page could do stays little. */
 const contentSecurityPolicy =
-  "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+  "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; " +
+  "frame-ancestors 'none'";
 
 const commonHeaders = {
   "content-security-policy": contentSecurityPolicy,

@@ -10,7 +10,7 @@ import { detokenizeSchema, tokenizeSchema } from "./schema/tokenize.ts";
 import type { ServerContext } from "./scope.ts";
 import type { ServerState } from "./state.ts";
 
-/** How many contexts a text or a token list may fill: more than anybody counts, less than an attack. */
+/** Contexts that a text or a token list may fill: more than anybody counts, less than an attack. */
 const MAX_CONTEXTS = 16;
 /** Tokens between two looks at the event loop. */
 const SLICE = 1024;

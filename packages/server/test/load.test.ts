@@ -59,7 +59,7 @@ async function streamed(response: Response): Promise<{ text: string; done: boole
 }
 
 describe("under load", () => {
-  it("64 streaming clients get the texts of clients that are alone, while others leave", async () => {
+  it("64 streaming clients get the texts they get alone, while others leave", async () => {
     const alone = new Map<string, string>();
     for (const prompt of prompts) {
       const answer = await jsonOf(complete(prompt, { max_tokens: 16 }));

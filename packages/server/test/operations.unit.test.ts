@@ -53,7 +53,7 @@ describe("while the model loads", () => {
 
   it("a failure to load is told without its details", async () => {
     const { app, reject } = loading();
-    reject(new Error("/home/someone/model is broken"));
+    reject(new Error("/srv/someone/model is broken"));
     await expect
       .poll(async () => await (await app.request("/health")).json())
       .toEqual({ status: "failed" });

@@ -157,11 +157,13 @@ describe("fields of both endpoints", () => {
 
   it("__proto__ in a body reaches nothing", async () => {
     const { post } = await testApp();
-    const body = `{"model":"demo","prompt":"x","__proto__":{"polluted":true},"logit_bias":{"__proto__":5}}`;
+    const evil = '"__proto__":{"polluted":true}';
+    const body = `{"model":"demo","prompt":"x",${evil},"logit_bias":{"__proto__":5}}`;
     await post(completions, body);
     await post(
       chat,
-      `{"model":"demo","messages":[{"role":"user","content":"x","__proto__":{"polluted":1}}],"chat_template_kwargs":{"__proto__":{"polluted":1}}}`,
+      `{"model":"demo","messages":[{"role":"user","content":"x",${evil}}],` +
+        `"chat_template_kwargs":{${evil}}}`,
     );
     expect(({} as Record<string, unknown>).polluted).toBeUndefined();
   });
@@ -340,7 +342,8 @@ describe("sizes are looked at first", () => {
   it("a value nested beyond every stack is the client's fault", async () => {
     const { post } = await testApp();
     const deep = `${"[".repeat(500_000)}${"]".repeat(500_000)}`;
-    const text = `{"model":"demo","messages":[{"role":"user","content":"x"}],"chat_template_kwargs":{"a":${deep}}}`;
+    const head = '{"model":"demo","messages":[{"role":"user","content":"x"}]';
+    const text = `${head},"chat_template_kwargs":{"a":${deep}}}`;
     await errorOf(await post(chat, text), 400);
   });
 });

@@ -315,7 +315,7 @@ describe("failures of the engine", () => {
 
   it("an unexpected error is a bare 500", async () => {
     const { post } = await testApp(() => {
-      throw new TypeError("secret at /home/someone/file.ts:12");
+      throw new TypeError("secret at /srv/someone/file.ts:12");
     });
     for (const stream of [true, false]) {
       const error = await errorOf(await post(chat, { ...chatBody, stream }), 500);

@@ -34,8 +34,8 @@ export function unsupported(instead: string, ...harmless: readonly unknown[]): z
 }
 
 /**
- * A schema behind a check that looks at sizes only. Without it a body of a million small items would
- * hold the event loop while each is checked and its error written.
+ * A schema behind a check that looks at sizes only. Without it a body of a million small items
+ * would hold the event loop while each is checked and its error written.
  */
 export function bounded<T>(
   schema: z.ZodType<T>,

@@ -72,7 +72,7 @@ export const messages: z.ZodType<readonly Message[]> = bounded(
   `expected at most ${MAX_ITEMS} messages, content parts and tool calls together`,
 );
 
-/** Messages for the template. An assistant's turn may be only tool calls; its content is then null. */
+/** For the template. An assistant's turn may be only tool calls; its content is then null. */
 export function templateMessages(parsed: readonly Message[]): ChatMessage[] {
   return parsed.map((entry): ChatMessage => {
     const role = entry.role === "developer" ? "system" : entry.role;

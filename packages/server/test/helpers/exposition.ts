@@ -1,5 +1,5 @@
-// Reads Prometheus' text format as strictly as Prometheus does, so that a test knows the metrics can
-// be scraped.
+// Reads Prometheus' text format as strictly as Prometheus does, so that a test knows the metrics
+// can be scraped.
 
 export interface Family {
   readonly type: string;

@@ -89,7 +89,7 @@ export async function jsonOf<T = Answer>(response: Response | Promise<Response>)
   return (await (await response).json()) as T;
 }
 
-/** Everything an event stream holds: parsed `data:` lines, comments, and whether it was completed. */
+/** What an event stream holds: parsed `data:` lines, comments, and whether it was completed. */
 export function readSse(text: string): {
   readonly chunks: Answer[];
   readonly comments: number;
