@@ -10,7 +10,7 @@
 #include "attention_tiles.h"
 
 #define NO_SCORE (-1e30f)   // where the running maximum starts, so that no inf − inf appears
-#define MAX_ROWS 72         // rows of an item, at most
+#define MAX_ROWS 80         // rows of an item, at most, in whole vectors
 #define MAX_TILES 16        // tiles they may be divided into
 #define DIRECT_ROWS 18      // up to so many rows read the cache itself instead of a float panel
 #define STRIP (TILE_VECS * OI_VF)
@@ -25,7 +25,7 @@ typedef struct {
   float *s;         // [rows][BLOCK] scores, then probabilities
   float *o, *acc;   // [rows][O_LD] this split's sums, all splits' so far
   float *panel;     // keys [PANEL_KEYS][Q_LD], then strips of values [BLOCK][STRIP], as floats
-  float max[MAX_ROWS], sum[MAX_ROWS], acc_max[MAX_ROWS], acc_sum[MAX_ROWS], alpha[MAX_ROWS];
+  float max[MAX_ROWS], sum[MAX_ROWS], acc_max[MAX_ROWS], acc_sum[MAX_ROWS], alpha[MAX_ROWS], now[MAX_ROWS];
   int32_t visible[MAX_ROWS], keys[MAX_ROWS];
   const void *key[BLOCK], *value[BLOCK], *next[BLOCK];
   const void *fetch[MAX_TILES * BLOCK];  // rows of the next block, by the tile that asks for them
@@ -69,31 +69,40 @@ static void value_addresses(const params_t *p, int r, int kv_head, int64_t from,
   for (int j = 0; j < n; j++) value[j] = base + (start + j) * p->v_token;
 }
 
-// Scores to probabilities in place, for the n keys this row sees of a block; the rest becomes 0.
-// Returns the factor that brings earlier sums to the new maximum.
-ONE_COPY float softmax_row(float *s, int n, float scale, float *max, float *sum) {
-  int np = (n + OI_VF - 1) / OI_VF * OI_VF;
-  for (int j = 0; j < np; j += OI_VF) vf_store(s + j, vf_load(s + j) * scale);
-  for (int j = n; j < np; j++) s[j] = -INFINITY;
-  vf top = vf_set(*max);
-  for (int j = 0; j < np; j += OI_VF) top = vf_max(top, vf_load(s + j));
-  float now = vf_hmax(top);
-  vf total = vf_zero();
-  for (int j = 0; j < np; j += OI_VF) {
-    vf e = vf_exp(vf_load(s + j) - now);
-    vf_store(s + j, e);
-    total += e;
+// Scores to probabilities in place, for the keys that each row sees of a block, and the running
+// maximum and sum. alpha becomes the factor that brings earlier sums to the new maximum; a row that
+// sees no key of the block keeps all. In three passes, so that the rows' latencies overlap.
+ONE_COPY void softmax_rows(work_t *w, int rows, float scale) {
+  for (int r = 0; r < rows; r++) {
+    float *s = w->s + r * BLOCK;
+    const int n = w->keys[r], np = (n + OI_VF - 1) / OI_VF * OI_VF;
+    vf top = vf_set(w->max[r]);
+    for (int j = 0; j < np; j += OI_VF) vf_store(s + j, vf_load(s + j) * scale);
+    for (int j = n; j < np; j++) s[j] = -INFINITY;
+    for (int j = 0; j < np; j += OI_VF) top = vf_max(top, vf_load(s + j));
+    w->now[r] = all_max(top)[0];
   }
-  float alpha = vf_exp(vf_set(*max - now))[0];
-  *sum = *sum * alpha + vf_sum(total);
-  *max = now;
-  return alpha;
+  for (int r = 0; r < rows; r += OI_VF) {
+    vf now = vf_load(w->now + r);
+    vf_store(w->alpha + r, exp_nonpositive(vf_load(w->max + r) - now));
+    vf_store(w->max + r, now);
+  }
+  for (int r = 0; r < rows; r++) {
+    float *s = w->s + r * BLOCK;
+    vf total = vf_zero();
+    for (int j = 0; j < w->keys[r]; j += OI_VF) {
+      vf e = exp_nonpositive(vf_load(s + j) - w->now[r]);
+      vf_store(s + j, e);
+      total += e;
+    }
+    w->sum[r] = w->sum[r] * w->alpha[r] + all_sum(total)[0];
+  }
 }
 
 // Adds the result of a later split to what was there.
 ONE_COPY void merge_row(float *acc, float *acc_max, float *acc_sum, const float *o, float max, float sum) {
   float top = *acc_max > max ? *acc_max : max;
-  float a = vf_exp(vf_set(*acc_max - top))[0], b = vf_exp(vf_set(max - top))[0];
+  float a = exp_nonpositive(vf_set(*acc_max - top))[0], b = exp_nonpositive(vf_set(max - top))[0];
   for (int i = 0; i < DVP; i += OI_VF) {
     vf scaled = vf_load(acc + i) * a;
     ROUNDED(scaled);
@@ -281,9 +290,7 @@ static void run_split(const params_t *p, const item_t *item, work_t *w, int64_t 
     if (direct) direct_scores(w, rows, n, next);
 #endif
     if (!direct) panel_scores(w, rows, n, next);
-    for (int r = 0; r < rows; r++)
-      w->alpha[r] = w->keys[r] == 0 ? 1.0f
-                                    : softmax_row(w->s + r * BLOCK, w->keys[r], (float)p->scale, &w->max[r], &w->sum[r]);
+    softmax_rows(w, rows, (float)p->scale);
 #if CAN_READ_DIRECT
     if (direct) direct_values(w, rows, n, next);
 #endif

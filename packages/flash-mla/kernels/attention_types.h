@@ -31,6 +31,62 @@ enum { TYPE_F32 = 0, TYPE_BF16 = 1, TYPE_F16 = 2 };
 #define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (vi){__VA_ARGS__})
 #endif
 
+// Maximum and sum of all lanes, in every lane, by one fixed tree.
+#if OI_VF == 16
+#define LANES_8(v) SHUFFLE(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7)
+#define LANES_4(v) SHUFFLE(v, v, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11)
+#define LANES_2(v) SHUFFLE(v, v, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13)
+#define LANES_1(v) SHUFFLE(v, v, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14)
+#elif OI_VF == 8
+#define LANES_4(v) SHUFFLE(v, v, 4, 5, 6, 7, 0, 1, 2, 3)
+#define LANES_2(v) SHUFFLE(v, v, 2, 3, 0, 1, 6, 7, 4, 5)
+#define LANES_1(v) SHUFFLE(v, v, 1, 0, 3, 2, 5, 4, 7, 6)
+#else
+#define LANES_2(v) SHUFFLE(v, v, 2, 3, 0, 1)
+#define LANES_1(v) SHUFFLE(v, v, 1, 0, 3, 2)
+#endif
+INLINE vf all_max(vf v) {
+#if OI_VF == 16
+  v = vf_max(v, LANES_8(v));
+#endif
+#if OI_VF >= 8
+  v = vf_max(v, LANES_4(v));
+#endif
+  v = vf_max(v, LANES_2(v));
+  return vf_max(v, LANES_1(v));
+}
+INLINE vf all_sum(vf v) {
+#if OI_VF == 16
+  v += LANES_8(v);
+#endif
+#if OI_VF >= 8
+  v += LANES_4(v);
+#endif
+  v += LANES_2(v);
+  return v + LANES_1(v);
+}
+
+// e^x for x ≤ 0, relative error below 3e-7; below -86, where the result would near the subnormals, 0.
+// NaN stays NaN. Half the work of the general function, and softmax needs no more.
+INLINE vf exp_nonpositive(vf x) {
+  const vf magic = vf_set(12582912.0f), least = vf_set(-86.0f);
+  vf c = vf_max(least, x);
+  vf shifted = c * vf_set(1.44269504088896341f) + magic;
+  vf n = shifted - magic;
+  vf r = c - n * vf_set(0.693359375f);
+  r = r - n * vf_set(-2.12194440e-4f);
+  vf p = vf_set(1.9875691500e-4f) * r + vf_set(1.3981999507e-3f);
+  p = p * r + vf_set(8.3334519073e-3f);
+  p = p * r + vf_set(4.1665795894e-2f);
+  p = p * r + vf_set(1.6666665459e-1f);
+  p = p * r + vf_set(5.0000001201e-1f);
+  p = p * r + vf_set(1.0f);
+  p = p * r + vf_set(1.0f);
+  vf y = vf_bits(vf_to_bits(p) + (vf_to_bits(shifted) << 23));
+  y = vf_select((vi)(x < least), vf_zero(), y);
+  return vf_select((vi)(x == x), y, x);
+}
+
 // The element type of keys and values is a compile-time constant.
 #if KV_TYPE == 0
 typedef float kv_t;

@@ -66,6 +66,16 @@ function check(
 
 const lens = [0, 1, 20, 63, 64, 65, 140, 300];
 
+type Dims = readonly [d: number, dv: number, dtype: "bf16" | "f16" | "f32"];
+const any: readonly Dims[] = [
+  [57, 31, "f16"],
+  [33, 33, "f32"],
+];
+const compiled: readonly Dims[] = [
+  [80, 64, "bf16"],
+  [40, 24, "bf16"],
+];
+
 for (const backend of backends("dense decode")) {
   const slow = backend.name === "reference";
   // The narrower instruction sets run what differs by them; each kernel costs a compilation.
@@ -132,17 +142,7 @@ for (const backend of backends("dense decode")) {
       for (let n = 0; n < (slow ? 6 : 40); n++) {
         const hk = random.pick([1, 1, 2, 3]);
         // Kernels are specialised on dimensions and dtype: few of these, many of the rest.
-        const [d, dv, dtype] = random.pick(
-          slow
-            ? ([
-                [57, 31, "f16"],
-                [33, 33, "f32"],
-              ] as const)
-            : ([
-                [80, 64, "bf16"],
-                [40, 24, "bf16"],
-              ] as const),
-        );
+        const [d, dv, dtype] = random.pick(slow ? any : compiled);
         const shape = {
           sq: random.int(1, 5),
           hq: hk * random.int(1, 14),

@@ -32,8 +32,11 @@ function runChunks(
   const cu = [0];
   for (const [n, chunk] of chunks.entries()) {
     const rows = q.select(0, chunk.request).slice(0, chunk.from, chunk.to);
-    queries.raw().set(rows.raw() as Uint16Array, (cu[n] as number) * hq * d);
-    table.raw().set(blockTable.select(0, chunk.request).raw() as Int32Array, n * columns);
+    queries
+      .slice(0, cu[n] as number, (cu[n] as number) + rows.dim(0))
+      .bytes()
+      .set(rows.bytes());
+    table.select(0, n).bytes().set(blockTable.select(0, chunk.request).bytes());
     cu.push((cu[n] as number) + chunk.to - chunk.from);
   }
   const out = poisoned([total, hq, dv], outType);
