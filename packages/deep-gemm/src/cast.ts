@@ -19,12 +19,16 @@ interface CastCall {
 
 const floats: readonly DType[] = ["f32", "bf16", "f16"];
 
-function checkCast({ operation, x, scaled, granM, granK }: CastCall): void {
+function expectGranularity(operation: string, granM: number, granK: number): void {
   for (const [name, gran] of [["granM", granM] as const, ["granK", granK] as const]) {
     if (!Number.isSafeInteger(gran) || gran < 1) {
       throw new ArgumentError(operation, name, `${gran}`, "a positive integer");
     }
   }
+}
+
+function checkCast({ operation, x, scaled, granM, granK }: CastCall): void {
+  expectGranularity(operation, granM, granK);
   const dims = {};
   expectTensor(operation, "x", x, floats, ["M", "K"], dims);
   expectRows(operation, "x", x);
@@ -174,6 +178,7 @@ function castToFp8(
   granM: number,
   granK: number,
 ): ScaledTensor {
+  expectGranularity(operation, granM, granK);
   if (out === undefined) expectTensor(operation, "x", x, floats, ["M", "K"], {});
   const scaled = out ?? emptyScaled(x, granM, granK);
   device.run(toFp8, { operation, x, scaled, granM, granK, useUe8m0: useUe8m0 ?? false });

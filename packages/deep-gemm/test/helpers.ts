@@ -1,0 +1,140 @@
+// What the tests of products share: devices of every instruction set this machine has, random
+// operands, and oracles written without the package's own reference.
+
+import { createDevice, type Device } from "@open-infra/jit";
+import { type DType, Tensor } from "@open-infra/tensor";
+import { type Random, requirement } from "@open-infra/testing";
+import { dataOf, isScaled, type Operand, type ScaledTensor, scaleBlocks } from "../src/operand.ts";
+
+export interface NamedDevice {
+  readonly name: string;
+  readonly device: Device;
+}
+
+/** Compiled devices, best instruction set first, each with two threads. */
+export function cpuDevices(): NamedDevice[] {
+  const names = process.arch === "x64" ? ["avx512bf16", "avx512", "avx2", "scalar"] : ["neon"];
+  const devices: NamedDevice[] = [];
+  for (const isa of names) {
+    try {
+      const device = createDevice({ backend: "cpu", isa, threads: 2 });
+      devices.push({ name: `cpu ${isa}`, device });
+    } catch (error) {
+      requirement(`deep-gemm on ${isa}`, `${(error as Error).message}`, "optional");
+    }
+  }
+  return devices;
+}
+
+/** Every backend. */
+export function allDevices(): NamedDevice[] {
+  const reference = { name: "reference", device: createDevice({ backend: "reference" }) };
+  return [reference, ...cpuDevices()];
+}
+
+export function randomTensor(
+  random: Random,
+  shape: readonly number[],
+  dtype: DType,
+  next: () => number = () => random.normal(),
+): Tensor {
+  const count = shape.reduce((a, b) => a * b, 1);
+  return Tensor.from(Float64Array.from({ length: count }, next), shape, dtype);
+}
+
+/** Codes with scales between 0.5 and 1.5; `granM` rows of the last matrix share a scale. */
+export function randomScaled(
+  random: Random,
+  shape: readonly number[],
+  granM: number,
+): ScaledTensor {
+  const [rows, k] = shape.slice(-2) as [number, number];
+  const blocks = [...shape.slice(0, -2), Math.ceil(rows / granM), scaleBlocks(k)];
+  return {
+    data: randomTensor(random, shape, "e4m3fn", () => random.normal() * 8),
+    scales: randomTensor(random, blocks, "f32", () => 0.5 + random.next()),
+  };
+}
+
+export type OperandKind = "f32" | "bf16" | "f16" | "fp8";
+
+export function randomOperand(
+  random: Random,
+  kind: OperandKind,
+  shape: readonly number[],
+  granM: number,
+): Operand {
+  return kind === "fp8" ? randomScaled(random, shape, granM) : randomTensor(random, shape, kind);
+}
+
+/** An output full of NaN, so that an element nobody writes is seen. */
+export function poisoned(shape: readonly number[], dtype: DType): Tensor {
+  const tensor = Tensor.empty(shape, dtype);
+  poison(tensor);
+  return tensor;
+}
+
+/** Fills every byte of a tensor's storage with NaN patterns. */
+export function poison(tensor: Tensor): void {
+  (tensor.storage as unknown as { bytes: Uint8Array }).bytes.fill(0xff);
+}
+
+/** A view with `gap` elements between rows, its storage filled with NaN patterns, then `source`. */
+export function withRowGaps(source: Tensor, gap: number): Tensor {
+  const columns = source.dim(-1);
+  const wide = Tensor.empty([...source.shape.slice(0, -1), columns + gap], source.dtype);
+  poison(wide);
+  const view = wide.slice(wide.rank - 1, 0, columns);
+  copyInto(source, view);
+  return view;
+}
+
+function copyInto(from: Tensor, to: Tensor): void {
+  if (from.size === 0) return;
+  if (from.rank === 1) {
+    to.bytes().set(from.contiguous().bytes());
+    return;
+  }
+  for (let i = 0; i < from.dim(0); i++) copyInto(from.select(0, i), to.select(0, i));
+}
+
+/** Numbers of a matrix with scales applied. */
+export function valuesOf(operand: Operand, granM: number): Float64Array {
+  const values = dataOf(operand).toFloat64();
+  if (!isScaled(operand)) return values;
+  const [rows, k] = operand.data.shape.slice(-2) as [number, number];
+  const scales = operand.scales.toFloat64();
+  const [perMatrix, columns] = [Math.ceil(rows / granM), scaleBlocks(k)];
+  return values.map((value, i) => {
+    const [matrix, row, at] = [Math.floor(i / (rows * k)), Math.floor(i / k) % rows, i % k];
+    const block = (matrix * perMatrix + Math.floor(row / granM)) * columns + Math.floor(at / 128);
+    return value * (scales[block] as number);
+  });
+}
+
+/** Σ x[m,k] · y[n,k] in float64. */
+export function product(
+  x: Float64Array,
+  y: Float64Array,
+  [m, n, k]: readonly [number, number, number],
+): Float64Array {
+  const out = new Float64Array(m * n);
+  for (let i = 0; i < m; i++) {
+    for (let j = 0; j < n; j++) {
+      let sum = 0;
+      for (let l = 0; l < k; l++) sum += (x[i * k + l] as number) * (y[j * k + l] as number);
+      out[i * n + j] = sum;
+    }
+  }
+  return out;
+}
+
+/** The bytes of rows [from, to) of a matrix, for comparisons to the bit. */
+export function rowBytes(tensor: Tensor, from: number, to: number): Uint8Array {
+  return tensor.slice(0, from, to).contiguous().bytes().slice();
+}
+
+/** Largest difference to calcDiff that one rounding to the output's type explains. */
+export function tolerance(dtype: DType): number {
+  return dtype === "f32" ? 1e-10 : 5e-6;
+}
