@@ -35,8 +35,8 @@ export class Encoder {
   readonly tokenizer: Tokenizer;
   readonly #dir: string;
   readonly #inlineChars: number;
+  readonly #longestTokenBytes: number;
   readonly #queue: Pending[] = [];
-  #longestTokenBytes: number | undefined;
   #worker: Worker | undefined;
   #running: Pending | undefined;
   #closed = false;
@@ -45,11 +45,13 @@ export class Encoder {
     this.tokenizer = options.tokenizer;
     this.#dir = options.dir;
     this.#inlineChars = options.inlineChars;
+    // Takes a while for large vocabularies; now nobody waits for an answer.
+    this.#longestTokenBytes = longestTokenBytes(options.tokenizer);
   }
 
   /** The number of tokens that a text has at least, whatever it says. */
   leastTokens(text: string): number {
-    return Math.ceil(Buffer.byteLength(text) / (this.#longestToken() * NORMALISER_MARGIN));
+    return Math.ceil(Buffer.byteLength(text) / (this.#longestTokenBytes * NORMALISER_MARGIN));
   }
 
   async encode(
@@ -81,17 +83,6 @@ export class Encoder {
     this.#closed = true;
     this.#fail(new ApiError(503, "the server is shutting down", { code: "shutting_down" }));
     await this.#worker?.terminate();
-  }
-
-  #longestToken(): number {
-    if (this.#longestTokenBytes === undefined) {
-      let longest = 1;
-      for (let id = 0; id < this.tokenizer.vocabSize; id++) {
-        longest = Math.max(longest, this.tokenizer.tokenBytes(id).length);
-      }
-      this.#longestTokenBytes = longest;
-    }
-    return this.#longestTokenBytes;
   }
 
   #next(): void {
@@ -153,4 +144,12 @@ export class Encoder {
     lost?.reject(error);
     for (const pending of this.#queue.splice(0)) pending.reject(error);
   }
+}
+
+function longestTokenBytes(tokenizer: Tokenizer): number {
+  let longest = 1;
+  for (let id = 0; id < tokenizer.vocabSize; id++) {
+    longest = Math.max(longest, tokenizer.tokenBytes(id).length);
+  }
+  return longest;
 }

@@ -145,6 +145,7 @@ export function toApiError(error: unknown): ApiError {
   if (error instanceof EngineStoppedError) {
     return new ApiError(503, "the engine has stopped; the server's log says why", {
       code: "engine_stopped",
+      headers: { "retry-after": "60" },
       cause: error,
     });
   }

@@ -1,6 +1,6 @@
 // Answers in OpenAI's shapes, whole and streamed, over an engine that says what the test wants.
 
-import { EngineOverloadedError, type GenerateEvent } from "@open-infra/engine";
+import { EngineOverloadedError, EngineStoppedError, type GenerateEvent } from "@open-infra/engine";
 import { describe, expect, it } from "vitest";
 import { demoTokenizer, errorOf, jsonOf, readSse, testApp } from "./helpers/http.ts";
 import { endless, finish, logprob, type Script, says, silence } from "./helpers/scripted-engine.ts";
@@ -347,11 +347,22 @@ describe("failures of the engine", () => {
     expect((await errorOf(await post(chat, chatBody), 503)).code).toBe("engine_stopped");
   });
 
+  it("an engine that stops under a request is 503 with Retry-After", async () => {
+    const { post } = await testApp(() => {
+      throw new EngineStoppedError("the engine was closed");
+    });
+    const response = await post(chat, { ...chatBody, stream: true });
+    expect(response.headers.get("retry-after")).toBe("60");
+    expect((await errorOf(response, 503)).code).toBe("engine_stopped");
+  });
+
   it("a failed engine is 503 everywhere", async () => {
     const { post, fetch, engine } = await testApp();
     engine.fail(new Error("worker died"));
     await new Promise(setImmediate);
-    expect((await errorOf(await post(chat, chatBody), 503)).code).toBe("engine_stopped");
+    const refused = await post(chat, chatBody);
+    expect(refused.headers.get("retry-after")).toBe("60");
+    expect((await errorOf(refused, 503)).code).toBe("engine_stopped");
     const health = await fetch("/health");
     expect(health.status).toBe(503);
     expect(await health.json()).toEqual({ status: "failed" });
