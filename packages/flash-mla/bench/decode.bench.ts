@@ -78,7 +78,7 @@ function mha(device: Device, tokens: number, heads: number): Case {
 }
 
 /** Best of repeated calls: the machine may be shared, and noise only adds. */
-function measure(item: Case, limits: MachineLimits, seconds: number): BenchRow {
+function measure(item: Case, seconds: number): Case & { readonly us: number } {
   item.call();
   let us = Number.POSITIVE_INFINITY;
   const end = performance.now() + seconds * 1e3;
@@ -87,6 +87,11 @@ function measure(item: Case, limits: MachineLimits, seconds: number): BenchRow {
     item.call();
     us = Math.min(us, (performance.now() - start) * 1e3);
   }
+  return { ...item, us };
+}
+
+function row(item: Case & { readonly us: number }, limits: MachineLimits): BenchRow {
+  const { us } = item;
   const computeUs = item.flops / (limits.f32Gflops * 1e3);
   const memoryUs = item.bytes / (limits.readGBs * 1e3);
   return {
@@ -108,7 +113,6 @@ export async function run(options: { readonly quick?: boolean } = {}): Promise<B
   for (const threads of [1, undefined]) {
     using device = createDevice({ backend: "cpu", ...(threads !== undefined && { threads }) });
     if (threads === undefined && device.threads === 1) break;
-    const limits = measureMachine(device);
     const cases = [
       () => mla(device, 16, 1, 8192 / scale, 1),
       () => mla(device, 16, 1, 8192 / scale, 4),
@@ -119,7 +123,16 @@ export async function run(options: { readonly quick?: boolean } = {}): Promise<B
       () => mla(device, 1, 256, 2048 / scale, 16),
       () => mha(device, 1024 / scale, 16),
     ];
-    for (const make of cases) rows.push(measure(make(), limits, quick ? 0.05 : 1));
+    const before = measureMachine(device);
+    const measured = cases.map((make) => measure(make(), quick ? 0.05 : 1));
+    // The larger of two looks: a limit is what is possible, and other programs only take away.
+    const after = measureMachine(device);
+    const limits = {
+      ...before,
+      f32Gflops: Math.max(before.f32Gflops, after.f32Gflops),
+      readGBs: Math.max(before.readGBs, after.readGBs),
+    };
+    rows.push(...measured.map((item) => row(item, limits)));
   }
   return rows;
 }
