@@ -26,7 +26,7 @@ const modelFlag = {
 const dtypeFlag = {
   kind: "enum",
   values: ["auto", "bf16", "f32", "w8a8"],
-  brief: "auto: f32 up to 1e9 parameters, bf16 above; f32: exact; w8a8: FP8 activations too",
+  brief: "Activations and KV cache; auto is f32, exact; bf16 halves the cache; w8a8: FP8 activations",
   default: "auto",
 } as const;
 const backendFlag = {

@@ -8,8 +8,7 @@ import type { ModelConfig } from "./config.ts";
 /**
  * How weights and activations are computed. `bf16` and `f32` name the activation and cache type
  * (weights stay as stored, `f32` computes them exactly); `w8a8` quantises activations to FP8
- * (1×128) and needs a native FP8 checkpoint. `auto` is `f32` for models of up to 1e9 parameters,
- * where exact logits cost little, and `bf16` for larger ones.
+ * (1×128) and needs a native FP8 checkpoint. `auto` is `f32`.
  */
 export type ComputeDType = "auto" | "bf16" | "f32" | "w8a8";
 

@@ -9,7 +9,6 @@ import { loadConfig, type ModelConfig } from "./config.ts";
 import { ForwardError, WeightsError } from "./errors.ts";
 import { kvBlockBytes, LatentKvCache } from "./kv-cache.ts";
 import { type Numerics, type Pending, runLayer, type Step } from "./layers.ts";
-import { countParameters, expectedTensors } from "./layout.ts";
 import { embed } from "./ops/embed.ts";
 import { residualNorm } from "./ops/residual-norm.ts";
 import { type RopeTables, ropeTables, softmaxScale } from "./rope.ts";
@@ -26,7 +25,9 @@ import { Workspace } from "./workspace.ts";
  */
 export async function loadModel(dir: string, options: LoadOptions): Promise<CausalLM> {
   const config = loadConfig(dir);
-  const dtype = resolveDType(options.dtype ?? "auto", config);
+  // One bf16 rounding can turn a near-tie of the expert router, and on a CPU reading the weights
+  // costs what f32 activations do not: exact is the default.
+  const dtype = options.dtype === undefined || options.dtype === "auto" ? "f32" : options.dtype;
   if (dtype === "w8a8" && !config.fp8) {
     throw new WeightsError(
       "quantization_config",
@@ -40,14 +41,6 @@ export async function loadModel(dir: string, options: LoadOptions): Promise<Caus
     signal: options.signal,
   });
   return new DeepseekModel(config, weights, options, dtype);
-}
-
-/** Up to this many parameters, `auto` computes in f32: exact logits at little cost. */
-const exactUpToParameters = 1e9;
-
-function resolveDType(dtype: ComputeDType, config: ModelConfig): Exclude<ComputeDType, "auto"> {
-  if (dtype !== "auto") return dtype;
-  return countParameters(expectedTensors(config)) <= exactUpToParameters ? "f32" : "bf16";
 }
 
 function numericsOf(
