@@ -37,11 +37,43 @@ enum {
 };
 
 // ---- e4m3 ----------------------------------------------------------------------------------------
-// The seven magnitude bits of e4m3 shifted to the top of f16's magnitude are the same number times
-// 2^-8, subnormals included; only NaN (all seven set) would come out as 480 · 2^-8.
+// Two ways to float32. With byte permutes (VBMI), the two bytes of the bf16 of a magnitude are looked
+// up, NaN included. Without, the seven magnitude bits shifted to the top of f16's magnitude are the
+// same number times 2^-8, subnormals included; only NaN (all seven set) comes out as 480 · 2^-8.
+#if defined(__AVX512VBMI__)
+#define E4M3_LOOKUP 1
+#define E4M3_B_SCALE 1.0f  // what A's scale must make up for
+#define BF16_OF(c)                                                                             \
+  ((c) == 127 ? 0x7fc0                                                                         \
+   : (c) > 7  ? (((c) >> 3) + 120) << 7 | ((c) & 7) << 4                                       \
+   : (c) > 3  ? 0x3c00 | ((c) & 3) << 5                                                        \
+   : (c) > 1  ? 0x3b80 | ((c) & 1) << 6                                                        \
+              : (c) * 0x3b00)
+#define FOUR(f, c) f(c), f((c) + 1), f((c) + 2), f((c) + 3)
+#define SIXTEEN(f, c) FOUR(f, c), FOUR(f, (c) + 4), FOUR(f, (c) + 8), FOUR(f, (c) + 12)
+#define SIXTY_FOUR(f, c) SIXTEEN(f, c), SIXTEEN(f, (c) + 16), SIXTEEN(f, (c) + 32), SIXTEEN(f, (c) + 48)
+#define UPPER(c) (uint8_t)(BF16_OF(c) >> 8)
+#define LOWER(c) (uint8_t)(BF16_OF(c) & 0xff)
+static const vb e4m3_upper[2] = {{SIXTY_FOUR(UPPER, 0)}, {SIXTY_FOUR(UPPER, 64)}};
+static const vb e4m3_lower[2] = {{SIXTY_FOUR(LOWER, 0)}, {SIXTY_FOUR(LOWER, 64)}};
+
+// Per 128-bit block: the bf16 of codes 0 … 7 and of codes 8 … 15.
+static inline __attribute__((always_inline)) void e4m3_to_bf16(vu codes, vu out[2]) {
+  __m512i c = (__m512i)codes;
+  __m512i lower = _mm512_permutex2var_epi8((__m512i)e4m3_lower[0], c, (__m512i)e4m3_lower[1]);
+  __m512i upper = _mm512_permutex2var_epi8((__m512i)e4m3_upper[0], c, (__m512i)e4m3_upper[1]);
+  upper = _mm512_ternarylogic_epi32(upper, c, _mm512_set1_epi8((char)0x80), 0xf8);  // | (c & 0x80)
+  out[0] = (vu)_mm512_unpacklo_epi8(lower, upper);
+  out[1] = (vu)_mm512_unpackhi_epi8(lower, upper);
+}
+#else
+#define E4M3_LOOKUP 0
+#define E4M3_B_SCALE 256.0f
 static inline vw e4m3_even_as_f16(vw w) { return (vw)((vsw)(w << 8) >> 1) & 0xbf80; }
 static inline vw e4m3_odd_as_f16(vw w) { return (vw)((vsw)w >> 1) & 0xbf80; }
 static inline vw f16_with_nan(vw h) { return h | ((vw)((h & 0x3f80) == 0x3f80) & 0x7fff); }
+#endif
+enum { E4M3_NAN_UNSEEN = B_TYPE == TYPE_E4M3 && !E4M3_LOOKUP };
 
 // ---- A: rows, in natural order -------------------------------------------------------------------
 static inline __attribute__((always_inline)) vf a_load(const a_t *p) {
@@ -77,12 +109,18 @@ static inline __attribute__((always_inline)) b_chunk b_load(const b_t *p, int64_
   for (int n = 0; n < COLS; n++) c.part[COLS + n] = vu_load(p + n * row_step + OI_VF);
   transpose_blocks(c.part);
   transpose_blocks(c.part + COLS);
-#elif B_TYPE == TYPE_BF16
+#elif B_TYPE == TYPE_BF16 || (B_TYPE == TYPE_E4M3 && E4M3_LOOKUP)
   transpose_blocks(c.part);
 #else
   transpose_halves(c.part);
 #endif
   return c;
+}
+
+// The even and the odd of consecutive bf16.
+static inline __attribute__((always_inline)) void split_bf16(vu pairs, vf step[2]) {
+  step[0] = vf_bits(pairs << 16);
+  step[1] = vf_bits(pairs & 0xffff0000u);
 }
 
 // Part i of a chunk as vectors in K order: even k, odd k, and for e4m3 the next even and odd.
@@ -94,12 +132,15 @@ static inline __attribute__((always_inline)) void b_steps(const b_chunk *c, int 
   memcpy(&y, &c->part[2 * i + 1], sizeof y);
   split_even_odd(x, y, &step[0], &step[1]);
 #elif B_TYPE == TYPE_BF16
-  vu even = c->part[i] << 16, odd = c->part[i] & 0xffff0000u;
-  memcpy(&step[0], &even, sizeof even);
-  memcpy(&step[1], &odd, sizeof odd);
+  split_bf16(c->part[i], step);
 #elif B_TYPE == TYPE_F16
   vw h = (vw)c->part[i];
   split_even_odd(half_to_f32(h, 0), half_to_f32(h, 1), &step[0], &step[1]);
+#elif E4M3_LOOKUP
+  vu halves[2];
+  e4m3_to_bf16(c->part[i], halves);
+  split_bf16(halves[0], step);
+  split_bf16(halves[1], step + 2);
 #else
   vw even = e4m3_even_as_f16((vw)c->part[i]), odd = e4m3_odd_as_f16((vw)c->part[i]);
   if (nan) even = f16_with_nan(even), odd = f16_with_nan(odd);

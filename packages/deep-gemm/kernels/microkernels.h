@@ -90,14 +90,14 @@ static inline __attribute__((always_inline)) int direct_rows(int rows, const flo
         const float *from = a + k + i * (PART_STEPS * 4);
         __asm__ volatile("" : "+r"(from));
         vf step[PART_STEPS];
-        if (B_TYPE == TYPE_E4M3) seen = e4m3_max(seen, chunk[v].part[i]);
+        if (E4M3_NAN_UNSEEN) seen = e4m3_max(seen, chunk[v].part[i]);
         b_steps(&chunk[v], i, 0, step);
         UNROLL
         for (int s = 0; s < PART_STEPS; s++) multiply_add(acc, rows, v, from + s * 4, step[s]);
       }
     }
   }
-  if (B_TYPE == TYPE_E4M3 && e4m3_saw_nan(seen)) return 0;
+  if (E4M3_NAN_UNSEEN && e4m3_saw_nan(seen)) return 0;
   finish(acc, rows, sums, ld, first);
   return 1;
 }

@@ -31,8 +31,7 @@ static inline void pack_a_row(float *to, const a_t *from, int64_t len, scales_t 
   int64_t padded = oi_ceil_div(len, 2 * OI_VF) * (2 * OI_VF);
   for (int64_t block = 0; block * SCALE_K < len; block++) {
     vf x = vf_set(A_TYPE == TYPE_E4M3 ? sa.at[block * sa.step] : 1.0f);
-    // B's tiles hold e4m3 values times 2^-8.
-    vf y = vf_set(B_TYPE == TYPE_E4M3 ? sb.at[block * sb.step] * 256.0f : 1.0f);
+    vf y = vf_set(B_TYPE == TYPE_E4M3 ? sb.at[block * sb.step] * E4M3_B_SCALE : 1.0f);
     int64_t end = oi_min(padded, (block + 1) * SCALE_K);
     for (int64_t i = block * SCALE_K; i < end; i += OI_VF) {
       vf v = vf_load(to + i);

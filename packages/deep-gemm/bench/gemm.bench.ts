@@ -1,0 +1,219 @@
+// Products against the machine's own limits: weights stream from memory (a pool larger than the
+// caches is walked through), times are medians, and every row stands beside the limit that applies.
+// Alone: `node --conditions=@open-infra/source packages/deep-gemm/bench/gemm.bench.ts [--quick]
+// [--json] [--threads N]`.
+
+import { parseArgs } from "node:util";
+import { createDevice, type Device, type MachineLimits, measureMachine } from "@open-infra/jit";
+import { type DType, Tensor } from "@open-infra/tensor";
+import { type BenchRow, formatRows, median } from "@open-infra/testing";
+import { gemmNt, gemmNtGrouped, type Operand, scaleBlocks } from "../src/index.ts";
+
+export interface GemmBenchOptions {
+  readonly quick?: boolean;
+  /** @default the machine's available parallelism */
+  readonly threads?: number;
+}
+
+type Kind = "bf16" | "fp8" | "w8a16";
+
+interface Case {
+  readonly kind: Kind;
+  readonly m: number;
+  readonly n: number;
+  readonly k: number;
+}
+
+/** Memory that all operands are cut from, larger than the last cache of most machines. */
+class Pool {
+  readonly #words: Tensor<"bf16">;
+  #at = 0;
+
+  constructor(bytes: number) {
+    this.#words = Tensor.empty([bytes / 2], "bf16");
+    const words = this.#words.raw();
+    // Numbers that are normal in bf16 and no NaN in e4m3, whichever a byte is read as.
+    let state = 1;
+    const pattern = Math.min(words.length, 1 << 20);
+    for (let i = 0; i < pattern; i++) {
+      state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+      words[i] = ((state >>> 16) & 0x8000) | 0x3f00 | ((state >>> 8) & 0x3f);
+    }
+    for (let at = pattern; at < words.length; at += pattern) words.copyWithin(at, 0, pattern);
+  }
+
+  /** The next tensor, starting over at the pool's end. */
+  take(shape: readonly number[], dtype: "bf16" | "e4m3fn"): Tensor {
+    const bytes = shape.reduce((a, b) => a * b, 1) * (dtype === "bf16" ? 2 : 1);
+    if (this.#at + bytes > this.#words.byteLength) this.#at = 0;
+    const offset = this.#at / (dtype === "bf16" ? 2 : 1);
+    this.#at += Math.ceil(bytes / 4096) * 4096;
+    return new Tensor({ dtype, shape, offset, storage: this.#words.storage });
+  }
+
+  get byteLength(): number {
+    return this.#words.byteLength;
+  }
+}
+
+function ones(shape: readonly number[]): Tensor {
+  const tensor = Tensor.empty(shape, "f32");
+  tensor.raw().fill(1);
+  return tensor;
+}
+
+function operand(pool: Pool, scaled: boolean, shape: readonly number[], granM: number): Operand {
+  const data = pool.take(shape, scaled ? "e4m3fn" : "bf16");
+  if (!scaled) return data;
+  const rows = Math.ceil((shape.at(-2) as number) / granM);
+  return { data, scales: ones([...shape.slice(0, -2), rows, scaleBlocks(shape.at(-1) as number)]) };
+}
+
+/** Median microseconds of calls that each get their own weights. */
+function time(call: (i: number) => void, quick: boolean): number {
+  call(0);
+  const samples: number[] = [];
+  const end = performance.now() + (quick ? 150 : 600);
+  for (let i = 1; samples.length < 5 || (performance.now() < end && samples.length < 400); i++) {
+    const start = performance.now();
+    call(i);
+    samples.push((performance.now() - start) * 1000);
+  }
+  return median(samples);
+}
+
+function rowOf(
+  label: string,
+  shape: string,
+  us: number,
+  work: { flops: number; bytes: number },
+  limits: MachineLimits,
+): BenchRow {
+  const gflops = work.flops / us / 1000;
+  const gbs = work.bytes / us / 1000;
+  const compute = gflops / limits.bf16Gflops;
+  const bandwidth = gbs / limits.readGBs;
+  const bound = compute > bandwidth ? "compute" : "bandwidth";
+  return {
+    case: label,
+    shape,
+    us,
+    gflops,
+    gbs,
+    bound,
+    boundRatio: Math.max(compute, bandwidth),
+  };
+}
+
+function runDense(
+  device: Device,
+  pool: Pool,
+  limits: MachineLimits,
+  c: Case,
+  quick: boolean,
+): BenchRow {
+  const { kind, m, n, k } = c;
+  const scaledB = kind !== "bf16";
+  const weightBytes = n * k * (scaledB ? 1 : 2);
+  const a = operand(pool, kind === "fp8", [m, k], 1);
+  const d = Tensor.empty([m, n], "bf16");
+  const copies = Math.max(2, Math.floor(pool.byteLength / weightBytes) - 1);
+  const weights = Array.from({ length: copies }, () => operand(pool, scaledB, [n, k], 128));
+  const us = time((i) => gemmNt(device, { a, b: weights[i % copies] as Operand, d }), quick);
+  const work = {
+    flops: 2 * m * n * k,
+    bytes: weightBytes + m * k * (kind === "fp8" ? 1 : 2) + m * n * 2,
+  };
+  return rowOf(`${kind} gemmNt`, `${m}×${n}×${k}`, us, work, limits);
+}
+
+/** Ragged groups, some empty, of `rows` rows in all. */
+function runGrouped(
+  device: Device,
+  pool: Pool,
+  limits: MachineLimits,
+  kind: Kind,
+  rows: number,
+  quick: boolean,
+): BenchRow {
+  const [groups, n, k] = [8, 1408, 2048];
+  const shares = [0.3, 0, 0.15, 0.05, 0.2, 0, 0.1, 0.2];
+  const offsets = Tensor.empty([groups + 1], "i32");
+  const ends = offsets.raw();
+  let share = 0;
+  for (let g = 0; g < groups; g++) {
+    share += shares[g] as number;
+    ends[g + 1] = Math.round(share * rows);
+  }
+  const scaled = kind !== "bf16";
+  const a = operand(pool, kind === "fp8", [rows, k], 1);
+  const d = Tensor.empty([rows, n], "bf16");
+  const groupBytes = n * k * (scaled ? 1 : 2);
+  const copies = Math.max(2, Math.floor(pool.byteLength / (groups * groupBytes)) - 1);
+  const weights = Array.from({ length: copies }, () => operand(pool, scaled, [groups, n, k], 128));
+  const us = time((i) => {
+    gemmNtGrouped(device, { a, b: weights[i % copies] as Operand, d, offsets });
+  }, quick);
+  const used = ends.reduce(
+    (sum, end, g) => sum + (g > 0 && end > (ends[g - 1] as number) ? 1 : 0),
+    0,
+  );
+  const work = {
+    flops: 2 * rows * n * k,
+    bytes: used * groupBytes + rows * k * (kind === "fp8" ? 1 : 2) + rows * n * 2,
+  };
+  return rowOf(
+    `${kind} gemmNtGrouped`,
+    `${rows}×${n}×${k}, ${used} of ${groups} groups`,
+    us,
+    work,
+    limits,
+  );
+}
+
+export async function run(options: GemmBenchOptions = {}): Promise<readonly BenchRow[]> {
+  const quick = options.quick ?? false;
+  const threads = options.threads;
+  using device = createDevice({ backend: "cpu", ...(threads === undefined ? {} : { threads }) });
+  const limits = measureMachine(device);
+  const pool = new Pool(limits.readBytes);
+  const shapes: readonly (readonly [number, number])[] = quick
+    ? [[4096, 7168]]
+    : [
+        [2112, 7168],
+        [4096, 7168],
+        [7168, 2048],
+      ];
+  const rows: BenchRow[] = [];
+  const dtypes: readonly DType[] = ["bf16", "e4m3fn"];
+  for (const dtype of dtypes) {
+    for (const m of quick ? [1, 128] : [1, 2, 4, 8, 16, 64, 128, 512]) {
+      for (const [n, k] of shapes) {
+        const kind = dtype === "bf16" ? "bf16" : "fp8";
+        rows.push(runDense(device, pool, limits, { kind, m, n, k }, quick));
+      }
+    }
+  }
+  rows.push(runDense(device, pool, limits, { kind: "w8a16", m: 1, n: 4096, k: 7168 }, quick));
+  for (const kind of ["bf16", "fp8"] as const) {
+    for (const m of quick ? [256] : [12, 256, 1024]) {
+      rows.push(runGrouped(device, pool, limits, kind, m, quick));
+    }
+  }
+  return rows;
+}
+
+if (import.meta.main) {
+  const { values } = parseArgs({
+    options: {
+      quick: { type: "boolean" },
+      json: { type: "boolean" },
+      threads: { type: "string" },
+    },
+  });
+  const rows = await run({
+    quick: values.quick ?? false,
+    ...(values.threads === undefined ? {} : { threads: Number(values.threads) }),
+  });
+  console.log(values.json ? JSON.stringify(rows, null, 2) : formatRows(rows));
+}
