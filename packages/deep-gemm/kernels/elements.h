@@ -30,10 +30,26 @@ typedef float d_t;
 typedef uint16_t d_t;
 #endif
 
+// What panels hold and one step of the microkernels multiplies: float32, four k at a time; or, where
+// the machine multiplies pairs of bf16, bf16 as it is, eight k at a time. Then chain c of lanes.h
+// takes the odd product of its pair first, and subnormals count as zero.
+#if A_TYPE == TYPE_BF16 && B_TYPE == TYPE_BF16 && defined(OI_BF16DOT)
+#define PAIRS 1
+typedef uint16_t panel_t;
+typedef vbf step_t;
+static inline vf step_fma(step_t a, step_t b, vf c) { return oi_bf16dot(c, a, b); }
+#else
+#define PAIRS 0
+typedef float panel_t;
+typedef vf step_t;
+static inline vf step_fma(step_t a, step_t b, vf c) { return vf_fma(a, b, c); }
+#endif
+
 enum {
+  STEP_K = 16 / sizeof(panel_t),           // k of a step
+  STEP = sizeof(step_t) / sizeof(panel_t),  // elements of its vector
   // k that one load of a row's vectors brings.
   CHUNK = B_TYPE == TYPE_E4M3 ? 4 * OI_VF : 2 * OI_VF,
-  CHUNK_STEPS = CHUNK / 4,
 };
 
 // ---- e4m3 ----------------------------------------------------------------------------------------
@@ -95,8 +111,8 @@ typedef struct {
 } b_chunk;
 
 enum {
-  CHUNK_PARTS = B_TYPE == TYPE_F32 ? COLS : COLS,  // b_steps calls for a chunk
-  PART_STEPS = B_TYPE == TYPE_E4M3 ? 4 : 2,        // vectors that each gives
+  CHUNK_PARTS = COLS,                            // b_steps calls for a chunk
+  PART_STEPS = CHUNK / CHUNK_PARTS / STEP_K,  // vectors that each gives
 };
 
 // `row_step`: elements from one of the COLS rows to the next.
@@ -125,8 +141,10 @@ static inline __attribute__((always_inline)) void split_bf16(vu pairs, vf step[2
 
 // Part i of a chunk as vectors in K order: even k, odd k, and for e4m3 the next even and odd.
 static inline __attribute__((always_inline)) void b_steps(const b_chunk *c, int i, int nan,
-                                                          vf step[PART_STEPS]) {
-#if B_TYPE == TYPE_F32
+                                                          step_t step[PART_STEPS]) {
+#if PAIRS
+  step[0] = (vbf)c->part[i];
+#elif B_TYPE == TYPE_F32
   vf x, y;
   memcpy(&x, &c->part[2 * i], sizeof x);
   memcpy(&y, &c->part[2 * i + 1], sizeof y);

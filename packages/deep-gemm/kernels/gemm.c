@@ -15,9 +15,9 @@ typedef struct {
   segment_t segment;
   int64_t row, rows;  // of the slab
   int64_t col, cols;
-  float *a;     // A's panel: rows of A_STRIDE, one K block after the other
-  float *tile;  // a packed tile of B
-  float *sums;  // rows of MAX_UNIT_COLS
+  panel_t *a;     // A's panel: rows of A_STRIDE, one K block after the other
+  panel_t *tile;  // a packed tile of B
+  float *sums;    // rows of MAX_UNIT_COLS
 } unit_t;
 
 static int64_t k_length(const params_t *p, int64_t k) { return oi_min(K_BLOCK, p->k - k); }
@@ -28,7 +28,7 @@ static const b_t *b_rows(const unit_t *u, int64_t col) {
 }
 
 // Rows of A in one K block, with the scales of A and of the unit's block of B.
-static void pack_a(const unit_t *u, float *to, int64_t k) {
+static void pack_a(const unit_t *u, panel_t *to, int64_t k) {
   const params_t *p = u->p;
   const a_t *a = (const a_t *)p->a + u->segment.slab * p->a_group + u->row * p->lda + k;
   scales_t sa = {(const float *)p->sa, p->sa_k}, sb = {(const float *)p->sb, p->sb_k};
@@ -53,7 +53,7 @@ static ahead_t take_ahead(ahead_t *all, int64_t rows) {
 }
 
 // Packs a tile of B and multiplies the unit's rows by it; `next` is the tile to be packed after it.
-static void multiply_tile(const unit_t *u, const float *a, int64_t j, int64_t k, ahead_t next) {
+static void multiply_tile(const unit_t *u, const panel_t *a, int64_t j, int64_t k, ahead_t next) {
   const params_t *p = u->p;
   int64_t len = k_length(p, k);
   // Packing takes about as long as five rows.
@@ -76,7 +76,7 @@ static void multiply_few(const unit_t *u) {
     const b_t *b = b_rows(u, u->col + j);
     int64_t columns = oi_min(TILE_N, u->cols - j);
     const b_t *after = j + TILE_N < u->cols ? b + TILE_N * p->ldb : b;
-    const float *a = u->a;
+    const panel_t *a = u->a;
     for (int64_t k = 0; k < p->k; k += K_BLOCK, a += M_TILE * A_STRIDE) {
       int64_t len = k_length(p, k);
       const b_t *next = k + 2 * K_BLOCK <= p->k ? b + k + K_BLOCK : after;
@@ -135,9 +135,9 @@ static void run_unit(unit_t *u, segment_t *packed, int64_t *packed_scale) {
     int64_t scale = B_TYPE == TYPE_E4M3 ? u->col / SCALE_K : 0;
     if (memcmp(packed, &u->segment, sizeof *packed) != 0 || *packed_scale != scale) {
       for (int64_t k = 0; k < p->k; k += K_BLOCK) {
-        float *a = u->a + k / K_BLOCK * (M_TILE * A_STRIDE);
+        panel_t *a = u->a + k / K_BLOCK * (M_TILE * A_STRIDE);
         pack_a(u, a, k);
-        memset(a + u->rows * A_STRIDE, 0, (size_t)(M_TILE - u->rows) * A_STRIDE * sizeof(float));
+        memset(a + u->rows * A_STRIDE, 0, (size_t)(M_TILE - u->rows) * A_STRIDE * sizeof(panel_t));
       }
       *packed = u->segment;
       *packed_scale = scale;
@@ -151,9 +151,9 @@ static void run_unit(unit_t *u, segment_t *packed, int64_t *packed_scale) {
 }
 
 void gemm(const params_t *p, oi_ctx *ctx) {
-  float *scratch = ctx->scratch;
-  unit_t u = {.p = p, .tile = scratch, .sums = scratch + B_TILE};
-  u.a = u.sums + MAX_UNIT_ROWS * MAX_UNIT_COLS;
+  unit_t u = {.p = p, .sums = ctx->scratch};
+  u.tile = (panel_t *)(u.sums + MAX_UNIT_ROWS * MAX_UNIT_COLS);
+  u.a = u.tile + B_TILE;
   int64_t col_units = oi_ceil_div(p->n, p->unit_cols);
   segment_t packed = {0};
   int64_t packed_scale = -1;

@@ -31,12 +31,12 @@ typedef uint8_t vb __attribute__((vector_size(OI_VF * 4)));  // 4 · OI_VF bytes
 
 static inline vu vu_load(const void *p) { vu v; memcpy(&v, p, sizeof v); return v; }
 
-// Four floats in every 128-bit block.
-static inline vf spread4(const float *p) {
+// Sixteen bytes in every 128-bit block.
+static inline vf spread16(const void *p) {
 #if defined(__AVX512F__)
   return (vf)_mm512_broadcast_f32x4(_mm_loadu_ps(p));
 #elif defined(__AVX__)
-  return (vf)_mm256_broadcast_ps((const __m128 *)p);
+  return (vf)_mm256_broadcast_ps(p);
 #else
   return vf_load(p);
 #endif

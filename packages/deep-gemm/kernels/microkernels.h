@@ -25,15 +25,22 @@ static inline __attribute__((always_inline)) void finish(vf acc[][VECS], int row
   }
 }
 
+// Sixteen bytes of a row of A in every 128-bit block.
+static inline __attribute__((always_inline)) step_t spread(const panel_t *p) {
+  return (step_t)spread16(p);
+}
+
 static inline __attribute__((always_inline)) void multiply_add(vf acc[][VECS], int rows, int v,
-                                                               const float *a, vf b) {
+                                                               const panel_t *a, step_t b) {
   UNROLL
-  for (int m = 0; m < rows; m++) acc[m][v] = vf_fma(spread4(a + m * A_STRIDE), b, acc[m][v]);
+  for (int m = 0; m < rows; m++) {
+    acc[m][v] = step_fma(spread(a + m * A_STRIDE), b, acc[m][v]);
+  }
 }
 
 // Against a packed tile.
-static inline __attribute__((always_inline)) void packed_rows(int rows, const float *a,
-                                                              const float *b, int64_t len,
+static inline __attribute__((always_inline)) void packed_rows(int rows, const panel_t *a,
+                                                              const panel_t *b, int64_t len,
                                                               float *sums, int64_t ld, int first,
                                                               const ahead_t *ahead) {
   vf acc[M_MOST][VECS];
@@ -42,15 +49,15 @@ static inline __attribute__((always_inline)) void packed_rows(int rows, const fl
   for (int64_t i = 0; i < pairs; i++, a += 8, b += 8 * TILE_N) {
     fetch_ahead(ahead, i);
     UNROLL
-    for (int s = 0; s < 2; s++) {
-      vf x[VECS];
+    for (int s = 0; s < 8 / STEP_K; s++) {
+      step_t x[VECS];
       UNROLL
-      for (int v = 0; v < VECS; v++) x[v] = vf_load(b + (s * VECS + v) * OI_VF);
+      for (int v = 0; v < VECS; v++) memcpy(&x[v], b + (s * VECS + v) * STEP, sizeof x[v]);
       UNROLL
       for (int m = 0; m < rows; m++) {
-        vf y = spread4(a + m * A_STRIDE + 4 * s);
+        step_t y = spread(a + m * A_STRIDE + s * STEP_K);
         UNROLL
-        for (int v = 0; v < VECS; v++) acc[m][v] = vf_fma(y, x[v], acc[m][v]);
+        for (int v = 0; v < VECS; v++) acc[m][v] = step_fma(y, x[v], acc[m][v]);
       }
     }
   }
@@ -60,7 +67,7 @@ static inline __attribute__((always_inline)) void packed_rows(int rows, const fl
 // Straight from TILE_N rows of B; `len` is a multiple of CHUNK. `next` is where the same rows, or
 // those of the next tile, go on. False if B has NaN codes that only packing converts; nothing is
 // written then.
-static inline __attribute__((always_inline)) int direct_rows(int rows, const float *a, const b_t *b,
+static inline __attribute__((always_inline)) int direct_rows(int rows, const panel_t *a, const b_t *b,
                                                              const b_t *next, int64_t ldb,
                                                              int64_t len, float *sums, int64_t ld,
                                                              int first) {
@@ -87,13 +94,13 @@ static inline __attribute__((always_inline)) int direct_rows(int rows, const flo
       for (int v = 0; v < VECS; v++) {
         // The four vectors meet the same values of A. Hide that, or the compiler keeps all of them
         // in registers it does not have; loading them again is free.
-        const float *from = a + k + i * (PART_STEPS * 4);
+        const panel_t *from = a + k + i * (PART_STEPS * STEP_K);
         __asm__ volatile("" : "+r"(from));
-        vf step[PART_STEPS];
+        step_t step[PART_STEPS];
         if (E4M3_NAN_UNSEEN) seen = e4m3_max(seen, chunk[v].part[i]);
         b_steps(&chunk[v], i, 0, step);
         UNROLL
-        for (int s = 0; s < PART_STEPS; s++) multiply_add(acc, rows, v, from + s * 4, step[s]);
+        for (int s = 0; s < PART_STEPS; s++) multiply_add(acc, rows, v, from + s * STEP_K, step[s]);
       }
     }
   }
@@ -106,7 +113,7 @@ static inline __attribute__((always_inline)) int direct_rows(int rows, const flo
 // zeros. Fewer would waste time on those, more would take the compiler longer.
 #define DIRECT_ROWS(R) ((R) <= 2 ? (R) : (R) <= 4 && M_TILE > 3 ? 4 : M_TILE)
 
-static __attribute__((noinline)) void packed_tile(int rows, const float *a, const float *b,
+static __attribute__((noinline)) void packed_tile(int rows, const panel_t *a, const panel_t *b,
                                                   int64_t len, float *sums, int64_t ld, int first,
                                                   const ahead_t *ahead) {
 #define ROWS(R)                                                        \
@@ -117,7 +124,7 @@ static __attribute__((noinline)) void packed_tile(int rows, const float *a, cons
 #undef ROWS
 }
 
-static __attribute__((noinline)) int direct_tile(int rows, const float *a, const b_t *b,
+static __attribute__((noinline)) int direct_tile(int rows, const panel_t *a, const b_t *b,
                                                  const b_t *next, int64_t ldb, int64_t len,
                                                  float *sums, int64_t ld, int first) {
 #define ROWS(R)                                                                            \

@@ -5,8 +5,8 @@
 #include "elements.h"
 
 enum {
-  A_STRIDE = K_BLOCK + 16,       // floats from row to row: not a power of two, for the caches' sake
-  B_TILE = K_BLOCK * TILE_N,     // floats of a packed tile of one K block
+  A_STRIDE = K_BLOCK + 16,    // elements from row to row: not a power of two, for the caches' sake
+  B_TILE = K_BLOCK * TILE_N,  // elements of a packed tile of one K block
   SCALE_K = 128,
 };
 
@@ -17,7 +17,12 @@ typedef struct {
   int64_t step;
 } scales_t;
 
-static inline void pack_a_row(float *to, const a_t *from, int64_t len, scales_t sa, scales_t sb) {
+static inline void pack_a_row(panel_t *to, const a_t *from, int64_t len, scales_t sa, scales_t sb) {
+#if PAIRS
+  (void)sa, (void)sb;
+  memcpy(to, from, (size_t)len * sizeof(a_t));
+  memset(to + len, 0, (size_t)(-len & (2 * OI_VF - 1)) * sizeof(a_t));
+#else
   int64_t k = 0;
   for (; k + 2 * OI_VF <= len; k += 2 * OI_VF) {
     store_even_odd(to + k, a_load(from + k), a_load(from + k + OI_VF));
@@ -40,6 +45,7 @@ static inline void pack_a_row(float *to, const a_t *from, int64_t len, scales_t 
       vf_store(to + i, v);
     }
   }
+#endif
 }
 
 // Rows of B that will be wanted next, fetched into the second-level cache while this tile is packed
@@ -59,24 +65,24 @@ static inline __attribute__((always_inline)) void fetch_ahead(const ahead_t *ahe
 }
 
 // One chunk of the four vectors' rows, at `rows + j · ld` for column j of the tile.
-static __attribute__((noinline)) void pack_b_chunk(float *to, const b_t *rows, int64_t ld) {
+static __attribute__((noinline)) void pack_b_chunk(panel_t *to, const b_t *rows, int64_t ld) {
   UNROLL
   for (int v = 0; v < VECS; v++) {
     b_chunk c = b_load(rows + v * ld, VECS * ld);
     UNROLL
     for (int i = 0; i < CHUNK_PARTS; i++) {
-      vf step[PART_STEPS];
+      step_t step[PART_STEPS];
       b_steps(&c, i, 1, step);
       UNROLL
       for (int s = 0; s < PART_STEPS; s++) {
-        vf_store(to + ((i * PART_STEPS + s) * VECS + v) * OI_VF, step[s]);
+        memcpy(to + ((i * PART_STEPS + s) * VECS + v) * STEP, &step[s], sizeof step[s]);
       }
     }
   }
 }
 
 // `columns` ≤ TILE_N rows of B, `len` ≤ K_BLOCK elements of each; the rest of the tile is zero.
-static void pack_b_tile(float *to, const b_t *rows, int64_t ld, int64_t columns, int64_t len,
+static void pack_b_tile(panel_t *to, const b_t *rows, int64_t ld, int64_t columns, int64_t len,
                         const ahead_t *ahead) {
   int64_t k = 0;
   if (columns == TILE_N) {

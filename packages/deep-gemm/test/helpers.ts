@@ -11,11 +11,18 @@ export interface NamedDevice {
   readonly device: Device;
 }
 
-/** Compiled devices, best instruction set first, each with two threads. */
+/**
+ * Compiled devices, best instruction set first, each with two threads. The bf16 dot product of
+ * processors that lack it is there as its emulation.
+ */
 export function cpuDevices(): NamedDevice[] {
-  const names = process.arch === "x64" ? ["avx512bf16", "avx512", "avx2", "scalar"] : ["neon"];
+  const names =
+    process.arch === "x64"
+      ? ["avx512bf16", "avx512bf16-emulated", "avx512", "avx2", "scalar"]
+      : ["neon"];
   const devices: NamedDevice[] = [];
   for (const isa of names) {
+    if (isa.endsWith("emulated") && devices.length > 0) continue;
     try {
       const device = createDevice({ backend: "cpu", isa, threads: 2 });
       devices.push({ name: `cpu ${isa}`, device });
@@ -24,6 +31,11 @@ export function cpuDevices(): NamedDevice[] {
     }
   }
   return devices;
+}
+
+/** Whether a device multiplies pairs of bf16, which rounds differently from float32. */
+export function hasPairs({ name }: NamedDevice): boolean {
+  return name.includes("bf16");
 }
 
 /** Every backend. */
