@@ -26,7 +26,8 @@ const modelFlag = {
 const dtypeFlag = {
   kind: "enum",
   values: ["auto", "bf16", "f32", "w8a8"],
-  brief: "Activations and KV cache; auto is f32, exact; bf16 halves the cache; w8a8: FP8 activations",
+  brief:
+    "Activations and KV cache; auto is f32, exact; bf16 halves the cache; w8a8: FP8 activations",
   default: "auto",
 } as const;
 const backendFlag = {
