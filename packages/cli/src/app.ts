@@ -30,6 +30,12 @@ const dtypeFlag = {
     "Activations and KV cache; auto is f32, exact; bf16 halves the cache; w8a8: FP8 activations",
   default: "auto",
 } as const;
+const fp8InputsFlag = {
+  kind: "enum",
+  values: ["mlp", "all"],
+  brief: "With --dtype w8a8: layers whose inputs are FP8; all is DeepSeek's own way, mlp closer",
+  default: "mlp",
+} as const;
 const backendFlag = {
   kind: "enum",
   values: ["auto", "cpu", "reference"],
@@ -63,6 +69,7 @@ const serve = buildCommand({
         default: "8000",
       },
       dtype: dtypeFlag,
+      fp8Inputs: fp8InputsFlag,
       backend: backendFlag,
       threads: threadsFlag,
       maxModelLen: {
@@ -116,6 +123,14 @@ const serve = buildCommand({
         parse: text,
         brief: "Allow this browser origin; repeat for more (default: none)",
         placeholder: "ORIGIN",
+        optional: true,
+        variadic: true,
+      },
+      allowedHost: {
+        kind: "parsed",
+        parse: text,
+        brief: "Accept this name in the Host header besides localhost; repeat for more",
+        placeholder: "NAME",
         optional: true,
         variadic: true,
       },
@@ -181,6 +196,7 @@ const score = buildCommand({
         optional: true,
       },
       dtype: dtypeFlag,
+      fp8Inputs: fp8InputsFlag,
       backend: backendFlag,
       threads: threadsFlag,
     },

@@ -52,6 +52,7 @@ export async function openEngine(
     await loadModel(options.modelDir, {
       device,
       dtype: options.dtype,
+      ...(options.fp8Inputs && { fp8Inputs: options.fp8Inputs }),
       ...(onProgress !== undefined && {
         onProgress: (done: number, total: number) => onProgress("weights", done, total),
       }),

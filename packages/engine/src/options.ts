@@ -14,6 +14,8 @@ export interface EngineOptions {
   readonly modelId?: string;
   /** @default "auto" */
   readonly dtype?: ComputeDType;
+  /** With dtype `w8a8`: which layers' inputs are FP8. @default "mlp" */
+  readonly fp8Inputs?: "mlp" | "all";
   /** @default "auto" */
   readonly backend?: "auto" | "cpu" | "reference";
   /** @default the machine's available parallelism */
@@ -49,6 +51,7 @@ export interface CheckedOptions {
   readonly modelDir: string;
   readonly modelId: string | undefined;
   readonly dtype: ComputeDType;
+  readonly fp8Inputs: "mlp" | "all" | undefined;
   readonly backend: "auto" | "cpu" | "reference";
   readonly threads: number | undefined;
   readonly kvCacheBytes: number | undefined;
@@ -78,11 +81,13 @@ export function checkOptions(options: EngineOptions): CheckedOptions {
     throw new EngineOptionError("numBlocks", "given with kvCacheBytes", "only one of the two");
   }
   choice(options, "dtype", ["auto", "bf16", "f32", "w8a8"]);
+  choice(options, "fp8Inputs", ["mlp", "all"]);
   choice(options, "backend", ["auto", "cpu", "reference"]);
   return {
     modelDir: options.modelDir,
     modelId: options.modelId,
     dtype: options.dtype ?? "auto",
+    fp8Inputs: options.fp8Inputs,
     backend: options.backend ?? "auto",
     threads: count(options, "threads", 1, 1024),
     kvCacheBytes: count(options, "kvCacheBytes", 1, Number.MAX_SAFE_INTEGER),
@@ -120,7 +125,7 @@ function count(
 
 function choice(
   options: EngineOptions,
-  name: "dtype" | "backend",
+  name: "dtype" | "fp8Inputs" | "backend",
   allowed: readonly string[],
 ): void {
   const value = options[name];

@@ -28,7 +28,7 @@ export function hostGuard(allowed: readonly string[]): MiddlewareHandler<ServerE
     if (!known && !names.has("*")) {
       throw new ApiError(
         403,
-        `host '${host}' is not allowed; use localhost, or name it in the server's allowedHosts`,
+        `host '${host}' is not allowed; use localhost, or allow it with the server's option allowedHosts (--allowed-host)`,
         { code: "host_not_allowed" },
       );
     }

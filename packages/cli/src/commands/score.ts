@@ -13,6 +13,7 @@ interface Flags {
   readonly tokens?: readonly number[];
   readonly tokensFile?: string;
   readonly dtype: ComputeDType;
+  readonly fp8Inputs: "mlp" | "all";
   readonly backend: "auto" | "cpu" | "reference";
   readonly threads?: number;
 }
@@ -51,6 +52,7 @@ export default async function score(this: CliContext, flags: Flags): Promise<voi
   using model = await loadModel(modelDir(flags.model), {
     device,
     dtype: flags.dtype,
+    fp8Inputs: flags.fp8Inputs,
     onProgress: (done, total) => progress.update("loading", done, total),
   });
   const result = scoreTokens(model, tokens);

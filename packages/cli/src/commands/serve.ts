@@ -27,6 +27,8 @@ interface Flags {
   readonly servedModelName?: string;
   readonly apiKey?: string;
   readonly corsOrigin?: readonly string[];
+  readonly allowedHost?: readonly string[];
+  readonly fp8Inputs: "mlp" | "all";
   readonly maxBodyMb: number;
   readonly drainSeconds: number;
   readonly trace?: string;
@@ -60,6 +62,7 @@ function engineOptions(
     modelDir: dir,
     modelId: flags.servedModelName ?? (dir === demoModelDir ? "demo" : basename(resolve(dir))),
     dtype: flags.dtype,
+    fp8Inputs: flags.fp8Inputs,
     backend: flags.backend,
     maxSequences: flags.maxSequences,
     maxBatchedTokens: Math.max(flags.maxBatchedTokens, flags.maxSequences),
@@ -82,6 +85,7 @@ function serverOptions(
   return {
     ...(apiKey && { apiKey }),
     corsOrigins: flags.corsOrigin ?? [],
+    allowedHosts: flags.allowedHost ?? [],
     maxBodyBytes: Math.round(flags.maxBodyMb * MIB),
     drainTimeoutMs: flags.drainSeconds * 1000,
     console: consoleDir,
