@@ -109,7 +109,9 @@ function stampOf(outDir: string): string | undefined {
   }
 }
 
-/** A folder cannot be renamed over another: the old one steps aside first, and a race is retried. */
+/**
+ * A folder cannot be renamed over another: the old one steps aside first, and a race is retried.
+ */
 async function publish(move: {
   readonly built: string;
   readonly outDir: string;

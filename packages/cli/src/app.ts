@@ -204,7 +204,7 @@ const score = buildCommand({
   docs: {
     brief: "Print the last position's logits and every token's log-probability as JSON",
     fullDescription:
-      'Prints {"last_logits": [...], "token_logprobs": [...]}: the logits after the last token, and\n' +
+      'Prints {"last_logits": [...], "token_logprobs": [...]}:\nthe logits after the last token, and ' +
       "for each token but the first its log-probability given those before it.",
   },
 });
@@ -320,7 +320,7 @@ const bench = buildCommand({
   docs: {
     brief: "Measure decode and prefill speed of a model against this machine's limits",
     fullDescription:
-      "Decode of one request is bound by reading the active weights: the ratio printed is tokens/s\n" +
+      "Decode of one request is bound by reading the active weights:\nthe ratio is tokens/s " +
       "times those bytes, over the read bandwidth measured in the same run.",
   },
 });

@@ -265,7 +265,6 @@ describe.skipIf(skip)("the console", () => {
       '<img src=x onerror="document.title=1">**<b>x</b>**\n```html\n<script>1</script>\n```';
     await withApp(
       async ({ page }) => {
-        await page.getByText("Chat", { exact: true }).last().click();
         await page.getByRole("textbox", { name: "Message", exact: true }).fill("go");
         await page.keyboard.press("Enter");
         await page.getByRole("button", { name: "Regenerate" }).waitFor();
@@ -276,6 +275,8 @@ describe.skipIf(skip)("the console", () => {
         expect(await answer.textContent()).toContain('<img src=x onerror="document.title=1">');
       },
       (server) => {
+        // A model of this size opens in chat mode.
+        server.script.stats = () => sampleStats({ model: { parameters: 15_700_000_000 } });
         server.script.complete = (call) => {
           for (const piece of hostile.match(/.{1,3}/gs) ?? []) call.text(piece);
           call.done({ prompt: 1, completion: 9 });

@@ -1,6 +1,7 @@
 // Tokens per second of the whole engine, stepped in process: decoding for 1 and for 16 requests at
 // once, and prefill of one prompt. The model is the demo, or the folder that
-// OPEN_INFRA_BENCH_MODEL names (`open-infra make-model --preset v2-lite-8l DIR` writes a large one).
+// OPEN_INFRA_BENCH_MODEL names (`open-infra make-model --preset v2-lite-8l DIR` writes a large
+// one).
 
 import { basename } from "node:path";
 import { demoModelDir } from "@open-infra/demo-model";

@@ -4,7 +4,9 @@
 
 import type { InfraError } from "@open-infra/tensor";
 
-/** How to choose the next token, and when to stop. Names and defaults follow OpenAI's and vLLM's. */
+/**
+ * How to choose the next token, and when to stop. Names and defaults follow OpenAI's and vLLM's.
+ */
 export interface SamplingParams {
   /** 0 is greedy. @default 1 */
   readonly temperature?: number;
@@ -69,7 +71,9 @@ export type GenerateEvent =
     }
   | {
       readonly type: "delta";
-      /** Text that became certain with these tokens; may be empty while a character is incomplete. */
+      /**
+       * Text that became certain with these tokens; may be empty while a character is incomplete.
+       */
       readonly text: string;
       readonly tokenIds: readonly number[];
       readonly logprobs?: readonly TokenLogprobs[];

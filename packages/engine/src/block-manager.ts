@@ -30,7 +30,9 @@ export interface BlockManagerOptions {
 export interface OpenOptions {
   /** Look for a cached beginning. @default true */
   readonly lookup?: boolean;
-  /** Count the lookup in the statistics; a preempted sequence that returns does not. @default true */
+  /**
+   * Count the lookup in the statistics; a preempted sequence that returns does not. @default true
+   */
   readonly count?: boolean;
   /** Blocks that must stay available beyond the ones taken. @default 0 */
   readonly spare?: number;
@@ -133,8 +135,9 @@ export class BlockManager {
   }
 
   /**
-   * Makes the blocks that the table's first `tokens.length` ≥ `written` tokens fill findable. May be
-   * called when the step that writes them is planned, so that others in that very step share them.
+   * Makes the blocks that the table's first `tokens.length` ≥ `written` tokens fill findable. May
+   * be called when the step that writes them is planned, so that others in that very step share
+   * them.
    *
    * Where another block already holds the same beginning: with `join`, which must wait until the
    * table's own were written, the table takes that one and frees its own. Their contents are equal

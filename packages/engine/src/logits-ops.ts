@@ -32,7 +32,9 @@ export interface ScanLogitsArgs {
   readonly scales: Tensor;
   /** f32 [J], out: the largest logit. */
   readonly maxima: Tensor;
-  /** i32 [J, 2], out: first index of the largest logit (−1 if unusable), and a {@link RowStatus}. */
+  /**
+   * i32 [J, 2], out: first index of the largest logit (−1 if unusable), and a {@link RowStatus}.
+   */
   readonly heads: Tensor;
   /** i32 [J, BINS], out: tokens in each bin. */
   readonly counts: Tensor;

@@ -24,7 +24,9 @@ export interface EngineOptions {
   readonly kvCacheBytes?: number;
   /** KV cache blocks of 64 tokens. */
   readonly numBlocks?: number;
-  /** Tokens computed in one step, at least `maxSequences`. @default 512, or `maxSequences` if more */
+  /**
+   * Tokens computed in one step, at least `maxSequences`. @default 512, or `maxSequences` if more
+   */
   readonly maxBatchedTokens?: number;
   /** Requests computed at once. @default 64 */
   readonly maxSequences?: number;

@@ -38,7 +38,9 @@ export function philox4x32(
   return [c0, c1, c2, c3];
 }
 
-/** Uniform in [0, 1) with 53 bits, a pure function of the seed (a safe integer) and the position. */
+/**
+ * Uniform in [0, 1) with 53 bits, a pure function of the seed (a safe integer) and the position.
+ */
 export function uniformAt(seed: number, position: number): number {
   const high = Math.floor(seed / 0x100000000);
   const low = seed - high * 0x100000000;

@@ -61,7 +61,8 @@ export function resolveRequest(request: GenerateRequest, limits: RequestLimits):
     throw new RequestError(
       "promptTokenIds",
       `${prompt.length} tokens`,
-      `at most ${limits.maxModelLen - 1}, so that one more fits the context of ${limits.maxModelLen}`,
+      `at most ${limits.maxModelLen - 1}, so that one more fits the context of ` +
+        String(limits.maxModelLen),
     );
   }
   const s = request.sampling;

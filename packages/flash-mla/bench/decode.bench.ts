@@ -1,6 +1,7 @@
-// Attention against this machine's own limits, measured just before: decode over a paged latent cache
-// from bandwidth-bound (few heads) to compute-bound (many), chunked prefill, and packed sequences.
-// Alone: node --conditions=@open-infra/source packages/flash-mla/bench/decode.bench.ts [--quick]
+// Attention against this machine's own limits, measured just before: decode over a paged latent
+// cache from bandwidth-bound (few heads) to compute-bound (many), chunked prefill, and packed
+// sequences. Alone: node --conditions=@open-infra/source packages/flash-mla/bench/decode.bench.ts
+// [--quick]
 
 import { pathToFileURL } from "node:url";
 import { createDevice, type Device, type MachineLimits, measureMachine } from "@open-infra/jit";
@@ -53,7 +54,9 @@ function mla(device: Device, requests: number, queries: number, keys: number, he
     schedMeta: getMlaMetadata(),
   };
   return {
-    name: `${queries === 1 ? "MLA decode" : "MLA prefill"}, ${device.threads} thread${device.threads > 1 ? "s" : ""}`,
+    name:
+      `${queries === 1 ? "MLA decode" : "MLA prefill"}, ` +
+      `${device.threads} thread${device.threads > 1 ? "s" : ""}`,
     shape: `b ${requests}, s_q ${queries}, s_k ${keys}, h ${heads}, 576/512`,
     flops: 2 * total * heads * (keys - (queries - 1) / 2) * (d + dv),
     bytes: requests * keys * d * 2 + total * heads * (d + dv) * 2,

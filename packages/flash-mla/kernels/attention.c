@@ -2,7 +2,8 @@
 // length, splits combined in order. Rows (token × head of one key head) are grouped into items that
 // share each load of the keys; grouping, and who computes which split, changes no row's arithmetic.
 //
-// Not here: which items there are (src/plan.ts), checks of any argument (src/decode.ts, src/mha.ts).
+// Not here: which items there are (src/plan.ts), checks of any argument (src/decode.ts,
+// src/mha.ts).
 //
 // Constants: D, DV channels of a key and a value; KV_TYPE 0 f32, 1 bf16, 2 f16; SEPARATE_V 1 where
 // values are a tensor of their own, packed, instead of the first DV channels of paged keys.
@@ -25,7 +26,8 @@ typedef struct {
   float *s;         // [rows][BLOCK] scores, then probabilities
   float *o, *acc;   // [rows][O_LD] this split's sums, all splits' so far
   float *panel;     // keys [PANEL_KEYS][Q_LD], then strips of values [BLOCK][STRIP], as floats
-  float max[MAX_ROWS], sum[MAX_ROWS], acc_max[MAX_ROWS], acc_sum[MAX_ROWS], alpha[MAX_ROWS], now[MAX_ROWS];
+  float max[MAX_ROWS], sum[MAX_ROWS], acc_max[MAX_ROWS], acc_sum[MAX_ROWS], alpha[MAX_ROWS],
+      now[MAX_ROWS];
   int32_t visible[MAX_ROWS], keys[MAX_ROWS];
   const void *key[BLOCK], *value[BLOCK], *next[BLOCK];
   const void *fetch[MAX_TILES * BLOCK];  // rows of the next block, by the tile that asks for them
@@ -48,7 +50,8 @@ static inline int64_t key_count(const params_t *p, int r) {
 static inline size_t type_bytes(int64_t type) { return type == TYPE_F32 ? 4 : 2; }
 
 // Addresses of keys `from` to `from + n` of a request.
-static void key_addresses(const params_t *p, int r, int kv_head, int64_t from, int n, const void **key) {
+static void key_addresses(const params_t *p, int r, int kv_head, int64_t from, int n,
+                          const void **key) {
   const kv_t *base = (const kv_t *)p->k + kv_head * p->k_head;
   if (SEPARATE_V) {
     int64_t start = ((const int32_t *)p->cu_k)[r] + from;
@@ -63,7 +66,8 @@ static void key_addresses(const params_t *p, int r, int kv_head, int64_t from, i
   }
 }
 
-static void value_addresses(const params_t *p, int r, int kv_head, int64_t from, int n, const void **value) {
+static void value_addresses(const params_t *p, int r, int kv_head, int64_t from, int n,
+                            const void **value) {
   const kv_t *base = (const kv_t *)p->v + kv_head * p->v_head;
   int64_t start = ((const int32_t *)p->cu_k)[r] + from;
   for (int j = 0; j < n; j++) value[j] = base + (start + j) * p->v_token;
@@ -100,7 +104,8 @@ ONE_COPY void softmax_rows(work_t *w, int rows, float scale) {
 }
 
 // Adds the result of a later split to what was there.
-ONE_COPY void merge_row(float *acc, float *acc_max, float *acc_sum, const float *o, float max, float sum) {
+ONE_COPY void merge_row(float *acc, float *acc_max, float *acc_sum, const float *o, float max,
+                        float sum) {
   float top = *acc_max > max ? *acc_max : max;
   float a = exp_nonpositive(vf_set(*acc_max - top))[0], b = exp_nonpositive(vf_set(max - top))[0];
   for (int i = 0; i < DVP; i += OI_VF) {
@@ -114,11 +119,13 @@ ONE_COPY void merge_row(float *acc, float *acc_max, float *acc_sum, const float 
 }
 
 // Divides by the sum and writes the row and its natural-log lse; a row without keys is 0 and +inf.
-ONE_COPY void finish_row(const params_t *p, const item_t *w, int row, const float *acc, float max, float sum) {
+ONE_COPY void finish_row(const params_t *p, const item_t *w, int row, const float *acc, float max,
+                         float sum) {
   int64_t token = query_start(p, w->request) + row / p->group;
   int64_t head = w->kv_head * p->group + row % p->group;
-  char *out = (char *)p->out + (size_t)(w->request * p->out_request + token * p->out_token + head * p->out_head) *
-                                   type_bytes(p->out_type);
+  char *out = (char *)p->out +
+              (size_t)(w->request * p->out_request + token * p->out_token + head * p->out_head) *
+                  type_bytes(p->out_type);
   if (sum == 0) memset(out, 0, DV * type_bytes(p->out_type));
   else narrow_output(out, acc, 1.0f / sum, (int)p->out_type);
   if (p->lse)
@@ -126,17 +133,19 @@ ONE_COPY void finish_row(const params_t *p, const item_t *w, int row, const floa
         sum == 0 ? INFINITY : (float)((double)max + log((double)sum));
 }
 
-typedef void (*scores_fn)(float *s, const float *q, const void *const *key, int n, const void *const *fetch);
-typedef void (*values_fn)(float *o, const float *alpha, const float *p, const void *const *value, int column, int j0, int j1,
-                          const void *const *fetch, int offset);
+typedef void (*scores_fn)(float *s, const float *q, const void *const *key, int n,
+                          const void *const *fetch);
+typedef void (*values_fn)(float *o, const float *alpha, const float *p, const void *const *value,
+                          int column, int j0, int j1, const void *const *fetch, int offset);
 
 // How many of `left` rows the next tile takes: an even number becomes sixes and fours.
 static inline int tile_rows(int left) { return left < 4 ? 1 : left % 6 < 2 ? 6 : 4; }
 static inline int direct_rows(int left) { return left >= 4 ? tile_rows(left) : left >= 2 ? 2 : 1; }
 
-// Shares `asked` rows out among the `total` places of a list; a place without one is given a row that
-// is at hand anyway.
-static void spread(const void **fetch, int total, const void *const *row, int asked, const void *idle) {
+// Shares `asked` rows out among the `total` places of a list; a place without one is given a row
+// that is at hand anyway.
+static void spread(const void **fetch, int total, const void *const *row, int asked,
+                   const void *idle) {
   if (asked > total) asked = total;
   for (int i = 0; i < total; i++) fetch[i] = idle;
   for (int i = 0; i < asked; i++) fetch[i * total / asked] = row[i];
@@ -153,10 +162,11 @@ static int count_tiles(int rows) {
   return tiles;
 }
 
-// Scores of all rows against the block's n keys. A few keys are widened at a time, and the few after
-// them, the next block's first for the last ones, are fetched into L1 meanwhile.
+// Scores of all rows against the block's n keys. A few keys are widened at a time, and the few
+// after them, the next block's first for the last ones, are fetched into L1 meanwhile.
 static void panel_scores(work_t *w, int rows, int n, int next) {
-  static const scores_fn tile[7] = {[1] = scores_panel_1, [4] = scores_panel_4, [6] = scores_panel_6};
+  static const scores_fn tile[7] = {
+      [1] = scores_panel_1, [4] = scores_panel_4, [6] = scores_panel_6};
   enum { PLACES = PANEL_KEYS / TILE_KEYS * FETCH_PANEL };
   const void *key[PANEL_KEYS];
   const int places = count_tiles(rows) * PLACES;
@@ -167,7 +177,8 @@ static void panel_scores(work_t *w, int rows, int n, int next) {
       key[j] = w->panel + j * Q_LD;
     }
     pad_keys(key, here);
-    if (then < n) spread(w->fetch, places, w->key + then, n - then < PANEL_KEYS ? n - then : PANEL_KEYS, w->q);
+    if (then < n)
+      spread(w->fetch, places, w->key + then, n - then < PANEL_KEYS ? n - then : PANEL_KEYS, w->q);
     else spread(w->fetch, places, w->next, next < PANEL_KEYS ? next : PANEL_KEYS, w->q);
     const void *const *fetch = w->fetch;
     for (int r = 0, mr; r < rows; r += mr, fetch += PLACES) {
@@ -187,8 +198,10 @@ typedef struct {
 } strip_t;
 
 // Adds keys j0 to j1 of the block to a tile of rows from row r on.
-static inline void add_strip(work_t *w, values_fn tile, int r, const float *alpha, const strip_t *t, int j0, int j1) {
-  tile(w->o + r * O_LD + t->column, alpha, w->s + r * BLOCK, t->value, t->source, j0, j1, t->fetch, t->offset);
+static inline void add_strip(work_t *w, values_fn tile, int r, const float *alpha, const strip_t *t,
+                             int j0, int j1) {
+  tile(w->o + r * O_LD + t->column, alpha, w->s + r * BLOCK, t->value, t->source, j0, j1, t->fetch,
+       t->offset);
 }
 
 // Rows of a tile may see different numbers of keys. The tile takes those that its first row sees;
@@ -221,12 +234,14 @@ INLINE void panel_strip(work_t *w, int rows, int n, const values_fn *tile, int c
 }
 
 static void panel_values(work_t *w, int rows, int n) {
-  static const values_fn whole[7] = {[1] = values_panel_1, [4] = values_panel_4, [6] = values_panel_6};
+  static const values_fn whole[7] = {
+      [1] = values_panel_1, [4] = values_panel_4, [6] = values_panel_6};
   int column = 0;
   for (; column + STRIP <= DVP; column += STRIP) panel_strip(w, rows, n, whole, column, STRIP);
 #if NARROW_VECS
   static const values_fn narrow[7] = {[1] = values_narrow_1, [6] = values_narrow_6};
-  for (; column < DVP; column += NARROW_VECS * OI_VF) panel_strip(w, rows, n, narrow, column, NARROW_VECS * OI_VF);
+  for (; column < DVP; column += NARROW_VECS * OI_VF)
+    panel_strip(w, rows, n, narrow, column, NARROW_VECS * OI_VF);
 #endif
 }
 
@@ -240,7 +255,8 @@ static int direct_tiles(int rows) {
 // The same for a few rows, which read the cache itself. The next block is fetched into L2 with the
 // scores; where there is but one row tile, half of it with the values.
 static void direct_scores(work_t *w, int rows, int n, int next) {
-  static const scores_fn tile[7] = {[1] = scores_direct_1, [2] = scores_direct_2, [4] = scores_direct_4, [6] = scores_direct_6};
+  static const scores_fn tile[7] = {
+      [1] = scores_direct_1, [2] = scores_direct_2, [4] = scores_direct_4, [6] = scores_direct_6};
   const int places = (n + TILE_KEYS - 1) / TILE_KEYS * FETCH_DIRECT;
   const int tiles = direct_tiles(rows);
   spread(w->fetch, tiles * places, w->next, tiles == 1 ? next / 2 : next, w->q);
@@ -253,10 +269,14 @@ static void direct_scores(work_t *w, int rows, int n, int next) {
 }
 
 static void direct_values(work_t *w, int rows, int n, int next) {
-  static const values_fn tile[7] = {[1] = values_direct_1, [2] = values_direct_2, [4] = values_direct_4, [6] = values_direct_6};
-  static const int step[7] = {[1] = STRIP_1 * OI_VF, [2] = STRIP_2 * OI_VF, [4] = STRIP_4 * OI_VF, [6] = STRIP_6 * OI_VF};
+  static const values_fn tile[7] = {
+      [1] = values_direct_1, [2] = values_direct_2, [4] = values_direct_4, [6] = values_direct_6};
+  static const int step[7] = {
+      [1] = STRIP_1 * OI_VF, [2] = STRIP_2 * OI_VF, [4] = STRIP_4 * OI_VF, [6] = STRIP_6 * OI_VF};
   const int half = direct_tiles(rows) == 1 ? next / 2 : next;
-  for (int j = 0; j < n; j++) w->fetch[j] = half + j / 2 < next ? (const char *)w->next[half + j / 2] + j % 2 * 64 : w->value[j];
+  for (int j = 0; j < n; j++)
+    w->fetch[j] =
+        half + j / 2 < next ? (const char *)w->next[half + j / 2] + j % 2 * 64 : w->value[j];
   strip_t t = {.value = w->value, .fetch = w->fetch};
   for (int r = 0, mr; r < rows; r += mr) {
     mr = direct_rows(rows - r);
@@ -274,13 +294,15 @@ static void direct_values(work_t *w, int rows, int n, int next) {
 #endif
 
 // Online softmax over keys `from` to `to` of one split.
-static void run_split(const params_t *p, const item_t *item, work_t *w, int64_t from, int64_t to, int64_t end) {
+static void run_split(const params_t *p, const item_t *item, work_t *w, int64_t from, int64_t to,
+                      int64_t end) {
   const int rows = item->row_end - item->row_begin;
   const int direct = CAN_READ_DIRECT && rows <= DIRECT_ROWS;
   memset(w->o, 0, (size_t)rows * O_LD * 4);
   for (int r = 0; r < rows; r++) w->max[r] = NO_SCORE, w->sum[r] = 0;
   for (int64_t at = from; at < to; at += BLOCK) {
-    const int n = (int)oi_min(BLOCK, to - at), next = (int)oi_max(0, oi_min(BLOCK, end - at - BLOCK));
+    const int n = (int)oi_min(BLOCK, to - at),
+              next = (int)oi_max(0, oi_min(BLOCK, end - at - BLOCK));
     key_addresses(p, item->request, item->kv_head, at, n, w->key);
     key_addresses(p, item->request, item->kv_head, at + BLOCK, next, w->next);
     if (SEPARATE_V) value_addresses(p, item->request, item->kv_head, at, n, w->value);
@@ -303,15 +325,20 @@ static void load_queries(const params_t *p, const item_t *item, work_t *w) {
   const int64_t keys = key_count(p, item->request), tokens = query_count(p, item->request);
   const int64_t start = query_start(p, item->request);
   for (int r = 0; r < rows; r++) {
-    int64_t row = item->row_begin + r, token = row / p->group, head = item->kv_head * p->group + row % p->group;
+    int64_t row = item->row_begin + r, token = row / p->group,
+            head = item->kv_head * p->group + row % p->group;
     int64_t at = item->request * p->q_request + (start + token) * p->q_token + head * p->q_head;
-    widen_query(w->q + r * Q_LD, (const char *)p->q + (size_t)at * type_bytes(p->q_type), (int)p->q_type);
-    w->visible[r] = (int32_t)(p->causal ? oi_max(0, oi_min(keys, keys - tokens + token + 1)) : keys);
+    widen_query(w->q + r * Q_LD, (const char *)p->q + (size_t)at * type_bytes(p->q_type),
+                (int)p->q_type);
+    w->visible[r] =
+        (int32_t)(p->causal ? oi_max(0, oi_min(keys, keys - tokens + token + 1)) : keys);
   }
 }
 
 // Partials: first all rows' sums [partial_rows][DV], then all rows' (maximum, sum).
-static inline float *partial_out(const params_t *p, int64_t row) { return (float *)p->partials + row * DV; }
+static inline float *partial_out(const params_t *p, int64_t row) {
+  return (float *)p->partials + row * DV;
+}
 static inline float *partial_stats(const params_t *p, int64_t row) {
   return (float *)p->partials + p->partial_rows * DV + row * 2;
 }
@@ -339,7 +366,8 @@ static void run_item(const params_t *p, const item_t *item, work_t *w) {
     } else {
       for (int r = 0; r < rows; r++)
         if (w->visible[r] > from)
-          merge_row(w->acc + r * O_LD, &w->acc_max[r], &w->acc_sum[r], w->o + r * O_LD, w->max[r], w->sum[r]);
+          merge_row(w->acc + r * O_LD, &w->acc_max[r], &w->acc_sum[r], w->o + r * O_LD, w->max[r],
+                    w->sum[r]);
     }
   }
   if (item->slot >= 0) return;

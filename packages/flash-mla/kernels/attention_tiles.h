@@ -5,7 +5,7 @@
 #include "attention_types.h"
 
 #define BLOCK 64                                  // keys of one softmax step
-#define PANEL_KEYS 8                              // keys that are widened at a time: they stay in L1
+#define PANEL_KEYS 8  // keys that are widened at a time: they stay in L1
 #define ODD_LINES(n) ((n) + ((n) / 16 % 2 ? 0 : 16))  // rows of scratch: no power-of-two strides
 #define Q_LD ODD_LINES(DP)
 #define O_LD ODD_LINES(DVP)
@@ -24,8 +24,8 @@
 #define FETCH_DIRECT (TILE_KEYS / 2)
 #define FETCH_PANEL TILE_KEYS
 
-// Four vectors, each of quads that are still to be summed: result quad i holds the sums of quad i of
-// a, b, c and d.
+// Four vectors, each of quads that are still to be summed: result quad i holds the sums of quad i
+// of a, b, c and d.
 INLINE vf sum_quads(vf a, vf b, vf c, vf d) {
 #if OI_VF == 16
   vf u = SHUFFLE(a, b, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29) +
@@ -57,7 +57,8 @@ INLINE vf row_quads(const vf *s) {
 }
 #elif OI_VF == 8
 INLINE vf row_quads(const vf *s) {
-  return SHUFFLE(s[0], s[1], 0, 1, 2, 3, 8, 9, 10, 11) + SHUFFLE(s[0], s[1], 4, 5, 6, 7, 12, 13, 14, 15);
+  return SHUFFLE(s[0], s[1], 0, 1, 2, 3, 8, 9, 10, 11) +
+         SHUFFLE(s[0], s[1], 4, 5, 6, 7, 12, 13, 14, 15);
 }
 #endif
 
@@ -70,7 +71,8 @@ INLINE void store_scores(float *s, const vf (*sum)[TILE_KEYS], int mr, int r0) {
   float t[OI_VF];
   const int last = mr - 1;
   vf_store(t, sum_quads(row_quads(sum[r0]), row_quads(sum[r0 + 1 < mr ? r0 + 1 : last]),
-                        row_quads(sum[r0 + 2 < mr ? r0 + 2 : last]), row_quads(sum[r0 + 3 < mr ? r0 + 3 : last])));
+                        row_quads(sum[r0 + 2 < mr ? r0 + 2 : last]),
+                        row_quads(sum[r0 + 3 < mr ? r0 + 3 : last])));
 #pragma GCC unroll 4
   for (int r = 0; r < 4; r++)
 #pragma GCC unroll 4
@@ -82,41 +84,43 @@ INLINE void store_scores(float *s, const vf (*sum)[TILE_KEYS], int mr, int r0) {
 #define UNROLL(n) _Pragma(UNROLL_TEXT(GCC unroll n))
 #define UNROLL_TEXT(x) #x
 
-// s[r][j] = q[r] · key[j] for MR rows and n keys (rounded up to TILE_KEYS; the caller has padded the
-// list). Meanwhile each tile brings FETCH rows of the list `fetch` nearer: memory and arithmetic
-// overlap only if what comes next is asked for a little at a time.
-#define DEFINE_SCORES(NAME, MR, ELEM, SOURCE, CHANNELS, FETCH, LEVEL)                                                 \
-  static __attribute__((noinline)) void NAME(float *s, const float *q, const void *const *key, int n, \
-                                             const void *const *fetch) {                      \
-    for (int j = 0; j < n; j += TILE_KEYS, fetch += FETCH) {                                  \
-      vf sum[MR][TILE_KEYS];                                                                  \
-      const ELEM *k[TILE_KEYS];                                                               \
-      const kv_t *f[FETCH];                                                                   \
-      UNROLL(4) for (int t = 0; t < FETCH; t++) f[t] = fetch[t];                               \
-      UNROLL(4) for (int t = 0; t < TILE_KEYS; t++) k[t] = key[j + t];                        \
-      UNROLL(6) for (int r = 0; r < MR; r++)                                                  \
-        UNROLL(4) for (int t = 0; t < TILE_KEYS; t++) sum[r][t] = vf_zero();                  \
-      UNROLL(1) for (int i = 0; i + PAIR <= CHANNELS; i += PAIR) {                            \
-        vf x[TILE_KEYS];                                                                      \
-        UNROLL(4) for (int t = 0; t < FETCH; t++) __builtin_prefetch(f[t] + i, 0, LEVEL);        \
-        UNROLL(4) for (int t = 0; t < TILE_KEYS; t++) x[t] = SOURCE##_first(k[t] + i);        \
-        UNROLL(6) for (int r = 0; r < MR; r++) {                                              \
-          vf w = vf_load(q + r * Q_LD + i);                                                   \
-          UNROLL(4) for (int t = 0; t < TILE_KEYS; t++) sum[r][t] = vf_fma(w, x[t], sum[r][t]); \
-        }                                                                                     \
-        UNROLL(4) for (int t = 0; t < TILE_KEYS; t++) x[t] = SOURCE##_second(k[t] + i);       \
-        UNROLL(6) for (int r = 0; r < MR; r++) {                                              \
-          vf w = vf_load(q + r * Q_LD + i + OI_VF);                                           \
-          UNROLL(4) for (int t = 0; t < TILE_KEYS; t++) sum[r][t] = vf_fma(w, x[t], sum[r][t]); \
-        }                                                                                     \
-      }                                                                                       \
-      if (CHANNELS % PAIR) /* one vector is left, and only panels come here */                \
-        UNROLL(6) for (int r = 0; r < MR; r++)                                                \
-          UNROLL(4) for (int t = 0; t < TILE_KEYS; t++)                                       \
-            sum[r][t] = vf_fma(vf_load(q + r * Q_LD + DP - OI_VF), vf_load((const float *)k[t] + DP - OI_VF), sum[r][t]); \
-      store_scores(s + j, sum, MR, 0);                                                        \
-      if (MR > 4) store_scores(s + j, sum, MR, 4);                                            \
-    }                                                                                         \
+// s[r][j] = q[r] · key[j] for MR rows and n keys (rounded up to TILE_KEYS; the caller has padded
+// the list). Meanwhile each tile brings FETCH rows of the list `fetch` nearer: memory and
+// arithmetic overlap only if what comes next is asked for a little at a time.
+#define DEFINE_SCORES(NAME, MR, ELEM, SOURCE, CHANNELS, FETCH, LEVEL)                             \
+  static __attribute__((noinline)) void NAME(float *s, const float *q, const void *const *key,    \
+                                             int n, const void *const *fetch) {                   \
+    for (int j = 0; j < n; j += TILE_KEYS, fetch += FETCH) {                                      \
+      vf sum[MR][TILE_KEYS];                                                                      \
+      const ELEM *k[TILE_KEYS];                                                                   \
+      const kv_t *f[FETCH];                                                                       \
+      UNROLL(4) for (int t = 0; t < FETCH; t++) f[t] = fetch[t];                                  \
+      UNROLL(4) for (int t = 0; t < TILE_KEYS; t++) k[t] = key[j + t];                            \
+      UNROLL(6)                                                                                   \
+      for (int r = 0; r < MR; r++) UNROLL(4) for (int t = 0; t < TILE_KEYS; t++) sum[r][t] =      \
+          vf_zero();                                                                              \
+      UNROLL(1) for (int i = 0; i + PAIR <= CHANNELS; i += PAIR) {                                \
+        vf x[TILE_KEYS];                                                                          \
+        UNROLL(4) for (int t = 0; t < FETCH; t++) __builtin_prefetch(f[t] + i, 0, LEVEL);         \
+        UNROLL(4) for (int t = 0; t < TILE_KEYS; t++) x[t] = SOURCE##_first(k[t] + i);            \
+        UNROLL(6) for (int r = 0; r < MR; r++) {                                                  \
+          vf w = vf_load(q + r * Q_LD + i);                                                       \
+          UNROLL(4) for (int t = 0; t < TILE_KEYS; t++) sum[r][t] = vf_fma(w, x[t], sum[r][t]);   \
+        }                                                                                         \
+        UNROLL(4) for (int t = 0; t < TILE_KEYS; t++) x[t] = SOURCE##_second(k[t] + i);           \
+        UNROLL(6) for (int r = 0; r < MR; r++) {                                                  \
+          vf w = vf_load(q + r * Q_LD + i + OI_VF);                                               \
+          UNROLL(4) for (int t = 0; t < TILE_KEYS; t++) sum[r][t] = vf_fma(w, x[t], sum[r][t]);   \
+        }                                                                                         \
+      }                                                                                           \
+      if (CHANNELS % PAIR) /* one vector is left, and only panels come here */                    \
+        UNROLL(6)                                                                                 \
+        for (int r = 0; r < MR; r++) UNROLL(4) for (int t = 0; t < TILE_KEYS; t++) sum[r][t] =    \
+            vf_fma(vf_load(q + r * Q_LD + DP - OI_VF), vf_load((const float *)k[t] + DP - OI_VF), \
+                   sum[r][t]);                                                                    \
+      store_scores(s + j, sum, MR, 0);                                                            \
+      if (MR > 4) store_scores(s + j, sum, MR, 4);                                                \
+    }                                                                                             \
   }
 
 // o[r] = o[r]·alpha[r] + Σ p[r][j]·value[j] over keys j0 to j1, in order, for MR rows and the NV
@@ -146,7 +150,10 @@ INLINE void store_scores(float *s, const vf (*sum)[TILE_KEYS], int mr, int r0) {
       UNROLL(8) for (int c = 0; c < NV; c++) vf_store(o + r * O_LD + c * OI_VF, sum[r][c]);   \
   }
 #define LOAD_PANEL(NV) UNROLL(8) for (int c = 0; c < NV; c++) x[c] = vf_load(v + c * OI_VF)
-#define LOAD_DIRECT(NV) UNROLL(4) for (int c = 0; c < NV; c += 2) x[c] = kv_first(v + c * OI_VF), x[c + 1] = kv_second(v + c * OI_VF)
+#define LOAD_DIRECT(NV)                                           \
+  UNROLL(4)                                                       \
+  for (int c = 0; c < NV; c += 2) x[c] = kv_first(v + c * OI_VF), \
+                                  x[c + 1] = kv_second(v + c * OI_VF)
 
 DEFINE_SCORES(scores_panel_6, 6, float, panel, DP, FETCH_PANEL, 3)
 DEFINE_SCORES(scores_panel_4, 4, float, panel, DP, FETCH_PANEL, 3)

@@ -66,8 +66,8 @@ INLINE vf all_sum(vf v) {
   return v + LANES_1(v);
 }
 
-// e^x for x ≤ 0, relative error below 3e-7; below -86, where the result would near the subnormals, 0.
-// NaN stays NaN. Half the work of the general function, and softmax needs no more.
+// e^x for x ≤ 0, relative error below 3e-7; below -86, where the result would near the subnormals,
+// 0. NaN stays NaN. Half the work of the general function, and softmax needs no more.
 INLINE vf exp_nonpositive(vf x) {
   const vf magic = vf_set(12582912.0f), least = vf_set(-86.0f);
   vf c = vf_max(least, x);
@@ -108,8 +108,9 @@ INLINE float kv_scalar(kv_t x) { return f16_to_f32(x); }
 #define PAIR (2 * OI_VF)
 
 // Two bf16 numbers lie in one 32-bit lane; a shift gives the one, a mask the other, which is half
-// the work of widening them in order. So where the dimensions allow it, channels are kept in scratch
-// as evens and odds of every PAIR: queries and keys alike, and outputs until they are written.
+// the work of widening them in order. So where the dimensions allow it, channels are kept in
+// scratch as evens and odds of every PAIR: queries and keys alike, and outputs until they are
+// written.
 #define SPLIT_PAIRS (KV_TYPE == 1 && D % PAIR == 0 && DV % PAIR == 0)
 // Whether tiles may load from the cache: whole pairs of vectors, nothing past the row.
 #define CAN_READ_DIRECT (D % PAIR == 0 && DV % PAIR == 0)
@@ -187,6 +188,7 @@ static void narrow_output(void *dst, const float *src, float scale, int type) {
   uint16_t *h = dst;
   int i = 0;
   for (; i + OI_VF <= DV; i += OI_VF)
-    type == TYPE_BF16 ? vf_store_bf16(h + i, vf_load(row + i)) : vf_store_f16(h + i, vf_load(row + i));
+    type == TYPE_BF16 ? vf_store_bf16(h + i, vf_load(row + i))
+                      : vf_store_f16(h + i, vf_load(row + i));
   for (; i < DV; i++) h[i] = type == TYPE_BF16 ? f32_to_bf16(row[i]) : f32_to_f16(row[i]);
 }

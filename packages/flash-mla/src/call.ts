@@ -35,7 +35,9 @@ export interface AttentionCall {
   readonly lse: Tensor | null;
   /** i32 `[requests + 1]`; null for batched queries. */
   readonly cuSeqlensQ: Tensor | null;
-  /** Paged `[blocks, page, hk, d]` with `blockTable`, else packed `[T, hk, d]` with `cuSeqlensK`. */
+  /**
+   * Paged `[blocks, page, hk, d]` with `blockTable`, else packed `[T, hk, d]` with `cuSeqlensK`.
+   */
   readonly k: Tensor;
   /** `[T, hk, dv]`; null where values are the first `headDimV` channels of the keys. */
   readonly v: Tensor | null;
@@ -56,7 +58,9 @@ export function visibleKeys(call: AttentionCall, r: number, i: number): number {
   return Math.max(0, Math.min(keys, keys - (call.queryLengths[r] as number) + i + 1));
 }
 
-/** Floating-point operations and least memory traffic of a call, as the original's tests count them. */
+/**
+ * Floating-point operations and least memory traffic of a call, as the original's tests count them.
+ */
 export function attentionWork(call: AttentionCall): { flops: number; bytes: number } {
   let pairs = 0;
   let keys = 0;

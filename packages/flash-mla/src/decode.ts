@@ -135,8 +135,8 @@ export interface FlashMlaVarlenOptions {
 
 /**
  * Causal attention of ragged queries over a paged cache: query i of n in a request sees the keys up
- * to context − n + i. One launch serves decode (n = 1), chunks of a prompt, and recompute; a token's
- * result does not depend on which of these it came in.
+ * to context − n + i. One launch serves decode (n = 1), chunks of a prompt, and recompute; a
+ * token's result does not depend on which of these it came in.
  *
  * @throws ShapeError, DTypeError, ArgumentError, BlockTableError or StaleMetadataError before any
  * launch.

@@ -20,7 +20,8 @@ export class BlockTableError extends InfraError {
   constructor(operation: string, request: number, entry: number, got: number, numBlocks: number) {
     super(
       "block-table",
-      `${operation}: blockTable[${request}, ${entry}] is ${got}; expected a block in 0..${numBlocks - 1}`,
+      `${operation}: blockTable[${request}, ${entry}] is ${got}; ` +
+        `expected a block in 0..${numBlocks - 1}`,
     );
     this.request = request;
     this.entry = entry;

@@ -1,5 +1,5 @@
-// Dense decode on every backend against the float64 oracle: the original's grid (G1, G2, G9), scaled
-// down, among NaN and nonsense.
+// Dense decode on every backend against the float64 oracle: the original's grid (G1, G2, G9),
+// scaled down, among NaN and nonsense.
 
 import type { Device } from "@open-infra/jit";
 import { Tensor } from "@open-infra/tensor";
@@ -58,7 +58,8 @@ function check(
     }
   }
   const [abs, rel, cos] = tolerance[dtype as keyof typeof tolerance];
-  const label = `seed ${seed} ${JSON.stringify({ ...problem, q: 0, kCache: 0, blockTable: 0 }).slice(0, 200)}`;
+  const shown = JSON.stringify({ ...problem, q: 0, kCache: 0, blockTable: 0 }).slice(0, 200);
+  const label = `seed ${seed} ${shown}`;
   expect(notClose(seen.out, seen.want, abs, rel, cos), `out, ${label}`).toBe("");
   expect(notClose(seen.lse, seen.sum, 2e-6, 1e-6, 1e-12), `lse, ${label}`).toBe("");
   expect(out.every(Number.isFinite), `nothing unwritten, ${label}`).toBe(true);

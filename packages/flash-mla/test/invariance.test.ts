@@ -1,5 +1,6 @@
-// A query row's result is the same to the last bit alone, in a batch, permuted, as part of a chunk or
-// as a single step, on one thread or more, with any row grouping (G3, G11 and the house's numerics).
+// A query row's result is the same to the last bit alone, in a batch, permuted, as part of a chunk
+// or as a single step, on one thread or more, with any row grouping (G3, G11 and the house's
+// numerics).
 
 import type { Device } from "@open-infra/jit";
 import { type DType, Tensor } from "@open-infra/tensor";

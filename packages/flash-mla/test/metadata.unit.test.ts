@@ -1,5 +1,5 @@
-// The tile scheduler of the original (G4): its invariants for random lengths, and vectors worked out
-// by hand from its description. And our own plan: every row and key exactly once.
+// The tile scheduler of the original (G4): its invariants for random lengths, and vectors worked
+// out by hand from its description. And our own plan: every row and key exactly once.
 
 import { Tensor } from "@open-infra/tensor";
 import { seededRandom, testSeed } from "@open-infra/testing";

@@ -19,7 +19,8 @@ static int bit(unsigned word, int index) { return (word >> index) & 1; }
 static int64_t probe(void) {
   unsigned a, b, c, d;
   if (!__get_cpuid(1, &a, &b, &c, &d)) return 0;
-  int fma = bit(c, 12), movbe = bit(c, 22), popcnt = bit(c, 23), osxsave = bit(c, 27), f16c = bit(c, 29);
+  int fma = bit(c, 12), movbe = bit(c, 22), popcnt = bit(c, 23), osxsave = bit(c, 27),
+      f16c = bit(c, 29);
   if (!osxsave) return 0;
   unsigned saved, high;
   __asm__ volatile("xgetbv" : "=a"(saved), "=d"(high) : "c"(0));

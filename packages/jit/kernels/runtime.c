@@ -22,9 +22,10 @@ enum { OI_OK = 0, OI_NO_MEMORY = -1, OI_NO_THREAD = -2, OI_FORKED = -3 };
 typedef void (*oi_entry)(const void *params, oi_ctx *ctx);
 
 // One pool thread. All that passes between it and the caller lies on one cache line: the caller
-// writes a launch's fields and then raises `ticket` (release); the thread sees the ticket (acquire),
-// runs, and sets `done` to it (release). The caller does not return before all are done, so the
-// fields never change under a reader, and a thread that has no part in a launch reads nothing.
+// writes a launch's fields and then raises `ticket` (release); the thread sees the ticket
+// (acquire), runs, and sets `done` to it (release). The caller does not return before all are done,
+// so the fields never change under a reader, and a thread that has no part in a launch reads
+// nothing.
 typedef struct oi_worker {
   _Alignas(128) _Atomic uint32_t ticket;
   _Atomic uint32_t done;
@@ -127,8 +128,10 @@ static void await_done(oi_worker *w) {
 
 static void destroy(oi_pool *pool) {
   if (pool->forks == oi_forks) {
-    for (int32_t i = 1; i < pool->threads; i++) if (pool->workers[i].has_thread) send(&pool->workers[i], NULL, NULL, 0);
-    for (int32_t i = 1; i < pool->threads; i++) if (pool->workers[i].has_thread) pthread_join(pool->workers[i].thread, NULL);
+    for (int32_t i = 1; i < pool->threads; i++)
+      if (pool->workers[i].has_thread) send(&pool->workers[i], NULL, NULL, 0);
+    for (int32_t i = 1; i < pool->threads; i++)
+      if (pool->workers[i].has_thread) pthread_join(pool->workers[i].thread, NULL);
     for (int32_t i = 1; i < pool->threads; i++) {
       if (!pool->workers[i].has_mutex) continue;
       pthread_mutex_destroy(&pool->workers[i].mutex);
@@ -209,7 +212,8 @@ int64_t oi_launch(const int64_t *block) {
   size_t scratch = (size_t)block[3];
   if (pool->forks != oi_forks) return OI_FORKED;
   if (scratch > 0) {
-    for (int32_t i = 0; i < nthreads; i++) if (!reserve_scratch(&pool->workers[i], scratch)) return OI_NO_MEMORY;
+    for (int32_t i = 0; i < nthreads; i++)
+      if (!reserve_scratch(&pool->workers[i], scratch)) return OI_NO_MEMORY;
   }
   oi_entry entry = (oi_entry)(intptr_t)block[1];
   const void *params = block + 4;
@@ -227,7 +231,8 @@ int64_t oi_advise_huge(const int64_t *block) {
   int64_t start = (block[0] + huge - 1) / huge * huge;
   int64_t end = (block[0] + block[1]) / huge * huge;
   if (end <= start) return 0;
-  return madvise((void *)(intptr_t)start, (size_t)(end - start), MADV_HUGEPAGE) == 0 ? end - start : 0;
+  return madvise((void *)(intptr_t)start, (size_t)(end - start), MADV_HUGEPAGE) == 0 ? end - start
+                                                                                     : 0;
 #else
   (void)block;
   return 0;

@@ -28,7 +28,9 @@ export interface CacheEntry {
   readonly readonly: boolean;
 }
 
-/** All sound kernels, by name; a key that several levels hold is listed once, as it would be found. */
+/**
+ * All sound kernels, by name; a key that several levels hold is listed once, as it would be found.
+ */
 export function listCache(location: CacheLocation = {}): CacheEntry[] {
   const { cacheDir, readonlyCacheDirs } = { ...readJitOptions(), ...location };
   const entries = new Map<string, CacheEntry>();

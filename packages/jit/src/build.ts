@@ -71,7 +71,8 @@ export function assemblyCommand(
 /** For a person to run again. */
 export function commandLine(command: Command): string {
   const words = [command.program, ...command.args];
-  return `cd ${command.dir} && ${words.map((w) => (/[^\w@%+=:,./-]/.test(w) ? `'${w}'` : w)).join(" ")}`;
+  const quoted = words.map((word) => (/[^\w@%+=:,./-]/.test(word) ? `'${word}'` : word));
+  return `cd ${command.dir} && ${quoted.join(" ")}`;
 }
 
 /** The compiler's own temporary files go where the result goes, so that one clean-up finds all. */

@@ -87,10 +87,11 @@ export function exportCache(
 }
 
 /**
- * Adds a bundle's kernels to the writable cache. Nothing is written until the index has been checked;
- * each kernel is checked whole, and one that is there already stays.
+ * Adds a bundle's kernels to the writable cache. Nothing is written until the index has been
+ * checked; each kernel is checked whole, and one that is there already stays.
  *
- * @throws BundleError if the file is not a bundle or is damaged; CacheError if the cache is not writable.
+ * @throws BundleError if the file is not a bundle or is damaged; CacheError if the cache is not
+ * writable.
  */
 export function importCache(
   file: string,

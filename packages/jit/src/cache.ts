@@ -1,5 +1,5 @@
-// From a kernel's description to loaded native code: memory, disk, read-only levels, and at last the
-// compiler, once per key however many processes ask. One generator states the order of steps; a
+// From a kernel's description to loaded native code: memory, disk, read-only levels, and at last
+// the compiler, once per key however many processes ask. One generator states the order of steps; a
 // blocking and an asynchronous driver carry its steps out.
 
 import { mkdirSync, readdirSync, renameSync, rmSync } from "node:fs";

@@ -26,7 +26,9 @@ export interface CompilerSearch {
   readonly tried: readonly string[];
 }
 
-/** The C compiler to use: CC, else the first of cc, gcc, clang that runs; undefined if none does. */
+/**
+ * The C compiler to use: CC, else the first of cc, gcc, clang that runs; undefined if none does.
+ */
 export function findCompiler(options?: Pick<JitOptions, "cc">): Compiler | undefined {
   return searchCompiler(options).compiler;
 }

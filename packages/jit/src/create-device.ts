@@ -10,9 +10,9 @@ import { ReferenceDevice } from "./reference-device.ts";
 /**
  * Opens a device.
  *
- * @throws CompilerMissingError if `cpu` was asked for and no C compiler is found; JitOptionError for
- * an instruction set this machine lacks; CacheError if the kernel cache cannot be used; DeviceError
- * if the threads are not to be had.
+ * @throws CompilerMissingError if `cpu` was asked for and no C compiler is found; JitOptionError
+ * for an instruction set this machine lacks; CacheError if the kernel cache cannot be used;
+ * DeviceError if the threads are not to be had.
  */
 export function createDevice(options: DeviceOptions = {}): Device {
   const backend: string = options.backend ?? "auto";

@@ -52,15 +52,22 @@ export interface Device extends Disposable {
 }
 
 export interface DeviceOptions {
-  /** `auto` takes `cpu` where a compiler is found, else `reference`, and says so. @default "auto" */
+  /**
+   * `auto` takes `cpu` where a compiler is found, else `reference`, and says so. @default "auto"
+   */
   readonly backend?: "auto" | "cpu" | "reference";
   /** 1 to 1024. @default the machine's available parallelism */
   readonly threads?: number;
   /** @default OPEN_INFRA_JIT_CACHE_DIR or ~/.cache/open-infra/jit */
   readonly cacheDir?: string;
-  /** Caches looked at after `cacheDir`, never written. @default OPEN_INFRA_JIT_READONLY_CACHE_DIRS */
+  /**
+   * Caches looked at after `cacheDir`, never written. @default OPEN_INFRA_JIT_READONLY_CACHE_DIRS
+   */
   readonly readonlyCacheDirs?: readonly string[];
-  /** Narrower instruction set than the machine's best, e.g. `avx2`. @default OPEN_INFRA_JIT_ISA or the best */
+  /**
+   * Narrower instruction set than the machine's best, e.g. `avx2`. @default OPEN_INFRA_JIT_ISA or
+   * the best
+   */
   readonly isa?: string;
   readonly recorder?: Recorder;
   /** Told once when `auto` falls back to the reference backend. @default writes to stderr */

@@ -185,7 +185,9 @@ export function sha256(bytes: Uint8Array): string {
   return createHash("sha256").update(bytes).digest("hex");
 }
 
-/** fsync of a file or directory; not all file systems can sync a directory, and then none is needed. */
+/**
+ * fsync of a file or directory; not all file systems can sync a directory, and then none is needed.
+ */
 function syncPath(path: string): void {
   const fd = openSync(path, "r");
   try {

@@ -23,7 +23,8 @@ export function featuresOf(mask: number): ReadonlySet<CpuFeature> {
 
 /**
  * The best instruction set, or the one asked for. `avx512bf16-emulated` is AVX-512 whose bf16 dot
- * product is emulated to the bit: slow, and meant for testing avx512bf16 code where that is missing.
+ * product is emulated to the bit: slow, and meant for testing avx512bf16 code where that is
+ * missing.
  *
  * @throws JitOptionError if the machine or the compiler lacks the one asked for.
  */

@@ -211,7 +211,9 @@ function isAlive(owner: Owner): boolean {
   return startOf(owner.pid) === owner.started;
 }
 
-/** Field 22 of /proc/PID/stat; undefined for a zombie, a dead process, or where there is no /proc. */
+/**
+ * Field 22 of /proc/PID/stat; undefined for a zombie, a dead process, or where there is no /proc.
+ */
 function startOf(pid: number): string | undefined {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, "utf8");

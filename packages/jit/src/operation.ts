@@ -10,7 +10,10 @@ export type KernelConstants = Readonly<Record<string, string | number>>;
 /** The run-time parameters of a kernel, in order. Every field takes eight bytes. */
 export type ParamLayout = Readonly<Record<string, "ptr" | "i64" | "f64">>;
 
-/** A value for each field of a layout: a tensor (its first element) or null for `ptr`, else a number. */
+/**
+ * A value for each field of a layout: a tensor (its first element) or null for `ptr`, else a
+ * number.
+ */
 export type ParamValues<L extends ParamLayout> = {
   readonly [K in keyof L]: L[K] extends "ptr" ? Tensor | null : number;
 };

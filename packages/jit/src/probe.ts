@@ -1,5 +1,6 @@
 // Measures what this machine can do, so that every figure of a bench stands beside its limit. The
-// best of several short runs counts: a limit is what is possible, and other programs only take away.
+// best of several short runs counts: a limit is what is possible, and other programs only take
+// away.
 
 import { freemem } from "node:os";
 import { Tensor } from "@open-infra/tensor";
@@ -15,8 +16,8 @@ export interface MachineLimits {
   /** The same, on all threads of the device. */
   readonly f32Gflops: number;
   /**
-   * bf16 products with f32 sums, on all threads: by the dot-product instruction where the device has
-   * one, else `f32Gflops`, because bf16 is then widened and multiplied as f32.
+   * bf16 products with f32 sums, on all threads: by the dot-product instruction where the device
+   * has one, else `f32Gflops`, because bf16 is then widened and multiplied as f32.
    */
   readonly bf16Gflops: number;
   /** Whether `bf16Gflops` comes from a bf16 instruction. */

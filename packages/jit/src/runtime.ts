@@ -1,5 +1,5 @@
-// The native side of a CPU device: kernels/runtime.c, compiled by the same cache as the kernels, and
-// what its return codes mean.
+// The native side of a CPU device: kernels/runtime.c, compiled by the same cache as the kernels,
+// and what its return codes mean.
 
 import type { KernelCache } from "./cache.ts";
 import type { NativeFunction } from "./driver.ts";
@@ -38,7 +38,8 @@ export function openRuntime(cache: KernelCache, threads: number): Runtime {
   const pool = Number(library.func("oi_pool_create")(new BigInt64Array([BigInt(threads)])));
   if (pool === noThread || pool === noMemory) {
     throw new DeviceError(
-      `The system does not grant ${threads} threads${pool === noMemory ? " the memory" : ""}; ask ` +
+      `The system does not grant ${threads} threads` +
+        `${pool === noMemory ? " the memory" : ""}; ask ` +
         "for fewer with the device option 'threads', or raise the limit (ulimit -u)",
     );
   }

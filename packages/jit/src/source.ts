@@ -75,7 +75,8 @@ class Amalgamation {
         return line;
       }
       const found = this.#resolve((quoted[1] ?? quoted[2]) as string, file, stack);
-      // A header that is not there may stand in a branch that is not compiled; the compiler will say.
+      // A header that is not there may stand in a branch that is not compiled; the compiler will
+      // say.
       if (found === undefined) return line;
       const inner = this.expand(found, [...stack, file]);
       return `#line 1 "${basename(found)}"\n${inner}\n#line ${index + 2} "${name}"`;

@@ -97,7 +97,8 @@ describe.skipIf(skip)("kernel cache", () => {
     const whole = readFileSync(library);
     const flipped = Buffer.from(whole);
     flipped[flipped.length >> 1] = (flipped[flipped.length >> 1] as number) ^ 1;
-    // This process has the library mapped, so a damaged one must be a new file, not written over it.
+    // This process has the library mapped, so a damaged one must be a new file, not written over
+    // it.
     const replace = (bytes: string | Uint8Array): void => {
       rmSync(library);
       writeFileSync(library, bytes);

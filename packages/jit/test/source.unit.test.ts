@@ -38,7 +38,8 @@ describe("kernel source", () => {
       cpSync(fileURLToPath(kernelUrl("include")), include, { recursive: true });
       mkdirSync(join(dir, "own"), { recursive: true });
       writeFile(join(dir, "own"), "own.h", `#include "oi_kernel.h"\nstatic int two = 2;\n`);
-      const text = `#include "own.h"\n#include "oi_simd.h"\nconst char *t(void) { return __FILE__; }\n`;
+      const text =
+        `#include "own.h"\n#include "oi_simd.h"\n` + "const char *t(void) { return __FILE__; }\n";
       const url = writeFile(join(dir, "own"), "t.c", text);
       const source = kernelSource(spec(url), include);
       expect(source).not.toContain(dir);

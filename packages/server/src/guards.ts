@@ -28,7 +28,8 @@ export function hostGuard(allowed: readonly string[]): MiddlewareHandler<ServerE
     if (!known && !names.has("*")) {
       throw new ApiError(
         403,
-        `host '${host}' is not allowed; use localhost, or allow it with the server's option allowedHosts (--allowed-host)`,
+        `host '${host}' is not allowed; use localhost, or allow it with the server's option ` +
+          "allowedHosts (--allowed-host)",
         { code: "host_not_allowed" },
       );
     }

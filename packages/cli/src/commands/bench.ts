@@ -1,5 +1,6 @@
 // `open-infra bench`: how fast this machine serves a model, beside what bounds it. It drives the
-// same engine that `serve` does, worker thread and all; the kernels' own benches are `npm run bench`.
+// same engine that `serve` does, worker thread and all; the kernels' own benches are `npm run
+// bench`.
 
 import { type EngineClient, startEngine } from "@open-infra/engine";
 import { createDevice, type MachineLimits, measureMachine } from "@open-infra/jit";
@@ -122,17 +123,20 @@ export default async function bench(this: CliContext, flags: Flags): Promise<voi
   if (limits)
     printLine(
       this,
-      `machine: reads ${limits.readGBs.toFixed(1)} GB/s, f32 ${limits.f32Gflops.toFixed(0)} GFLOP/s`,
+      `machine: reads ${limits.readGBs.toFixed(1)} GB/s, ` +
+        `f32 ${limits.f32Gflops.toFixed(0)} GFLOP/s`,
     );
   const bound = report.decodeOneOfReadBandwidth;
   printLine(
     this,
-    `decode, 1 request:   ${one.toFixed(1)} tokens/s, ${formatBytes(model.activeWeightBytes)} of weights a token` +
+    `decode, 1 request:   ${one.toFixed(1)} tokens/s, ` +
+      `${formatBytes(model.activeWeightBytes)} of weights a token` +
       (bound === undefined ? "" : ` = ${(bound * 100).toFixed(0)} % of read bandwidth`),
   );
   printLine(
     this,
-    `decode, ${flags.concurrency} requests: ${batched.tokensPerSecond.toFixed(1)} tokens/s, ${report.decodeBatchedOverOne.toFixed(2)}× one`,
+    `decode, ${flags.concurrency} requests: ${batched.tokensPerSecond.toFixed(1)} tokens/s, ` +
+      `${report.decodeBatchedOverOne.toFixed(2)}× one`,
   );
   printLine(this, `prefill:             ${prefill.toFixed(0)} tokens/s`);
 }

@@ -33,7 +33,9 @@ function checkMemory(): Finding {
   return {
     level: freemem() < 2 ** 30 ? "note" : "ok",
     subject: "memory",
-    fact: `${formatBytes(totalmem())}, ${formatBytes(freemem())} free; ${availableParallelism()} cores`,
+    fact:
+      `${formatBytes(totalmem())}, ${formatBytes(freemem())} free; ` +
+      `${availableParallelism()} cores`,
   };
 }
 
@@ -45,7 +47,8 @@ function checkCompiler(): Finding {
     subject: "compiler",
     fact: "no C compiler (CC, cc, gcc, clang): everything runs on the slow reference backend",
     advice:
-      "Debian: apt-get install gcc libc6-dev; Fedora: dnf install gcc; macOS: xcode-select --install",
+      "Debian: apt-get install gcc libc6-dev; Fedora: dnf install gcc; " +
+      "macOS: xcode-select --install",
   };
 }
 

@@ -17,7 +17,12 @@ export function list(this: CliContext, flags: Flags): void {
   for (const entry of entries) {
     printLine(
       this,
-      `${entry.key.slice(0, 16)}  ${entry.isa.padEnd(11)} ${formatBytes(entry.bytes).padStart(10)}  ${entry.name}`,
+      [
+        entry.key.slice(0, 16),
+        entry.isa.padEnd(11),
+        formatBytes(entry.bytes).padStart(10),
+        entry.name,
+      ].join("  "),
     );
   }
   const total = entries.reduce((sum, entry) => sum + entry.bytes, 0);

@@ -41,6 +41,7 @@ export default async function makeModel(
   else
     note(
       this,
-      `wrote ${dir}: ${(result.parameters / 1e6).toFixed(1)} M parameters, ${formatBytes(result.bytes)}`,
+      `wrote ${dir}: ${(result.parameters / 1e6).toFixed(1)} M parameters, ` +
+        formatBytes(result.bytes),
     );
 }

@@ -152,7 +152,8 @@ function announce(context: CliContext, url: string, engine: EngineClient): void 
   const files = consoleDir();
   note(
     context,
-    `${model.id}: ${(model.parameters / 1e6).toFixed(1)} M parameters, ${model.dtype}, context ${model.maxModelLen}, ${model.device}`,
+    `${model.id}: ${(model.parameters / 1e6).toFixed(1)} M parameters, ${model.dtype}, ` +
+      `context ${model.maxModelLen}, ${model.device}`,
   );
   if ("missing" in files) note(context, files.missing);
   printLine(context, `ready on ${url} (API under /v1, console at /)`);

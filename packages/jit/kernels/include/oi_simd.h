@@ -51,7 +51,11 @@ static inline vf vf_from_bf16_bits(vu16 h) {
   vu w = __builtin_convertvector(h, vu) << 16;
   vf v; memcpy(&v, &w, sizeof v); return v;
 }
-static inline vf vf_load_bf16(const uint16_t *p) { vu16 h; memcpy(&h, p, sizeof h); return vf_from_bf16_bits(h); }
+static inline vf vf_load_bf16(const uint16_t *p) {
+  vu16 h;
+  memcpy(&h, p, sizeof h);
+  return vf_from_bf16_bits(h);
+}
 static inline vu16 vf_to_bf16_bits(vf v) {
   vu b; memcpy(&b, &v, sizeof b);
   vu rounded = (b + 0x7fff + ((b >> 16) & 1)) >> 16;
@@ -59,9 +63,17 @@ static inline vu16 vf_to_bf16_bits(vf v) {
   vu nan = (vu)((b & 0x7fffffff) > 0x7f800000);
   return __builtin_convertvector((rounded & ~nan) | (quiet & nan), vu16);
 }
-static inline void vf_store_bf16(uint16_t *p, vf v) { vu16 h = vf_to_bf16_bits(v); memcpy(p, &h, sizeof h); }
+static inline void vf_store_bf16(uint16_t *p, vf v) {
+  vu16 h = vf_to_bf16_bits(v);
+  memcpy(p, &h, sizeof h);
+}
 
-static inline float bf16_to_f32(uint16_t h) { uint32_t w = (uint32_t)h << 16; float f; memcpy(&f, &w, 4); return f; }
+static inline float bf16_to_f32(uint16_t h) {
+  uint32_t w = (uint32_t)h << 16;
+  float f;
+  memcpy(&f, &w, 4);
+  return f;
+}
 static inline uint16_t f32_to_bf16(float f) {
   uint32_t b; memcpy(&b, &f, 4);
   if ((b & 0x7fffffff) > 0x7f800000) return (uint16_t)((b >> 16) | 0x40);
@@ -142,7 +154,8 @@ static inline vf vf_from_f16_bits(vu16 h) {
   vu sub = vf_to_bits(__builtin_convertvector((vi)magnitude, vf) * 0x1p-24f);
   vu wide = (magnitude << 13) + (112u << 23);
   vu special = (magnitude << 13) | 0x7f800000 | ((vu)(magnitude > 0x7c00) & 0x400000);
-  vu r = vu_select((vu)(magnitude < 0x400), sub, vu_select((vu)(magnitude >= 0x7c00), special, wide));
+  vu r =
+      vu_select((vu)(magnitude < 0x400), sub, vu_select((vu)(magnitude >= 0x7c00), special, wide));
   return vf_bits(r | ((w & 0x8000) << 16));
 #endif
 }
@@ -166,8 +179,15 @@ static inline vu16 vf_to_f16_bits(vf v) {
   return __builtin_convertvector(r | ((b >> 16) & 0x8000), vu16);
 #endif
 }
-static inline vf vf_load_f16(const uint16_t *p) { vu16 h; memcpy(&h, p, sizeof h); return vf_from_f16_bits(h); }
-static inline void vf_store_f16(uint16_t *p, vf v) { vu16 h = vf_to_f16_bits(v); memcpy(p, &h, sizeof h); }
+static inline vf vf_load_f16(const uint16_t *p) {
+  vu16 h;
+  memcpy(&h, p, sizeof h);
+  return vf_from_f16_bits(h);
+}
+static inline void vf_store_f16(uint16_t *p, vf v) {
+  vu16 h = vf_to_f16_bits(v);
+  memcpy(p, &h, sizeof h);
+}
 
 // e4m3fn (1-4-3, bias 7, no infinity, NaN is 0x7f and 0xff). Widening is exact, NaN stays NaN.
 // A code shifted into f16's fields is its value times 2^-8.
@@ -187,7 +207,11 @@ static inline vf vf_from_e4m3_bits(vu8 c) {
   vu16 bits; memcpy(&bits, &h, sizeof bits);
   return vf_from_f16_bits(bits) * 256.0f;
 }
-static inline vf vf_load_e4m3(const uint8_t *p) { vu8 c; memcpy(&c, p, sizeof c); return vf_from_e4m3_bits(c); }
+static inline vf vf_load_e4m3(const uint8_t *p) {
+  vu8 c;
+  memcpy(&c, p, sizeof c);
+  return vf_from_e4m3_bits(c);
+}
 
 // Float to e4m3fn, to nearest even; what rounds beyond 448 becomes NaN, as in the tensor package.
 static inline vu8 vf_to_e4m3_bits(vf v) {
@@ -204,12 +228,24 @@ static inline vu8 vf_to_e4m3_sat_bits(vf v) {
   vf low = vf_select((vi)(v > 448.0f), vf_set(448.0f), v);
   return vf_to_e4m3_bits(vf_select((vi)(low < -448.0f), vf_set(-448.0f), low));
 }
-static inline void vf_store_e4m3(uint8_t *p, vf v) { vu8 c = vf_to_e4m3_bits(v); memcpy(p, &c, sizeof c); }
-static inline void vf_store_e4m3_sat(uint8_t *p, vf v) { vu8 c = vf_to_e4m3_sat_bits(v); memcpy(p, &c, sizeof c); }
+static inline void vf_store_e4m3(uint8_t *p, vf v) {
+  vu8 c = vf_to_e4m3_bits(v);
+  memcpy(p, &c, sizeof c);
+}
+static inline void vf_store_e4m3_sat(uint8_t *p, vf v) {
+  vu8 c = vf_to_e4m3_sat_bits(v);
+  memcpy(p, &c, sizeof c);
+}
 
 // e5m2 (1-5-2, infinities as IEEE): the upper byte of an f16.
-static inline vf vf_from_e5m2_bits(vu8 c) { return vf_from_f16_bits(__builtin_convertvector(c, vu16) << 8); }
-static inline vf vf_load_e5m2(const uint8_t *p) { vu8 c; memcpy(&c, p, sizeof c); return vf_from_e5m2_bits(c); }
+static inline vf vf_from_e5m2_bits(vu8 c) {
+  return vf_from_f16_bits(__builtin_convertvector(c, vu16) << 8);
+}
+static inline vf vf_load_e5m2(const uint8_t *p) {
+  vu8 c;
+  memcpy(&c, p, sizeof c);
+  return vf_from_e5m2_bits(c);
+}
 // Float to e5m2, to nearest even, overflow to infinity.
 static inline vu8 vf_to_e5m2_bits(vf v) {
   vu b = vf_to_bits(v), m = b & 0x7fffffff;
@@ -220,7 +256,10 @@ static inline vu8 vf_to_e5m2_bits(vf v) {
   vu nan = (vu)(m > 0x7f800000);
   return __builtin_convertvector(vu_select(nan, (vu){0} + 0x7f, r | ((b >> 24) & 0x80)), vu8);
 }
-static inline void vf_store_e5m2(uint8_t *p, vf v) { vu8 c = vf_to_e5m2_bits(v); memcpy(p, &c, sizeof c); }
+static inline void vf_store_e5m2(uint8_t *p, vf v) {
+  vu8 c = vf_to_e5m2_bits(v);
+  memcpy(p, &c, sizeof c);
+}
 
 // One element at a time, for the tails of rows.
 static inline float f16_to_f32(uint16_t h) {

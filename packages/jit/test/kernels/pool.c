@@ -23,13 +23,20 @@ static void fill(const params *p, oi_ctx *ctx) {
 }
 
 static int64_t launch(int64_t pool, int64_t threads, int64_t scratch, params p) {
-  int64_t block[8] = {pool, (int64_t)(intptr_t)fill, threads, scratch, (int64_t)(intptr_t)p.out, p.n, p.rounds};
+  int64_t block[8] = {
+      pool, (int64_t)(intptr_t)fill, threads, scratch, (int64_t)(intptr_t)p.out, p.n, p.rounds};
   return oi_launch(block);
 }
 
 static int64_t open_pool(int64_t threads) { return oi_pool_create(&threads); }
 
-#define CHECK(x) do { if (!(x)) { fprintf(stderr, "line %d: %s\n", __LINE__, #x); exit(1); } } while (0)
+#define CHECK(x)                                      \
+  do {                                                \
+    if (!(x)) {                                       \
+      fprintf(stderr, "line %d: %s\n", __LINE__, #x); \
+      exit(1);                                        \
+    }                                                 \
+  } while (0)
 
 static void *many_launches(void *arg) {
   int64_t threads = (int64_t)(intptr_t)arg, pool = open_pool(threads), out[64];
@@ -46,7 +53,8 @@ static void *many_launches(void *arg) {
 
 static int side_by_side(void) {
   pthread_t callers[3];
-  for (int i = 0; i < 3; i++) CHECK(pthread_create(&callers[i], NULL, many_launches, (void *)(intptr_t)(i + 2)) == 0);
+  for (int i = 0; i < 3; i++)
+    CHECK(pthread_create(&callers[i], NULL, many_launches, (void *)(intptr_t)(i + 2)) == 0);
   for (int i = 0; i < 3; i++) pthread_join(callers[i], NULL);
   for (int i = 0; i < 50; i++) {
     int64_t pool = open_pool(4);  // Opened and closed before its threads have begun.

@@ -28,14 +28,17 @@ void simd(const params_t *p, oi_ctx *ctx) {
       case EXP: vf_store(out + i, vf_exp(vf_load(f + i))); break;
       case MAX: vf_store(out + i, vf_max(vf_load(f + i), vf_load(g + i))); break;
       case MIN: vf_store(out + i, vf_min(vf_load(f + i), vf_load(g + i))); break;
-      case FMA: vf_store(out + i, vf_fma_exact(vf_load(f + i), vf_load(g + i), vf_load(out + i))); break;
+      case FMA:
+        vf_store(out + i, vf_fma_exact(vf_load(f + i), vf_load(g + i), vf_load(out + i)));
+        break;
       case SET: vf_store(out + i, vf_set(f[i])); break;
       case SUM: out[i] = vf_sum(vf_load(f + i)); out[i + 1] = OI_VF; break;
       case HMAX: out[i] = vf_hmax(vf_load(f + i)); out[i + 1] = OI_VF; break;
       // x, y: 2n bf16; out: n floats to add to.
       case BF16DOT:
 #if defined(OI_BF16DOT)
-        vf_store(out + i, oi_bf16dot(vf_load(out + i), vbf_load(h + 2 * i), vbf_load((const uint16_t *)p->y + 2 * i)));
+        vf_store(out + i, oi_bf16dot(vf_load(out + i), vbf_load(h + 2 * i),
+                                     vbf_load((const uint16_t *)p->y + 2 * i)));
 #endif
         break;
     }

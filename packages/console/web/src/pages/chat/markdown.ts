@@ -1,6 +1,6 @@
-// A small part of Markdown, parsed into data: fenced code, headings, lists, paragraphs; inline code,
-// strong, emphasis. Never produces HTML, knows no links and no images, because a model's text is
-// untrusted. Unfinished constructs are normal while text streams in and read as far as they go.
+// A small part of Markdown, parsed into data: fenced code, headings, lists, paragraphs; inline
+// code, strong, emphasis. Never produces HTML, knows no links and no images, because a model's text
+// is untrusted. Unfinished constructs are normal while text streams in and read as far as they go.
 
 export type Inline = {
   readonly kind: "text" | "code" | "strong" | "emphasis";

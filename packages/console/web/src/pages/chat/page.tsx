@@ -1,4 +1,5 @@
-// The chat page: a toggle between continuing text and conversing, the settings, and the mode's view.
+// The chat page: a toggle between continuing text and conversing, the settings, and the mode's
+// view.
 
 import { useComputed } from "@preact/signals";
 import type { VNode } from "preact";
