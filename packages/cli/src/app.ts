@@ -204,8 +204,9 @@ const score = buildCommand({
   docs: {
     brief: "Print the last position's logits and every token's log-probability as JSON",
     fullDescription:
-      'Prints {"last_logits": [...], "token_logprobs": [...]}:\nthe logits after the last token, and ' +
-      "for each token but the first its log-probability given those before it.",
+      'Prints {"last_logits": [...], "token_logprobs": [...]}:\n' +
+      "the logits after the last token, and for each token but the first its\n" +
+      "log-probability given those before it.",
   },
 });
 
