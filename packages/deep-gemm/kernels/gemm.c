@@ -137,7 +137,8 @@ static void run_unit(unit_t *u, segment_t *packed, int64_t *packed_scale) {
       for (int64_t k = 0; k < p->k; k += K_BLOCK) {
         panel_t *a = u->a + k / K_BLOCK * (M_TILE * A_STRIDE);
         pack_a(u, a, k);
-        memset(a + u->rows * A_STRIDE, 0, (size_t)(M_TILE - u->rows) * A_STRIDE * sizeof(panel_t));
+        int64_t unused = DIRECT_ROWS(u->rows) - u->rows;
+        memset(a + u->rows * A_STRIDE, 0, (size_t)unused * A_STRIDE * sizeof(panel_t));
       }
       *packed = u->segment;
       *packed_scale = scale;

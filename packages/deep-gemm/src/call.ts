@@ -186,6 +186,41 @@ export function segmentsOf(call: GemmCall): Segment[] {
   return out;
 }
 
+/** Rows of all segments, rows of the largest, and how many there are: `segmentsOf` without a list. */
+export function countSegments(call: GemmCall): {
+  readonly rows: number;
+  readonly largest: number;
+  readonly segments: number;
+} {
+  const { kind, index } = call;
+  const m = dataOf(call.a).dim(slabAndRowDims(kind).row);
+  if (kind === "dense") return { rows: m, largest: m, segments: 1 };
+  const groups = dataOf(call.b).dim(0);
+  if (kind === "batched") return { rows: m * groups, largest: m, segments: groups };
+  const values = (index as Tensor).raw() as Int32Array;
+  let rows = 0;
+  let largest = 0;
+  let segments = 0;
+  const count = (n: number): void => {
+    if (n === 0) return;
+    rows += n;
+    segments++;
+    if (n > largest) largest = n;
+  };
+  if (kind === "row-ids") {
+    for (let from = 0, end = 0; from < m; from = end) {
+      while (end < m && values[end] === values[from]) end++;
+      count(end - from);
+    }
+  } else {
+    for (let g = 0; g < groups; g++) {
+      const first = kind === "offsets" ? (values[g] as number) : 0;
+      count((kind === "offsets" ? (values[g + 1] as number) : (values[g] as number)) - first);
+    }
+  }
+  return { rows, largest, segments };
+}
+
 /** The dimension that counts matrices in A, C and D, and the one that counts rows. */
 export function slabAndRowDims(kind: CallKind): { slab: number | null; row: number } {
   if (kind === "batched") return { slab: 1, row: 0 };

@@ -3,7 +3,7 @@
 
 import { defineKernel, type Operation, type Target } from "@open-infra/jit";
 import { dtypeBits, type Tensor } from "@open-infra/tensor";
-import { checkCall, type GemmCall, segmentsOf, slabAndRowDims } from "./call.ts";
+import { checkCall, countSegments, type GemmCall, segmentsOf, slabAndRowDims } from "./call.ts";
 import {
   MAX_UNIT_COLS,
   MAX_UNIT_ROWS,
@@ -34,28 +34,12 @@ function tileOf(isa: string): Tile {
   return isa === "avx2" ? { rows: 3, columns: 8 } : { rows: 6, columns: 4 };
 }
 
-function shapeOf(call: GemmCall, target: Target): WorkShape {
+/** Cheap enough to be asked twice a launch (threads, parameters) rather than kept. */
+function planOf(call: GemmCall, target: Target): WorkPlan {
   const tile = tileOf(target.isa);
   const b = dataOf(call.b);
-  const a = dataOf(call.a);
-  let rows = 0;
-  let largest = 0;
-  let segments = 0;
-  if (call.kind === "dense" || call.kind === "batched") {
-    largest = a.dim(0);
-    segments = call.kind === "dense" ? 1 : b.dim(0);
-    rows = largest * segments;
-  } else {
-    for (const segment of segmentsOf(call)) {
-      rows += segment.rows;
-      largest = Math.max(largest, segment.rows);
-      segments++;
-    }
-  }
-  return {
-    rows,
-    largest,
-    segments,
+  const shape: WorkShape = {
+    ...countSegments(call),
     n: b.dim(-2),
     k: b.dim(-1),
     scaledB: scalesOf(call.b) !== null,
@@ -63,18 +47,7 @@ function shapeOf(call: GemmCall, target: Target): WorkShape {
     fewRows: tile.rows,
     tileColumns: tile.columns,
   };
-}
-
-/** Plans of calls, because `threads` and `pack` both need one. A call is launched on one target. */
-const plans = new WeakMap<GemmCall, WorkPlan>();
-
-function planOf(call: GemmCall, target: Target): WorkPlan {
-  let plan = plans.get(call);
-  if (plan === undefined) {
-    plan = planWork(shapeOf(call, target), target.threads);
-    plans.set(call, plan);
-  }
-  return plan;
+  return planWork(shape, target.threads);
 }
 
 /** Strides of a matrix of rows, in elements: from slab to slab, from row to row. */

@@ -140,7 +140,12 @@ describe.each(devices)("$name", ({ name, device }) => {
           [rows, 5],
           "f32",
         );
-      const sa = power(m, (i, kb) => (i + kb) % 5);
+      // Scales may lie column by column, as the original's kernels want them.
+      const values = Array.from(
+        { length: 5 * m },
+        (_, i) => 2 ** (((i % m) + Math.floor(i / m)) % 5),
+      );
+      const sa = Tensor.from(values, [5, m], "f32").transpose(0, 1);
       const sb = power(Math.ceil(n / 128), (j, kb) => (j + 2 * kb) % 5);
       const d = poisoned([m, n], "f32");
       gemmNt(device, { a: { data: ones(m), scales: sa }, b: { data: ones(n), scales: sb }, d });
