@@ -38,15 +38,33 @@ static inline __attribute__((always_inline)) void multiply_add(vf acc[][VECS], i
   }
 }
 
-// Against a packed tile.
+// A packed tile of B: one K block of TILE_N columns, or a part of the block. Where a block comes in
+// parts, the chains of sums wait in `chains` between them: M_TILE rows of VECS vectors a pass.
+typedef struct {
+  const panel_t *at;
+  int64_t from, len;  // of the block
+  int begins, ends;
+  float *chains;
+} tile_t;
+
+// Against a packed tile; `a` is at the tile's first k.
 static inline __attribute__((always_inline)) void packed_rows(int rows, const panel_t *a,
-                                                              const panel_t *b, int64_t len,
-                                                              float *sums, int64_t ld, int first,
+                                                              const tile_t *tile, float *sums,
+                                                              int64_t ld, int first,
                                                               const ahead_t *ahead) {
   vf acc[M_MOST][VECS];
-  clear(acc, rows);
-  int64_t pairs = oi_ceil_div(len, 8);
-  for (int64_t i = 0; i < pairs; i++, a += 8, b += 8 * TILE_N) {
+  if (tile->begins) {
+    clear(acc, rows);
+  } else {
+    UNROLL
+    for (int m = 0; m < rows; m++) {
+      UNROLL
+      for (int v = 0; v < VECS; v++) acc[m][v] = vf_load(tile->chains + (m * VECS + v) * OI_VF);
+    }
+  }
+  const panel_t *b = tile->at;
+  int64_t end = oi_ceil_div(tile->from + tile->len, 8);
+  for (int64_t i = tile->from / 8; i < end; i++, a += 8, b += 8 * TILE_N) {
     fetch_ahead(ahead, i);
     UNROLL
     for (int s = 0; s < 8 / STEP_K; s++) {
@@ -61,7 +79,15 @@ static inline __attribute__((always_inline)) void packed_rows(int rows, const pa
       }
     }
   }
-  finish(acc, rows, sums, ld, first);
+  if (tile->ends) {
+    finish(acc, rows, sums, ld, first);
+    return;
+  }
+  UNROLL
+  for (int m = 0; m < rows; m++) {
+    UNROLL
+    for (int v = 0; v < VECS; v++) vf_store(tile->chains + (m * VECS + v) * OI_VF, acc[m][v]);
+  }
 }
 
 // Straight from TILE_N rows of B; `len` is a multiple of CHUNK. `next` is where the same rows, or
@@ -113,12 +139,12 @@ static inline __attribute__((always_inline)) int direct_rows(int rows, const pan
 // zeros. Fewer would waste time on those, more would take the compiler longer.
 #define DIRECT_ROWS(R) ((R) <= 2 ? (R) : (R) <= 4 && M_TILE > 3 ? 4 : M_TILE)
 
-static __attribute__((noinline)) void packed_tile(int rows, const panel_t *a, const panel_t *b,
-                                                  int64_t len, float *sums, int64_t ld, int first,
+static __attribute__((noinline)) void packed_tile(int rows, const panel_t *a, const tile_t *tile,
+                                                  float *sums, int64_t ld, int first,
                                                   const ahead_t *ahead) {
-#define ROWS(R)                                                        \
-  case R:                                                              \
-    if (R <= M_TILE) packed_rows(R, a, b, len, sums, ld, first, ahead); \
+#define ROWS(R)                                                       \
+  case R:                                                             \
+    if (R <= M_TILE) packed_rows(R, a, tile, sums, ld, first, ahead); \
     break;
   switch (rows) { ROWS(1) ROWS(2) ROWS(3) ROWS(4) ROWS(5) ROWS(6) }
 #undef ROWS

@@ -81,13 +81,14 @@ static __attribute__((noinline)) void pack_b_chunk(panel_t *to, const b_t *rows,
   }
 }
 
-// `columns` ≤ TILE_N rows of B, `len` ≤ K_BLOCK elements of each; the rest of the tile is zero.
+// `columns` ≤ TILE_N rows of B, `len` elements of each; the rest of the tile is zero. `step` is
+// where in the K block they are, in eights.
 static void pack_b_tile(panel_t *to, const b_t *rows, int64_t ld, int64_t columns, int64_t len,
-                        const ahead_t *ahead) {
+                        int64_t step, const ahead_t *ahead) {
   int64_t k = 0;
   if (columns == TILE_N) {
     for (; k + CHUNK <= len; k += CHUNK) {
-      for (int64_t i = k / 8; i < (k + CHUNK) / 8; i++) fetch_ahead(ahead, i);
+      for (int64_t i = k / 8; i < (k + CHUNK) / 8; i++) fetch_ahead(ahead, step + i);
       pack_b_chunk(to + k * TILE_N, rows + k, ld);
     }
   }
