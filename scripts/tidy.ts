@@ -31,7 +31,7 @@ const longFunctions: ReadonlyMap<string, number> = new Map([]);
  * Lines wider than the limit that were there when the rule came, by package; numbers only shrink
  * and go. `node scripts/tidy.ts --all` lists them.
  */
-const wideLines: ReadonlyMap<string, number> = new Map([["deep-gemm", 40]]);
+const wideLines: ReadonlyMap<string, number> = new Map([["deep-gemm", 20]]);
 
 /** Library files that may print, because that is what they are for. */
 const printers: ReadonlySet<string> = new Set(["packages/testing/src/requirements.ts"]);

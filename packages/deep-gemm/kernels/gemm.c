@@ -88,7 +88,7 @@ static void multiply_few(const unit_t *u) {
     const panel_t *a = u->a;
     for (int64_t k = 0; k < p->k; k += K_BLOCK, a += M_TILE * A_STRIDE) {
       int64_t len = k_length(p, k);
-      const b_t *next = k + 2 * K_BLOCK <= p->k ? b + k + K_BLOCK : after;
+      const b_t *next = k + K_BLOCK < p->k ? b + k + K_BLOCK : after;
       if (columns == TILE_N && len % CHUNK == 0 &&
           direct_tile((int)u->rows, a, b + k, next, p->ldb, len, u->sums + j, MAX_UNIT_COLS,
                       k == 0)) {

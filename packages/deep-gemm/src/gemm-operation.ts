@@ -27,19 +27,13 @@ const A_STRIDE = K_BLOCK + 16;
 const HALVES_ROWS = 48;
 const CHAIN_FLOATS = 64;
 
-interface Tile {
-  readonly rows: number;
-  readonly columns: number;
-}
-
-function tileOf(isa: string): Tile {
-  if (isa.startsWith("avx512")) return { rows: 6, columns: 16 };
-  return isa === "avx2" ? { rows: 3, columns: 8 } : { rows: 6, columns: 4 };
+function tileColumns(isa: string): number {
+  if (isa.startsWith("avx512")) return 16;
+  return isa === "avx2" ? 8 : 4;
 }
 
 /** Cheap enough to be asked twice a launch (threads, parameters) rather than kept. */
 function planOf(call: GemmCall, target: Target): WorkPlan {
-  const tile = tileOf(target.isa);
   const b = dataOf(call.b);
   const shape: WorkShape = {
     ...countSegments(call),
@@ -47,8 +41,7 @@ function planOf(call: GemmCall, target: Target): WorkPlan {
     k: b.dim(-1),
     scaledB: scalesOf(call.b) !== null,
     bytesB: dtypeBits[b.dtype] / 8,
-    fewRows: tile.rows,
-    tileColumns: tile.columns,
+    tileColumns: tileColumns(target.isa),
   };
   return planWork(shape, target.threads);
 }

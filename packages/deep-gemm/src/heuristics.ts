@@ -17,8 +17,7 @@ export interface WorkShape {
   readonly scaledB: boolean;
   /** Bytes of one element of B. */
   readonly bytesB: number;
-  /** Rows that are done straight from B's own type, and columns of a tile. */
-  readonly fewRows: number;
+  /** Columns of a tile. */
   readonly tileColumns: number;
 }
 
@@ -42,7 +41,7 @@ export function planWork(shape: WorkShape, threads: number): WorkPlan {
   const bytes = segments * n * k * shape.bytesB;
   const useful = Math.max(flops / minFlopsPerThread, bytes / minBytesPerThread);
   const used = Math.max(1, Math.min(threads, Math.floor(useful)));
-  const most = shape.scaledB ? 128 : largest > shape.fewRows ? MAX_UNIT_COLS : 128;
+  const most = shape.scaledB ? 128 : MAX_UNIT_COLS;
   const rowUnits = Math.max(1, Math.ceil(largest / MAX_UNIT_ROWS));
   let unitCols = most;
   if (used > 1) {

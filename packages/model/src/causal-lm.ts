@@ -36,6 +36,7 @@ export async function loadModel(dir: string, options: LoadOptions): Promise<Caus
     );
   }
   const weights = await loadWeights(dir, config, {
+    device: options.device,
     dtype,
     onProgress: options.onProgress,
     signal: options.signal,

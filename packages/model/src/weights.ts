@@ -3,6 +3,7 @@
 // are read straight into their place in the stack. Names and shapes are checked first, in
 // layout.ts.
 
+import type { Device } from "@open-infra/jit";
 import { Checkpoint, dtypeBits, Tensor } from "@open-infra/tensor";
 import type { ComputeDType } from "./api.ts";
 import { fp8Block, type ModelConfig } from "./config.ts";
@@ -71,7 +72,12 @@ export interface ModelWeights extends Disposable {
   readonly fp8: boolean;
 }
 
+/** Tensors from this size on are asked to lie in huge pages. */
+const hugeFromBytes = 2 ** 21;
+
 export interface WeightOptions {
+  /** Whose kernels will read the weights. */
+  readonly device: Device;
   readonly dtype: ComputeDType;
   readonly onProgress?: ((doneBytes: number, totalBytes: number) => void) | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -358,6 +364,8 @@ class WeightReader {
 
   #own<T extends Tensor>(tensor: T): T {
     this.#owned.push(tensor);
+    // Before the first byte arrives: a decode step streams through all of it, page after page.
+    if (tensor.byteLength >= hugeFromBytes) this.#options.device.adviseHuge?.(tensor);
     return tensor;
   }
 

@@ -32,32 +32,35 @@ function prompt(engine: EngineClient, index: number, length: number): number[] {
   return Array.from({ length }, (_, t) => (11 + index * 7919 + t * 131) % vocabSize);
 }
 
-/** Tokens per second over all requests, from when each has its first token to its last. */
+/**
+ * Tokens per second while every request decodes: from when the last has its first token to when the
+ * first has its last one. Before that prefills, after it smaller batches are in the way.
+ */
 async function decodeRate(
   engine: EngineClient,
   requests: number,
   tokens: number,
   round: number,
 ): Promise<DecodeRate> {
-  const first: number[] = [];
-  let generated = 0;
-  let end = 0;
+  const times: number[][] = [];
   const one = async (index: number): Promise<void> => {
+    const mine: number[] = [];
+    times.push(mine);
     const events = engine.generate({
       id: `bench-${round}-${index}`,
       promptTokenIds: prompt(engine, round * 1000 + index, PROMPT_TOKENS),
       sampling: { temperature: 0, maxTokens: tokens, ignoreEos: true },
     });
     for await (const event of events) {
-      if (event.type !== "delta" || event.tokenIds.length === 0) continue;
-      if (first[index] === undefined) first[index] = performance.now();
-      else generated += event.tokenIds.length;
-      end = performance.now();
+      if (event.type !== "delta") continue;
+      const now = performance.now();
+      for (const _ of event.tokenIds) mine.push(now);
     }
   };
   await Promise.all(Array.from({ length: requests }, (_, index) => one(index)));
-  // From the last first token on, every request decodes; before that, prefills are in the way.
-  const start = Math.min(...first);
+  const start = Math.max(...times.map((mine) => mine[0] as number));
+  const end = Math.min(...times.map((mine) => mine.at(-1) as number));
+  const generated = times.flat().filter((time) => time > start && time <= end).length;
   return { requests, tokensPerSecond: (generated / (end - start)) * 1000 };
 }
 
