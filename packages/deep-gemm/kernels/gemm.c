@@ -8,6 +8,7 @@
 enum {
   MAX_UNIT_ROWS = 192,
   MAX_UNIT_COLS = 256,  // 128 for a scaled B, whose scale is part of A's panel
+  KEPT_ROWS = 24,       // up to this many rows A is packed once a segment, not once a unit
   HALVES_ROWS = 48,     // up to this many rows a K block is packed in halves
 };
 
@@ -108,14 +109,17 @@ static ahead_t tile_after(const unit_t *u, int64_t j, int64_t k) {
   return (ahead_t){b_rows(u, u->col + j) + k, p->ldb, oi_min(TILE_N, u->cols - j)};
 }
 
-// Many rows: each tile of B is converted once and meets all of the unit's rows.
-static void multiply_many(const unit_t *u) {
+// Many rows: each tile of B is converted once and meets all of the unit's rows. `kept` says that
+// A's panel holds all of K already; else it is filled block by block.
+static void multiply_many(const unit_t *u, int kept) {
   const params_t *p = u->p;
+  const panel_t *a = u->a;
   for (int64_t k = 0; k < p->k; k += K_BLOCK) {
-    pack_a(u, u->a, k);
+    if (!kept) pack_a(u, u->a, k);
     for (int64_t j = 0; j < u->cols; j += TILE_N) {
-      multiply_tile(u, u->a, j, k, tile_after(u, j, k));
+      multiply_tile(u, a, j, k, tile_after(u, j, k));
     }
+    if (kept) a += u->rows * A_STRIDE;
   }
 }
 
@@ -134,29 +138,38 @@ static void write_unit(const unit_t *u, int zero) {
   }
 }
 
+// Packs all of A for the units that follow in the same rows; few rows fit, and would otherwise be
+// packed again for every unit of columns. Blocks are `stride` rows apart; rows up to `padded` are
+// zero.
+static void keep_a(unit_t *u, int64_t stride, int64_t padded) {
+  const params_t *p = u->p;
+  size_t zeros = (size_t)((padded - u->rows) * A_STRIDE) * sizeof(panel_t);
+  for (int64_t k = 0; k < p->k; k += K_BLOCK) {
+    panel_t *a = u->a + k / K_BLOCK * (stride * A_STRIDE);
+    pack_a(u, a, k);
+    memset(a + u->rows * A_STRIDE, 0, zeros);
+  }
+}
+
 static void run_unit(unit_t *u, segment_t *packed, int64_t *packed_scale) {
   const params_t *p = u->p;
   if (u->segment.group < 0 || p->k == 0) {
     write_unit(u, 1);
     return;
   }
-  if (u->rows <= M_TILE) {
+  int few = u->rows <= M_TILE, kept = u->rows <= KEPT_ROWS;
+  if (kept) {
     int64_t scale = B_TYPE == TYPE_E4M3 ? u->col / SCALE_K : 0;
     if (memcmp(packed, &u->segment, sizeof *packed) != 0 || *packed_scale != scale) {
-      for (int64_t k = 0; k < p->k; k += K_BLOCK) {
-        panel_t *a = u->a + k / K_BLOCK * (M_TILE * A_STRIDE);
-        pack_a(u, a, k);
-        int64_t unused = DIRECT_ROWS(u->rows) - u->rows;
-        memset(a + u->rows * A_STRIDE, 0, (size_t)unused * A_STRIDE * sizeof(panel_t));
-      }
+      keep_a(u, few ? M_TILE : u->rows, few ? DIRECT_ROWS(u->rows) : u->rows);
       *packed = u->segment;
       *packed_scale = scale;
     }
-    multiply_few(u);
   } else {
     *packed_scale = -1;
-    multiply_many(u);
   }
+  if (few) multiply_few(u);
+  else multiply_many(u, kept);
   write_unit(u, 0);
 }
 
@@ -179,7 +192,7 @@ void gemm(const params_t *p, oi_ctx *ctx) {
       u.row = u.segment.row + row;
       u.rows = oi_min(p->unit_rows, u.segment.rows - row);
       u.cols = oi_min(p->unit_cols, p->n - u.col);
-      if (u.rows > M_TILE || row_units > 1) packed_scale = -1;
+      if (u.rows > KEPT_ROWS || row_units > 1) packed_scale = -1;
       run_unit(&u, &packed, &packed_scale);
     }
     base = end;

@@ -23,6 +23,8 @@ const kindCodes = { dense: 0, batched: 0, offsets: 1, "row-ids": 2, masked: 3 } 
 /** Constants of the microkernels, in `lanes.h` and `panels.h`, for the widest machine. */
 const K_BLOCK = 512;
 const A_STRIDE = K_BLOCK + 16;
+/** Rows of A that are packed for all of K at once, in `gemm.c`. */
+const KEPT_ROWS = 24;
 /** Rows whose sums wait between the halves of a K block, in `gemm.c`; four vectors each. */
 const HALVES_ROWS = 48;
 const CHAIN_FLOATS = 64;
@@ -54,7 +56,7 @@ function rowStrides(tensor: Tensor, call: GemmCall): { slab: number; row: number
 
 function scratchBytes(call: GemmCall): number {
   const k = dataOf(call.b).dim(-1);
-  const few = 6 * Math.ceil(k / K_BLOCK);
+  const few = KEPT_ROWS * Math.ceil(k / K_BLOCK);
   const panel = Math.max(MAX_UNIT_ROWS, few) * A_STRIDE;
   const chains = HALVES_ROWS * CHAIN_FLOATS;
   return 4 * (K_BLOCK * 16 + MAX_UNIT_ROWS * MAX_UNIT_COLS + chains + panel);
