@@ -19,6 +19,13 @@ const packageDir = fileURLToPath(new URL(".", import.meta.url));
 const webDir = join(packageDir, "web");
 /** Everything whose version shows in the output. */
 const TOOLS = ["vite", "preact", "@preact/signals", "uplot"] as const;
+/** Packages whose sources are bundled: pages simulate, place and analyse in the browser. */
+const BUNDLED = [
+  "@open-infra/errors",
+  "@open-infra/eplb",
+  "@open-infra/dualpipe",
+  "@open-infra/profile",
+] as const;
 const STAMP_FILE = ".build.json";
 const WORK_PREFIX = ".build-";
 /** A work folder older than this was left by a killed build. */
@@ -72,29 +79,43 @@ export async function buildConsole(options: BuildOptions = {}): Promise<BuildRep
   return { outcome: "built", dir: outDir, hash };
 }
 
-/** Hash of every file under web/ and of the versions of the tools, in a fixed order. */
+/**
+ * Hash of every file that the app is made of, its own and those of the packages it computes with,
+ * and of the versions of the tools, in a fixed order.
+ */
 function sourceHash(): string {
   const hash = createHash("sha256");
-  const files = readdirSync(webDir, { recursive: true, withFileTypes: true })
-    .filter((entry) => entry.isFile())
-    .map((entry) => join(entry.parentPath, entry.name))
-    .sort();
-  for (const file of files) {
-    const content = readFileSync(file);
-    hash.update(`${relative(webDir, file).split(sep).join("/")}\0${content.length}\0`);
-    hash.update(content);
+  const bundled = BUNDLED.map((name) => [name, folderOf(name)] as const);
+  for (const [name, folder] of [["console/web", webDir], ...bundled] as const) {
+    hash.update(`${name}\0`);
+    if (folder === undefined) continue;
+    const dir = name === "console/web" ? folder : join(folder, "src");
+    const files = readdirSync(dir, { recursive: true, withFileTypes: true })
+      .filter((entry) => entry.isFile())
+      .map((entry) => join(entry.parentPath, entry.name))
+      .sort();
+    for (const file of files) {
+      const content = readFileSync(file);
+      hash.update(`${relative(dir, file).split(sep).join("/")}\0${content.length}\0`);
+      hash.update(content);
+    }
   }
   for (const tool of TOOLS) hash.update(`${tool}@${versionOf(tool)}\0`);
   return hash.digest("hex");
 }
 
-/** Reads the version from disk, because not every package exports its package.json. */
+/** Looks at the disk, because not every package exports its package.json. */
+function folderOf(name: string): string | undefined {
+  const folders = createRequire(import.meta.url).resolve.paths(name) ?? [];
+  return folders
+    .map((folder) => join(folder, name))
+    .find((path) => existsSync(join(path, "package.json")));
+}
+
 function versionOf(tool: string): string {
-  for (const folder of createRequire(import.meta.url).resolve.paths(tool) ?? []) {
-    const file = join(folder, tool, "package.json");
-    if (existsSync(file)) return String(JSON.parse(readFileSync(file, "utf8")).version);
-  }
-  return "not installed";
+  const folder = folderOf(tool);
+  if (folder === undefined) return "not installed";
+  return String(JSON.parse(readFileSync(join(folder, "package.json"), "utf8")).version);
 }
 
 function stampOf(outDir: string): string | undefined {

@@ -2,7 +2,7 @@
 // it runs, so that `--help` answers at once.
 
 import { readFileSync } from "node:fs";
-import { InfraError } from "@open-infra/tensor";
+import { InfraError } from "@open-infra/errors";
 import {
   type Application,
   buildApplication,
@@ -11,6 +11,7 @@ import {
   text_en,
 } from "@stricli/core";
 import type { CliContext } from "./context.ts";
+import { jsonFlag } from "./flags.ts";
 import { integer, positiveNumber, text, tokenList } from "./parse.ts";
 
 const packageJson = new URL("../package.json", import.meta.url);
@@ -49,13 +50,6 @@ const threadsFlag = {
   placeholder: "N",
   optional: true,
 } as const;
-const jsonFlag = {
-  kind: "boolean",
-  brief: "Print JSON",
-  default: false,
-  withNegated: false,
-} as const;
-
 const serve = buildCommand({
   loader: async () => import("./commands/serve.ts"),
   parameters: {
@@ -332,6 +326,9 @@ const doctor = buildCommand({
   docs: { brief: "Say what this machine has, what is missing, and how to get it" },
 });
 
+/** Codes of errors that the caller mends by changing what was typed or given; exit status 2. */
+const usageCodes: ReadonlySet<string> = new Set(["usage", "input"]);
+
 function describe(error: unknown): string {
   if (error instanceof InfraError) return `open-infra: ${error.message}`;
   const detail = error instanceof Error ? (error.stack ?? error.message) : String(error);
@@ -362,6 +359,7 @@ export const app: Application<CliContext> = buildApplication(
         commandErrorResult: (error) => describe(error),
       },
     },
-    determineExitCode: (error) => (error instanceof InfraError && error.code === "usage" ? 2 : 1),
+    determineExitCode: (error) =>
+      error instanceof InfraError && usageCodes.has(error.code) ? 2 : 1,
   },
 );

@@ -1,6 +1,6 @@
 // Parsers of flag values. Each throws a sentence that names what came and what is allowed.
 
-import { InfraError } from "@open-infra/tensor";
+import { InfraError } from "@open-infra/errors";
 
 /** The command line asked for something that cannot be; exit status 2. */
 export class UsageError extends InfraError {

@@ -10,6 +10,9 @@ const config: UserConfig = defineConfig({
   root: fileURLToPath(new URL(".", import.meta.url)),
   // Relative addresses, so that the app also works under a path of a reverse proxy.
   base: "./",
+  // The pages compute with the packages themselves, taken from their sources: no build comes first.
+  resolve: { conditions: ["@open-infra/source", "module", "browser", "import"] },
+  worker: { format: "es" },
   oxc: { jsx: { runtime: "automatic", importSource: "preact" } },
   build: {
     target: "es2023",

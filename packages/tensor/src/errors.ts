@@ -1,19 +1,8 @@
-// Errors that every package above shares. They carry the facts as fields, so that a caller (the
-// HTTP layer, a test) can act on them without parsing the sentence.
+// Errors about tensors and checkpoints, and the base that every package above shares.
 
-/**
- * Base of all errors raised on purpose by this project; `code` is stable, the message is for
- * people.
- */
-export class InfraError extends Error {
-  readonly code: string;
+import { InfraError } from "@open-infra/errors";
 
-  constructor(code: string, message: string, options?: ErrorOptions) {
-    super(message, options);
-    this.name = new.target.name;
-    this.code = code;
-  }
-}
+export { InfraError };
 
 /** A tensor has the wrong rank, size, stride or layout for what was asked of it. */
 export class ShapeError extends InfraError {

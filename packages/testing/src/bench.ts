@@ -10,12 +10,14 @@ export interface BenchRow {
   readonly us: number;
   readonly gflops?: number;
   readonly gbs?: number;
+  /** Work a second in the case's own unit, where it is neither flops nor bytes: `3.1 M ops/s`. */
+  readonly rate?: string;
   /**
    * Fraction of the limit that applies: the larger of flops ÷ peak and bytes ÷ bandwidth, over
-   * time.
+   * time. Left out where neither bounds the case; then a peer must stand beside it.
    */
-  readonly boundRatio: number;
-  readonly bound: "compute" | "bandwidth";
+  readonly boundRatio?: number;
+  readonly bound?: "compute" | "bandwidth";
   /** What it was compared with, interleaved in the same run. */
   readonly peer?: string;
   /** Peer's time over ours: above 1 we are faster. */
@@ -34,12 +36,13 @@ function cells(row: BenchRow): string[] {
     row.us < 100 ? row.us.toFixed(2) : row.us.toFixed(0),
     row.gflops === undefined ? "" : row.gflops.toFixed(1),
     row.gbs === undefined ? "" : row.gbs.toFixed(1),
-    `${(row.boundRatio * 100).toFixed(0)} % of ${row.bound}`,
+    row.rate ?? "",
+    row.boundRatio === undefined ? "" : `${(row.boundRatio * 100).toFixed(0)} % of ${row.bound}`,
     row.peerRatio === undefined ? "" : `${row.peerRatio.toFixed(2)}× ${row.peer ?? ""}`,
   ];
 }
 
-const headers = ["case", "shape", "µs", "GFLOP/s", "GB/s", "of the limit", "vs peer"];
+const headers = ["case", "shape", "µs", "GFLOP/s", "GB/s", "rate", "of the limit", "vs peer"];
 
 /** A table for the terminal. */
 export function formatRows(rows: readonly BenchRow[]): string {
