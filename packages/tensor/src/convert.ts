@@ -76,18 +76,19 @@ function decodeTable(dtype: keyof typeof decoders): Float32Array {
 }
 
 /**
- * Decodes raw elements to numbers, `out.length` of them. Exact, except where a 32-bit or 64-bit
- * integer does not fit the float asked for, which is then rounded to nearest even.
+ * Decodes raw elements to numbers, `out.length` of them. Exact, except where an f64, a 32-bit
+ * or a 64-bit integer does not fit the float asked for, which is then rounded to nearest even.
  *
  * @throws DTypeError, ShapeError if `raw` is not the raw array of that many `dtype` elements.
  */
 export function decodeInto(dtype: DType, raw: RawArray, out: Float32Array | Float64Array): void {
   check("decodeInto", dtype, raw, out.length);
   switch (dtype) {
+    case "f64":
     case "f32":
     case "i32":
     case "u8":
-      out.set(raw as Float32Array | Int32Array | Uint8Array);
+      out.set(raw as Float64Array | Float32Array | Int32Array | Uint8Array);
       return;
     case "f16":
       out.set(new Float16Array(raw.buffer as ArrayBuffer, raw.byteOffset, raw.length));
@@ -132,8 +133,8 @@ function decodeE2m1(raw: Bits8, out: Float32Array | Float64Array): void {
 }
 
 /**
- * Encodes numbers as raw elements. Floats: number → float32 → dtype, each rounded to nearest even,
- * as torch casts a float32 tensor. Integers: truncated toward zero, as a C cast does, but a value
+ * Encodes numbers as raw elements. `f64` is the number itself. Other floats: number → float32 →
+ * dtype, each rounded to nearest even, as torch casts a float32 tensor. Integers: truncated toward zero, as a C cast does, but a value
  * out of range is an error. `e2m1` fills the low nibble of a byte first; the high nibble of an odd
  * last byte is zero.
  *
@@ -149,8 +150,9 @@ export function encodeInto(
 ): void {
   check("encodeInto", dtype, raw, values.length);
   switch (dtype) {
+    case "f64":
     case "f32":
-      (raw as Float32Array).set(values);
+      (raw as Float64Array | Float32Array).set(values);
       return;
     case "i32":
     case "u8":
@@ -319,9 +321,9 @@ export function convertInto(
     (target as Uint8Array).set(source as Uint8Array);
     return;
   }
-  // Integers go through double, which holds every i32; floats are float32 anyway.
-  const integers = from === "i32" || from === "i64";
-  const Chunk = integers ? Float64Array : Float32Array;
+  // Through double what float32 cannot hold; the other floats are float32 anyway.
+  const wide = from === "f64" || from === "i32" || from === "i64";
+  const Chunk = wide ? Float64Array : Float32Array;
   const chunk = new Chunk(Math.min(chunkElements, count));
   const part = (dtype: DType, raw: RawArray, at: number, end: number): RawArray =>
     raw.subarray(rawLength(dtype, at), rawLength(dtype, end));

@@ -7,6 +7,7 @@
  * the low nibble) follow the OCP micro-scaling formats.
  */
 export type DType =
+  | "f64"
   | "f32"
   | "f16"
   | "bf16"
@@ -20,6 +21,7 @@ export type DType =
 
 /** Bits per element. `e2m1` is the only type smaller than a byte. */
 export const dtypeBits: Readonly<Record<DType, number>> = {
+  f64: 64,
   f32: 32,
   f16: 16,
   bf16: 16,
@@ -43,6 +45,7 @@ export function byteSize(dtype: DType, count: number): number {
  * The typed array whose elements are the raw bits (or values) of a dtype; `e2m1` shows its bytes.
  */
 export interface RawArrays {
+  f64: Float64Array;
   f32: Float32Array;
   f16: Uint16Array;
   bf16: Uint16Array;
@@ -58,6 +61,7 @@ export interface RawArrays {
 export type RawArray = RawArrays[DType];
 
 const constructors = {
+  f64: Float64Array,
   f32: Float32Array,
   f16: Uint16Array,
   bf16: Uint16Array,

@@ -42,6 +42,7 @@ const dtypeOfFile: ReadonlyMap<string, DType> = new Map<string, DType>([
   ["I32", "i32"],
   ["I64", "i64"],
   ["U8", "u8"],
+  ["F64", "f64"],
 ]);
 
 const fileOfDtype: ReadonlyMap<DType, string> = new Map(
@@ -56,7 +57,6 @@ const unsupportedBits: ReadonlyMap<string, number> = new Map([
   ["U16", 16],
   ["U32", 32],
   ["U64", 64],
-  ["F64", 64],
   ["C64", 64],
   ["F6_E2M3", 6],
   ["F6_E3M2", 6],

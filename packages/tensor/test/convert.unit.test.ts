@@ -361,6 +361,15 @@ describe("convertInto", () => {
     expect([...Tensor.from(ids, [3], "i64").to("i32").raw()]).toEqual(ids);
   });
 
+  it("keeps doubles in f64, and rounds them once to float32 on the way to the others", () => {
+    const numbers = [0.1, Math.PI, 2 ** 53 - 1, 1e300, -Number.MIN_VALUE];
+    const wide = Tensor.from(numbers, [5], "f64");
+    expect([...wide.toFloat64()]).toEqual(numbers);
+    expect([...wide.to("f32").toFloat64()]).toEqual(numbers.map(Math.fround));
+    expect([...wide.slice(0, 0, 3).to("i64").toFloat64()]).toEqual([0, 3, 2 ** 53 - 1]);
+    expect([...Tensor.from([0.1], [1], "f32").to("f64").raw()]).toEqual([Math.fround(0.1)]);
+  });
+
   it("copies bits, NaN payloads included, between equal dtypes", () => {
     const source = Tensor.empty([3], "f32");
     new Uint8Array(source.bytes().buffer).set([1, 0, 0xa0, 0x7f, 0xff, 0xff, 0xff, 0xff]);

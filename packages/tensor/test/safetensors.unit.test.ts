@@ -124,13 +124,13 @@ describe("reading", () => {
       headerOf({
         mask: entry("BOOL", [2], [0, 2]),
         w: entry("U8", [1], [2, 3]),
-        d: entry("F64", [], [3, 11]),
+        d: entry("C64", [], [3, 11]),
       }),
       11,
     );
     using file = SafetensorsFile.open(path);
     expect([...file.tensors.keys()]).toEqual(["w"]);
-    expect(Object.fromEntries(file.unsupported)).toEqual({ mask: "BOOL", d: "F64" });
+    expect(Object.fromEntries(file.unsupported)).toEqual({ mask: "BOOL", d: "C64" });
     expect([...(file.read("w").raw() as Uint8Array)]).toEqual([1]);
     expect(errorOf(() => file.read("mask"))).toMatchObject({ key: "dtype of mask", got: "BOOL" });
     expect(errorOf(() => file.read("none"))).toMatchObject({ key: "none", got: "absent" });
