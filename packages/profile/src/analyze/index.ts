@@ -1,3 +1,13 @@
 // The public face of the analyser. It runs anywhere, the browser included.
 
-export type { EventTable, TraceLane } from "./event-table.ts";
+export {
+  EventTableBuilder,
+  type EventTableBuilderOptions,
+  NO_STRING,
+  type TraceRow,
+} from "./builder.ts";
+export type { EventTable, TraceLane, TraceNotes } from "./event-table.ts";
+export type { LaneKey } from "./lane-table.ts";
+export type { TraceLimits } from "./limits.ts";
+export { type ReadTraceOptions, readTrace, type TraceSource } from "./read-trace.ts";
+export { TraceError, type TracePosition, type TraceProblem } from "./trace-error.ts";
