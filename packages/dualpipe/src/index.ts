@@ -1,6 +1,21 @@
 // The public face of the pure part: schedules and everything computed from them. It runs anywhere,
 // the browser included; ranks that really run stages are in `@open-infra/dualpipe/runtime`.
 
+export { CellIndex } from "./schedule/cell-index.ts";
+export { type CommunicationOptions, withCommunication } from "./schedule/communication.ts";
+export {
+  dualPipe,
+  dualPipeV,
+  type StepCounts,
+  stepCounts,
+  stepUnits,
+} from "./schedule/dualpipe.ts";
+export {
+  type InterleavedOptions,
+  interleaved1F1B,
+  oneFOneB,
+} from "./schedule/one-f-one-b.ts";
+export type { ScheduleOptions } from "./schedule/options.ts";
 export {
   type Op,
   type OpInput,
@@ -13,3 +28,4 @@ export {
   type Schedule,
   type ScheduleName,
 } from "./schedule/schedule.ts";
+export { ScheduleError } from "./schedule/schedule-error.ts";

@@ -122,7 +122,7 @@ export function opAt(ops: RankOps, index: number): Op {
 /** What a `RankOpsBuilder` takes: one operation. */
 export type OpInput = Omit<Op, "phase"> & { readonly phase?: number };
 
-/** Columns that grow; `finish()` gives them at their exact length. */
+/** Columns that grow; `finish()` gives them at their exact length and ends the builder's use. */
 export class RankOpsBuilder {
   #length = 0;
   #kind: Uint8Array;
@@ -169,6 +169,21 @@ export class RankOpsBuilder {
     this.#pairMicroBatch[i] = backward.microBatch;
   }
 
+  /** Appends operation `index` of another list. */
+  copy(from: RankOps, index: number): void {
+    this.#append(
+      from.kind[index] as OpKind,
+      from.direction[index] as number,
+      from.stage[index] as number,
+      from.microBatch[index] as number,
+      from.phase[index] as number,
+    );
+    const i = this.#length - 1;
+    this.#pairDirection[i] = from.pairDirection[index] as number;
+    this.#pairStage[i] = from.pairStage[index] as number;
+    this.#pairMicroBatch[i] = from.pairMicroBatch[index] as number;
+  }
+
   /** Appends an operation given as an object. */
   add(op: OpInput): void {
     if (op.pair === undefined) {
@@ -176,18 +191,22 @@ export class RankOpsBuilder {
     } else this.pushPair(op, op.pair, op.phase ?? 0);
   }
 
+  /** The columns at their exact length; no copy when the capacity was exact. */
   finish(): RankOps {
     const n = this.#length;
+    const exact = n === this.#kind.length;
+    const cut = <T extends { slice(from: number, to: number): T }>(from: T): T =>
+      exact ? from : from.slice(0, n);
     return {
       length: n,
-      kind: this.#kind.slice(0, n),
-      direction: this.#direction.slice(0, n),
-      stage: this.#stage.slice(0, n),
-      microBatch: this.#microBatch.slice(0, n),
-      pairDirection: this.#pairDirection.slice(0, n),
-      pairStage: this.#pairStage.slice(0, n),
-      pairMicroBatch: this.#pairMicroBatch.slice(0, n),
-      phase: this.#phase.slice(0, n),
+      kind: cut(this.#kind),
+      direction: cut(this.#direction),
+      stage: cut(this.#stage),
+      microBatch: cut(this.#microBatch),
+      pairDirection: cut(this.#pairDirection),
+      pairStage: cut(this.#pairStage),
+      pairMicroBatch: cut(this.#pairMicroBatch),
+      phase: cut(this.#phase),
     };
   }
 
