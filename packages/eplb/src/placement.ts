@@ -41,20 +41,32 @@ export interface LayerBalance {
   readonly maxOverMean: number;
   /** meanLoad ÷ maxLoad, at most 1: the share of the GPUs' time that is not waiting. */
   readonly balancedness: number;
-  /** No placement of this many replicas on this cluster has a lower maximum load. Proven. */
+  /**
+   * No placement of this many slots on this cluster has a lower maximum load; if `nodeLimit` of the
+   * report is true, none of those that keep every group on one node. Proven, see bound.ts.
+   */
   readonly lowerBound: number;
-  /** maxLoad ÷ lowerBound − 1. */
+  /** maxLoad ÷ lowerBound − 1; 0 when it is below 1e-9 or there is no load. */
   readonly gap: number;
+  /** Load of the heaviest single replica. */
+  readonly maxReplicaLoad: number;
+  /** Standard deviation of the GPUs' loads ÷ meanLoad. */
+  readonly variation: number;
   readonly gpuLoads: Float64Array;
   readonly nodeLoads: Float64Array;
   /** Slots that hold an expert their GPU has already. */
   readonly duplicates: number;
-  /** Slots whose expert differs from the placement it was compared with; 0 without one. */
+  /**
+   * Slots that need a copy from another GPU, seen from the placement it was compared with; 0 without
+   * one. A slot whose expert its GPU held already, in any slot, has not moved.
+   */
   readonly movedSlots: number;
 }
 
 /** How well a placement is balanced, by layer and over all. */
 export interface BalanceReport {
+  /** True if every group's experts are on one node; lower bounds then speak of such placements. */
+  readonly nodeLimit: boolean;
   readonly layers: readonly LayerBalance[];
   /** Means over layers, but for the worst and the sums. */
   readonly meanMaxOverMean: number;

@@ -1,0 +1,86 @@
+// The one entrance: loads and a cluster in, a placement and its report out, by a named policy.
+
+import { InputError } from "@open-infra/errors";
+import { completePlacement } from "./convert.ts";
+import { deepseekSlots } from "./deepseek.ts";
+import { checkFits, measure } from "./measure.ts";
+import type { BalanceReport, EplbShape, LoadRows, Placement } from "./placement.ts";
+import { checkNodeLimit, checkShape, isHierarchical, loadMatrix, shown } from "./shape.ts";
+
+/** Names of the policies, in the order of `PolicyName`. */
+export const policyNames = [
+  "deepseek",
+  "deepseek-hierarchical",
+  "deepseek-global",
+  "optimized",
+  "optimized-global",
+  "minimal-migration",
+  "minimal-migration-global",
+] as const;
+
+/**
+ * - `deepseek`: the original, exactly: hierarchical if the nodes divide the groups, else global.
+ * - `deepseek-hierarchical`, `deepseek-global`: one of its two policies, whatever the shape.
+ * - `optimized`: lowest maximum load we can find; keeps groups on one node where `deepseek` would.
+ * - `optimized-global`: the same without the node limit.
+ * - `minimal-migration`: from a placement, reach a target balance by moving few slots; keeps the node
+ *   limit where `deepseek` would. `minimal-migration-global` is without it.
+ */
+export type PolicyName = (typeof policyNames)[number];
+
+/** The cluster, and how to place on it. */
+export interface RebalanceOptions extends EplbShape {
+  /** Default `deepseek`. */
+  readonly policy?: PolicyName;
+  /**
+   * The placement in use. Migration starts from it; the optimized policies relabel GPUs and keep
+   * slots to move less; the original's ignore it, but for the count of moved slots in the report.
+   */
+  readonly from?: Placement;
+  /** Migration stops once max ÷ mean load of a layer is at most this. Default 1.01. */
+  readonly targetMaxOverMean?: number;
+  /** Most slots migration may move, over all layers. Default no limit. */
+  readonly maxMovedSlots?: number;
+  /** The same in bytes; needs `bytesPerExpert`. */
+  readonly maxMovedBytes?: number;
+  /** Weights of one expert of one layer, bytes. */
+  readonly bytesPerExpert?: number;
+}
+
+/** A placement, the policy that made it, and its balance. */
+export interface Rebalanced extends Placement {
+  readonly policy: PolicyName;
+  /** Balance under the given loads; computed when first read. */
+  readonly report: BalanceReport;
+}
+
+/**
+ * `rebalance_experts` of the original, with other policies beside its own: chooses how many replicas
+ * each expert gets and in which slots they are.
+ *
+ * @throws InputError for loads, a shape or options that cannot be used, with the numbers.
+ */
+export function rebalanceExperts(weight: LoadRows, options: RebalanceOptions): Rebalanced {
+  const { policy = "deepseek", from } = options;
+  if (!policyNames.includes(policy)) {
+    throw new InputError("policy", shown(policy), policyNames.join(", "));
+  }
+  const matrix = loadMatrix(weight);
+  checkShape(options, matrix.numLogical);
+  if (from !== undefined) checkFits(from, matrix, options, "from");
+  const wantsLimit = policy === "deepseek-hierarchical" || isHierarchical(options);
+  const nodeLimit = wantsLimit && !policy.endsWith("-global");
+  if (nodeLimit) checkNodeLimit(options, matrix.numLogical);
+  const slots = deepseekSlots(matrix, options, nodeLimit);
+  const { numLayers, numLogical } = matrix;
+  const placement = completePlacement(numLayers, numLogical, slots.phy2log, slots.rank);
+  let report: BalanceReport | undefined;
+  return {
+    ...placement,
+    policy,
+    get report(): BalanceReport {
+      report ??= measure(matrix, placement, options, from);
+      return report;
+    },
+  };
+}
