@@ -1,6 +1,13 @@
 // The public face of the pure part: schedules and everything computed from them. It runs anywhere,
 // the browser included; ranks that really run stages are in `@open-infra/dualpipe/runtime`.
 
+export {
+  type BuildOptions,
+  type BuiltInName,
+  buildSchedule,
+  builtInNames,
+  isBuiltInName,
+} from "./schedule/build.ts";
 export { CellIndex } from "./schedule/cell-index.ts";
 export { type CommunicationOptions, withCommunication } from "./schedule/communication.ts";
 export {
@@ -29,3 +36,4 @@ export {
   type ScheduleName,
 } from "./schedule/schedule.ts";
 export { ScheduleError } from "./schedule/schedule-error.ts";
+export { zb1p, zbv } from "./schedule/zero-bubble.ts";

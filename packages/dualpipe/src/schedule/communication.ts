@@ -2,20 +2,20 @@
 //
 // What the four operations mean, for everything that walks a list with communication:
 //
-// - Keys. A transfer is named by the cell at its own end. `SendF(d, s, m)` sends what `F(d, s, m)`
-//   made; its peer is `RecvF(d, s + 1, m)`, on the rank of stage s + 1, the input of `F(d, s + 1, m)`.
+// - Keys. An end is named by the cell on its own rank. `SendF(d, s, m)` sends what `F(d, s, m)` made;
+//   its peer `RecvF(d, s + 1, m)`, on the rank of stage s + 1, gets the input of `F(d, s + 1, m)`.
 //   `SendB(d, s, m)` sends the input's gradient that B or I of (d, s, m) made; its peer is
 //   `RecvB(d, s − 1, m)`. Peers match by key alone: two ranks need not post in the same order.
 // - Posts do not block. At its place in the list an end is posted, and the rank goes on. A send's
 //   cell, or its half of an FB, stands earlier in the list than the send; a receive stands earlier
 //   than the cell that needs it.
 // - Waiting. In the dataflow reading a cell waits for its own receives only (a forward for its
-//   input, a B or I for its output's gradient, an FB for both) and never for a send. In the stricter
-//   rendezvous reading, which is the original's, a cell (a W too) waits until every end that its
-//   rank has posted has met its peer. A list should be free of deadlock in both; `validateSchedule`
-//   checks it.
-// - What does not cross ranks has no ends: the turn of a V, everything on a single rank, the input of
-//   stage 0 and the loss of the last stage. There the cell waits for the cell that makes its input.
+//   input, a B or I for its output's gradient, an FB for both) and never for a send. In the
+//   stricter rendezvous reading, which is the original's, a cell (a W too) waits until every end
+//   that its rank has posted has met its peer. A list should be free of deadlock in both;
+//   `validateSchedule` checks it.
+// - What does not cross ranks has no ends: the turn of a V, everything on a single rank, the input
+//   of stage 0 and the loss of the last stage. There a cell waits for the one that makes its input.
 // - The phase of an end is that of the cell beside which it was posted.
 
 import { placeByArrival } from "./arrival-placement.ts";

@@ -6,7 +6,7 @@
 
 import { InputError } from "@open-infra/errors";
 import { checkSize, type ScheduleOptions } from "./options.ts";
-import { withoutMicroBatches } from "./partial.ts";
+import { withoutSurplus } from "./partial.ts";
 import { bidirectionalPlacement, vPlacement } from "./placement.ts";
 import { OpKind, type RankOps, RankOpsBuilder, type Schedule } from "./schedule.ts";
 
@@ -42,7 +42,7 @@ export const stepUnits: readonly string[] = [
   "W",
 ];
 
-/** Counts of a rank `depth` cells from the entry, of `half` ranks; `perSlot` micro-batches a slot. */
+/** Counts of the rank `depth` from the entry, of `half` ranks, with `perSlot` micro-batches a slot. */
 function countsAt(half: number, depth: number, perSlot: number): StepCounts {
   const outer = half - depth - 1;
   const inner = depth + 1;
@@ -261,7 +261,7 @@ export function dualPipe(options: ScheduleOptions): Schedule {
     hasCommunication: false,
   };
   const kept = [Math.ceil(numMicroBatches / 2), Math.floor(numMicroBatches / 2)];
-  return withoutMicroBatches(schedule, kept);
+  return withoutSurplus(schedule, kept, "first");
 }
 
 /**
@@ -297,5 +297,5 @@ export function dualPipeV(options: ScheduleOptions): Schedule {
     ranks,
     hasCommunication: false,
   };
-  return withoutMicroBatches(schedule, [numMicroBatches]);
+  return withoutSurplus(schedule, [numMicroBatches], "first");
 }

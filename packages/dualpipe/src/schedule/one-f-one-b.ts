@@ -3,7 +3,7 @@
 
 import { InputError } from "@open-infra/errors";
 import { checkSize, checkWhole, type ScheduleOptions } from "./options.ts";
-import { withoutMicroBatches } from "./partial.ts";
+import { withoutSurplus } from "./partial.ts";
 import { linearPlacement, loopedPlacement } from "./placement.ts";
 import { OpKind, type RankOps, RankOpsBuilder, type Schedule } from "./schedule.ts";
 
@@ -109,5 +109,5 @@ export function interleaved1F1B(options: InterleavedOptions): Schedule {
     ranks,
     hasCommunication: false,
   };
-  return withoutMicroBatches(schedule, [numMicroBatches]);
+  return withoutSurplus(schedule, [numMicroBatches], "first");
 }

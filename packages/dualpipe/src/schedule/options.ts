@@ -11,8 +11,8 @@ export interface ScheduleOptions {
   readonly numMicroBatches: number;
   /**
    * Takes micro-batch counts that the schedule itself does not: it is built for the next count it
-   * takes, and the surplus micro-batches are left out. Every dependency lies within a micro-batch or
-   * within a rank's order, so what remains is complete, legal and free of deadlock, and needs no
+   * takes, and the surplus micro-batches are left out. Every dependency lies within a micro-batch
+   * or within a rank's order, so what remains is complete, legal and free of deadlock, and needs no
    * more memory; cells that lost their other half run alone. Default false: such counts are an
    * `InputError`.
    */

@@ -1,6 +1,6 @@
 // The one representation of a pipeline schedule: for each rank the ordered list of what it does,
-// as columns of numbers, so that a thousand ranks times thousands of micro-batches fit in memory and
-// are walked fast. Builders write it, the validator, the simulator, the exporters and the executor
+// as columns of numbers, so that a thousand ranks times thousands of micro-batches fit in memory
+// and are walked fast. Builders write it, the validator, the simulator, the exporters and the executor
 // read it. It knows no times and no tensors.
 //
 // A model is cut into `numStages` stages. A micro-batch flows through them along a direction: most
@@ -23,7 +23,7 @@ export const OpKind = {
   SendF: 5,
   /** Receive the input of the forward of (direction, stage, microBatch). */
   RecvF: 6,
-  /** Send the input's gradient of (direction, stage, microBatch) to the rank of the stage before. */
+  /** Send the input's gradient of (direction, stage, microBatch) to the stage before. */
   SendB: 7,
   /** Receive the output's gradient of (direction, stage, microBatch). */
   RecvB: 8,

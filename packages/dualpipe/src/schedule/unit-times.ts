@@ -1,5 +1,5 @@
-// When every cell starts if F, I and W take 1, B takes 2, an FB takes 3 and transfers nothing. It is
-// not the simulator: these fixed times only order events, to place receives.
+// When every cell starts if F, I and W take 1, B takes 2, an FB takes 3 and transfers take none. It
+// is not the simulator: these fixed times only order events, to place receives.
 
 import { CellIndex } from "./cell-index.ts";
 import { OpKind, opKindNames, type RankOps, type Schedule } from "./schedule.ts";
