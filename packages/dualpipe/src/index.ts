@@ -37,3 +37,22 @@ export {
 } from "./schedule/schedule.ts";
 export { ScheduleError } from "./schedule/schedule-error.ts";
 export { zb1p, zbv } from "./schedule/zero-bubble.ts";
+export type { CriticalPath, CriticalReason, CriticalStep } from "./simulate/critical-path.ts";
+export { type BlockedRank, DeadlockError } from "./simulate/deadlock.ts";
+export type { Communication, LinkValue } from "./simulate/links.ts";
+export type { LowerBound } from "./simulate/lower-bound.ts";
+export {
+  type MemoryCurve,
+  memoryCurve,
+  type PeakMemory,
+  peakMemory,
+  type StageMemory,
+} from "./simulate/memory.ts";
+export {
+  type RankIdle,
+  type RankTimeline,
+  type SimulateOptions,
+  type SimulationResult,
+  simulate,
+} from "./simulate/simulate.ts";
+export type { OpDurations, PairTime, StageTimes, StageValue } from "./simulate/times.ts";
