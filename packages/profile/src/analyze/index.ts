@@ -1,5 +1,6 @@
 // The public face of the analyser. It runs anywhere, the browser included.
 
+export * from "./analysis.ts";
 export {
   EventTableBuilder,
   type EventTableBuilderOptions,
