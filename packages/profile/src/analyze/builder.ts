@@ -274,6 +274,9 @@ export class EventTableBuilder {
 
   /** A `b` (its row) or an `e` (row −1); paired when all are known. */
   async(end: AsyncEnd): void {
+    if (this.#async.length === this.#limits.maxEvents) {
+      throw new LimitReached("maxEvents", this.#limits.maxEvents, "async events");
+    }
     this.#async.push(end);
   }
 

@@ -12,3 +12,4 @@ export type { LaneKey } from "./lane-table.ts";
 export type { TraceLimits } from "./limits.ts";
 export { type ReadTraceOptions, readTrace, type TraceSource } from "./read-trace.ts";
 export { TraceError, type TracePosition, type TraceProblem } from "./trace-error.ts";
+export { TraceReader, type TraceReaderOptions } from "./trace-reader.ts";

@@ -1,9 +1,10 @@
-// Reads a trace from bytes or text into an EventTable.
+// Reads a whole trace from wherever it is: text, bytes, a stream of pieces, plain or gzip.
 
-import { EventTableBuilder, type EventTableBuilderOptions, NO_STRING } from "./builder.ts";
 import type { EventTable } from "./event-table.ts";
+import { Gunzip, GzipProblem } from "./gunzip.ts";
+import { TraceReader, type TraceReaderOptions } from "./trace-reader.ts";
 
-/** Where a trace comes from: bytes in pieces of any size, or text. */
+/** Where a trace comes from: JSON text, or its bytes, plain or gzip, in pieces of any size. */
 export type TraceSource =
   | string
   | Uint8Array
@@ -11,51 +12,151 @@ export type TraceSource =
   | AsyncIterable<Uint8Array>
   | ReadableStream<Uint8Array>;
 
-export interface ReadTraceOptions extends EventTableBuilderOptions {}
+/** How a trace is read. */
+export interface ReadTraceOptions extends TraceReaderOptions {
+  /** Called with the bytes of the source read so far, every megabyte or so. */
+  readonly onProgress?: ((bytes: number) => void) | undefined;
+  /** Stops the reading; `readTrace` rejects with its reason. */
+  readonly signal?: AbortSignal | undefined;
+}
 
-/** Reads a whole trace. */
+/** Bytes of a source that is in memory taken at once; then others may run. */
+const PIECE_BYTES = 1 << 20;
+/** Pieces between two pauses of a source that is in memory. */
+const PIECES_A_TURN = 8;
+
+/** Pieces of text as UTF-8, not in the middle of a surrogate pair. */
+function* textPieces(text: string): Generator<Uint8Array> {
+  const encoder = new TextEncoder();
+  for (let from = 0; from < text.length; ) {
+    let to = Math.min(from + PIECE_BYTES, text.length);
+    const last = text.charCodeAt(to - 1);
+    if (to < text.length && last >= 0xd800 && last < 0xdc00) to--;
+    yield encoder.encode(text.slice(from, to));
+    from = to;
+  }
+}
+
+function* bytePieces(bytes: Uint8Array): Generator<Uint8Array> {
+  for (let from = 0; from < bytes.length; from += PIECE_BYTES) {
+    yield bytes.subarray(from, from + PIECE_BYTES);
+  }
+}
+
+/** Lets timers, signals and the page run in between. */
+async function* withPauses(pieces: Iterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+  let taken = 0;
+  for (const piece of pieces) {
+    yield piece;
+    if (++taken % PIECES_A_TURN === 0) await new Promise((resolve) => setTimeout(resolve, 0));
+  }
+}
+
+/** A ReadableStream as an iterable; not all browsers' are. */
+async function* streamPieces(stream: ReadableStream<Uint8Array>): AsyncGenerator<Uint8Array> {
+  const reader = stream.getReader();
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      yield value;
+    }
+  } finally {
+    // Also when the reading failed: whoever fills the stream may stop.
+    await reader.cancel().catch(() => {});
+  }
+}
+
+function piecesOf(source: TraceSource): Iterable<Uint8Array> | AsyncIterable<Uint8Array> {
+  if (typeof source === "string") return withPauses(textPieces(source));
+  if (source instanceof Uint8Array) return withPauses(bytePieces(source));
+  if (Symbol.asyncIterator in source || Symbol.iterator in source) return source;
+  return streamPieces(source);
+}
+
+/** Passes pieces on to a reader, through gunzip if the first two bytes are gzip's. */
+class Feed {
+  readonly #reader: TraceReader;
+  #gunzip: Gunzip | undefined;
+  #begun = false;
+  /** What came before two bytes were there. */
+  #head: Uint8Array = new Uint8Array(0);
+
+  constructor(reader: TraceReader) {
+    this.#reader = reader;
+  }
+
+  push(piece: Uint8Array): void {
+    if (this.#begun) {
+      this.#pass(piece);
+      return;
+    }
+    const head = this.#head.length;
+    const bytes = new Uint8Array(head + piece.length);
+    bytes.set(this.#head);
+    bytes.set(piece, head);
+    this.#head = bytes;
+    if (bytes.length >= 2) this.#begin();
+  }
+
+  #begin(): void {
+    const bytes = this.#head;
+    this.#begun = true;
+    if (bytes[0] === 0x1f && bytes[1] === 0x8b) {
+      this.#gunzip = new Gunzip((part) => this.#reader.push(part));
+    }
+    this.#pass(bytes);
+  }
+
+  #pass(piece: Uint8Array): void {
+    if (this.#gunzip === undefined) this.#reader.push(piece);
+    else this.#guard(() => this.#gunzip?.push(piece));
+  }
+
+  finish(): EventTable {
+    if (!this.#begun) this.#begin();
+    this.#guard(() => this.#gunzip?.finish());
+    return this.#reader.finish();
+  }
+
+  #guard(work: () => void): void {
+    if (this.#reader.stopped) return;
+    try {
+      work();
+    } catch (error) {
+      if (!(error instanceof GzipProblem)) throw error;
+      const where = `byte ${error.byteOffset} of the gzip file`;
+      this.#reader.interrupt("compression", `${error.message} at ${where}`, error);
+    }
+  }
+}
+
+/**
+ * Reads a whole trace: Chrome's or Kineto's JSON, as an object with `traceEvents` or as a bare
+ * array, plain or gzip.
+ * @throws TraceError (code "input") with the byte and the event where it cannot go on
+ */
 export async function readTrace(
   source: TraceSource,
   options: ReadTraceOptions = {},
 ): Promise<EventTable> {
-  let text = "";
-  if (typeof source === "string") text = source;
-  else {
-    const decoder = new TextDecoder();
-    const pieces = source instanceof Uint8Array ? [source] : source;
-    for await (const piece of pieces as AsyncIterable<Uint8Array>)
-      text += decoder.decode(piece, { stream: true });
-  }
-  // biome-ignore lint/suspicious/noExplicitAny: replaced soon
-  const json = JSON.parse(text) as any;
-  const { traceEvents, ...metadata } = Array.isArray(json) ? { traceEvents: json } : json;
-  const builder = new EventTableBuilder(options);
-  for (const e of traceEvents) {
-    if (e.ph === "M") {
-      if (e.name === "process_name") builder.describeProcess(e.pid, { name: e.args.name });
-      if (e.name === "process_labels") builder.describeProcess(e.pid, { labels: e.args.labels });
-      if (e.name === "process_sort_index")
-        builder.describeProcess(e.pid, { sortIndex: e.args.sort_index });
-      if (e.name === "thread_name") builder.describeThread(e.pid, e.tid, { name: e.args.name });
-      if (e.name === "thread_sort_index")
-        builder.describeThread(e.pid, e.tid, { sortIndex: e.args.sort_index });
-      continue;
+  const { onProgress, signal, ...readerOptions } = options;
+  const reader = new TraceReader(readerOptions);
+  const feed = new Feed(reader);
+  let bytes = 0;
+  let reported = 0;
+  signal?.throwIfAborted();
+  for await (const piece of piecesOf(source)) {
+    signal?.throwIfAborted();
+    feed.push(piece);
+    bytes += piece.length;
+    if (bytes - reported >= PIECE_BYTES) {
+      onProgress?.(bytes);
+      reported = bytes;
     }
-    builder.add({
-      phase: e.ph,
-      pid: e.pid,
-      tid: e.tid,
-      name: e.name,
-      category: e.cat ?? "",
-      startUs: e.ts,
-      durationUs: e.dur ?? 0,
-      ...(e.id === undefined ? {} : { flowId: e.id }),
-      correlation: e.args?.correlation ?? -1,
-      stream: e.args?.stream ?? -1,
-      gridBlocks: e.args?.grid ? e.args.grid[0] * e.args.grid[1] * e.args.grid[2] : 0,
-      args: e.args,
-    });
+    if (reader.stopped) break;
   }
-  void NO_STRING;
-  return builder.finish(metadata);
+  signal?.throwIfAborted();
+  if (bytes !== reported) onProgress?.(bytes);
+  return feed.finish();
 }
