@@ -2,6 +2,20 @@
 // the browser included; ranks that really run stages are in `@open-infra/dualpipe/runtime`.
 
 export {
+  type ChromeTraceOptions,
+  type PipelineTrace,
+  type PipelineTraceEvent,
+  toChromeTrace,
+} from "./export/chrome-trace.ts";
+export { type SvgOptions, toSvg } from "./export/svg.ts";
+export { toTextTimeline } from "./export/text-timeline.ts";
+export {
+  activationCurve,
+  type HeldUntil,
+  type PeakActivations,
+  peakActivations,
+} from "./schedule/activations.ts";
+export {
   type BuildOptions,
   type BuiltInName,
   buildSchedule,
@@ -17,6 +31,7 @@ export {
   stepCounts,
   stepUnits,
 } from "./schedule/dualpipe.ts";
+export { forwardOnly } from "./schedule/forward-only.ts";
 export {
   type InterleavedOptions,
   interleaved1F1B,
@@ -36,6 +51,15 @@ export {
   type ScheduleName,
 } from "./schedule/schedule.ts";
 export { ScheduleError } from "./schedule/schedule-error.ts";
+export { formatOp, formatRank, formatSchedule } from "./schedule/text.ts";
+export {
+  assertValidSchedule,
+  type ValidateOptions,
+  type ValidationReport,
+  validateSchedule,
+} from "./schedule/validate/validate.ts";
+export type { Violation, ViolationCode } from "./schedule/validate/violations.ts";
+export type { Reading } from "./schedule/validate/walk.ts";
 export { zb1p, zbv } from "./schedule/zero-bubble.ts";
 export type { CriticalPath, CriticalReason, CriticalStep } from "./simulate/critical-path.ts";
 export { type BlockedRank, DeadlockError } from "./simulate/deadlock.ts";
