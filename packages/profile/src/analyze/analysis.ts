@@ -21,6 +21,13 @@ export {
   parseRules,
   unclassified,
 } from "./classify.ts";
+export {
+  type DiffEntry,
+  type DiffOptions,
+  type DiffThresholds,
+  diffTraces,
+  type TraceDiff,
+} from "./diff.ts";
 export { type IdleBreakdown, type IdleOptions, idleBreakdown } from "./idle.ts";
 export {
   type Intervals,
@@ -58,6 +65,7 @@ export {
 } from "./overlap.ts";
 export { type Phase, type PhaseAnalysis, phases } from "./phases.ts";
 export { builtinRules } from "./rules.ts";
+export { shortName } from "./short-name.ts";
 export { type GridShare, multiprocessors, type SmPartition, smPartition } from "./sm-partition.ts";
 export { type Distribution, distribution } from "./statistics.ts";
 export {

@@ -3,6 +3,7 @@
 
 import type { KernelGroup } from "./classify.ts";
 import { lengthOf, subtract } from "./intervals.ts";
+import { shortName } from "./short-name.ts";
 import { percent, roundUs } from "./statistics.ts";
 import { classMask, unionOfClasses, type Work } from "./work.ts";
 
@@ -39,6 +40,8 @@ export interface VariantBreakdown extends DurationStats {
 /** A kernel, by its full name. */
 export interface NameBreakdown extends DurationStats {
   readonly name: string;
+  /** Without return type, template arguments and parameters; not unique. */
+  readonly shortName: string;
   readonly class: string;
   readonly variant: string;
   readonly group: KernelGroup;
@@ -119,8 +122,10 @@ export function kernelBreakdown(
   }
   const kernels = [...byName].map(([key, sums]): NameBreakdown => {
     const each = work.classes[key % numClasses]!;
+    const name = work.table.strings[Math.floor(key / numClasses)]!;
     return {
-      name: work.table.strings[Math.floor(key / numClasses)]!,
+      name,
+      shortName: shortName(name),
       class: each.name,
       variant: each.variant,
       group: each.group,

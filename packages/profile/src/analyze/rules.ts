@@ -32,18 +32,25 @@ const memory: readonly KernelRule[] = [
  * the internode dispatch says whether it reuses a handle.
  */
 const deepEp = rulesOf("communication", "DeepEP", [
-  [/(?:deep_?ep|dpsk::ep)\b.*layout/i, "ep_layout"],
-  [/(?:deep_?ep|dpsk::ep)\b.*cached_notify/i, "ep_notify", "cached"],
-  [/(?:deep_?ep|dpsk::ep)\b.*notify/i, "ep_notify"],
+  [/(?:deep_?ep|dpsk::ep)(?![a-z]).*layout/i, "ep_layout"],
+  [/(?:deep_?ep|dpsk::ep)(?![a-z]).*cached_notify/i, "ep_notify", "cached"],
+  [/(?:deep_?ep|dpsk::ep)(?![a-z]).*notify/i, "ep_notify"],
   [
-    /(?:deep_?ep|dpsk::ep)\b.*(?:_ll::dispatch|dispatch_ll|low_latency_dispatch)/i,
+    /(?:deep_?ep|dpsk::ep)(?![a-z]).*(?:_ll::dispatch|dispatch_ll|low_latency_dispatch)/i,
     ...ll("dispatch"),
   ],
-  [/(?:deep_?ep|dpsk::ep)\b.*(?:_ll::combine|combine_ll|low_latency_combine)/i, ...ll("combine")],
-  [/(?:deep_?ep|dpsk::ep)\b.*dispatch\w*<[^,<>]*,[^,<>]*,\s*true\b/i, "ep_dispatch", "cached"],
-  [/(?:deep_?ep|dpsk::ep)\b.*::\w*dispatch/i, "ep_dispatch"],
-  [/(?:deep_?ep|dpsk::ep)\b.*::\w*combine/i, "ep_combine"],
-  [/deep_?ep\b|deep_?ep::|dpsk::ep\b/i, "ep_other"],
+  [
+    /(?:deep_?ep|dpsk::ep)(?![a-z]).*(?:_ll::combine|combine_ll|low_latency_combine)/i,
+    ...ll("combine"),
+  ],
+  [
+    /(?:deep_?ep|dpsk::ep)(?![a-z]).*dispatch\w*<[^,<>]*,[^,<>]*,\s*true\b/i,
+    "ep_dispatch",
+    "cached",
+  ],
+  [/(?:deep_?ep|dpsk::ep)(?![a-z]).*::\w*dispatch/i, "ep_dispatch"],
+  [/(?:deep_?ep|dpsk::ep)(?![a-z]).*::\w*combine/i, "ep_combine"],
+  [/(?:deep_?ep|dpsk::ep)(?![a-z])/i, "ep_other"],
   [/^(?:ep[.: _])?(?:low_latency_dispatch|dispatch_ll)\b/i, ...ll("dispatch")],
   [/^(?:ep[.: _])?(?:low_latency_combine|combine_ll)\b/i, ...ll("combine")],
   [/^(?:ep[.: _])?(?:internode[.:_]+|intranode[.:_]+)?dispatch(?![a-z])/i, "ep_dispatch"],
@@ -70,7 +77,7 @@ const collectives = rulesOf("communication", "NCCL", [
 const attention: readonly KernelRule[] = [
   ...rulesOf("computation", "FlashMLA", [
     [/flash_?mla.*(?:bwd|backward)/i, "attention_backward", "mla"],
-    [/flash_?mla|flash_fwd_splitkv_mla|mla_combine|^mla[_.]/i, "attention_forward", "mla"],
+    [/flash_?mla|splitkv_mla|mla_combine|get_mla_metadata|^mla[_.]/i, "attention_forward", "mla"],
   ]),
   ...rulesOf("computation", "FlashAttention", [
     [
@@ -108,7 +115,7 @@ const transposes = rulesOf("computation", "layers", [
 const layers: readonly KernelRule[] = [
   ...rulesOf("computation", "quantisation", [
     [/swiglu.*(?:cast_and|cast_to|quant)/i, "quant_cast", "fused swiglu"],
-    [/per_(?:token|channel|block|tensor)\w*_(?:cast|quant)|cast_back|cast_to_?fp8/i, "quant_cast"],
+    [/per_(?:token|channel|block|tensor)\w*_(?:cast|quant)|cast_?back|cast_?to_?fp8/i, "quant_cast"],
     [/(?:^|[\s:_])(?:de)?quant(?:ize|ise)?|scaled_fp8_quant|cast_and_transpose/i, "quant_cast"],
   ]),
   ...rulesOf("computation", "permutation", [
