@@ -1,0 +1,77 @@
+// One rank's part of a schedule: what a rank needs to run a step, and all that crosses a thread.
+
+import { withCommunication } from "../schedule/communication.ts";
+import { OpKind, type RankOps, RankOpsBuilder, type Schedule } from "../schedule/schedule.ts";
+
+/** What one rank runs in a step. Plain data. */
+export interface RankProgram {
+  readonly scheduleName: string;
+  /** In the pipeline, which need not be the transport's. */
+  readonly rank: number;
+  readonly numRanks: number;
+  readonly numStages: number;
+  readonly numDirections: number;
+  readonly microBatchesOf: readonly number[];
+  readonly rankOf: Int32Array;
+  /** With sends and receives. */
+  readonly ops: RankOps;
+  /** Forward only: no backward will come. */
+  readonly inference: boolean;
+}
+
+/** The forward operations and their transfers. Order is kept, so it is as free of deadlock. */
+function forwardOnly(ops: RankOps): RankOps {
+  const kept = new RankOpsBuilder(ops.length);
+  for (let i = 0; i < ops.length; i++) {
+    const kind = ops.kind[i] as OpKind;
+    const forward = kind === OpKind.FB ? OpKind.F : kind;
+    if (forward !== OpKind.F && forward !== OpKind.SendF && forward !== OpKind.RecvF) continue;
+    kept.push(
+      forward,
+      ops.direction[i] as number,
+      ops.stage[i] as number,
+      ops.microBatch[i] as number,
+      ops.phase[i] as number,
+    );
+  }
+  return kept.finish();
+}
+
+/** The part of each rank; sends and receives are added where the schedule has none. */
+export function rankPrograms(
+  schedule: Schedule,
+  options: { readonly inference?: boolean } = {},
+): readonly RankProgram[] {
+  const inference = options.inference ?? false;
+  const whole = withCommunication(schedule);
+  return whole.ranks.map((ops, rank) => ({
+    scheduleName: schedule.name,
+    rank,
+    numRanks: schedule.numRanks,
+    numStages: schedule.numStages,
+    numDirections: schedule.numDirections,
+    microBatchesOf: schedule.microBatchesOf,
+    rankOf: schedule.rankOf,
+    ops: inference ? forwardOnly(ops) : ops,
+    inference,
+  }));
+}
+
+/** Rank of a stage of a direction; −1 before the first and after the last. */
+export function holderOf(program: RankProgram, direction: number, stage: number): number {
+  if (stage < 0 || stage >= program.numStages) return -1;
+  return program.rankOf[direction * program.numStages + stage] as number;
+}
+
+/** The stages a rank holds, as pairs in order of direction and stage. */
+export function stagesOf(
+  schedule: Pick<Schedule, "rankOf" | "numStages">,
+  rank: number,
+): readonly { readonly direction: number; readonly stage: number }[] {
+  const held: { direction: number; stage: number }[] = [];
+  schedule.rankOf.forEach((holder, at) => {
+    if (holder !== rank) return;
+    held.push({ direction: Math.floor(at / schedule.numStages), stage: at % schedule.numStages });
+  });
+  return held;
+}
