@@ -33,8 +33,8 @@ export function isBuiltInName(name: string): name is BuiltInName {
 /**
  * Builds a schedule by name, without communication; `withCommunication` adds that.
  *
- * @throws InputError for an unknown name, and where the builder does; `chunksPerRank` is one for any
- *   schedule but the interleaved.
+ * @throws InputError for an unknown name, for `chunksPerRank` with a schedule that is not the
+ *   interleaved, and where the builder does.
  */
 export function buildSchedule(name: BuiltInName, options: BuildOptions): Schedule {
   if (!isBuiltInName(name)) {

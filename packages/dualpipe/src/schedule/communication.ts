@@ -2,8 +2,8 @@
 //
 // What the four operations mean, for everything that walks a list with communication:
 //
-// - Keys. An end is named by the cell on its own rank. `SendF(d, s, m)` sends what `F(d, s, m)` made;
-//   its peer `RecvF(d, s + 1, m)`, on the rank of stage s + 1, gets the input of `F(d, s + 1, m)`.
+// - Keys. An end is named by the cell on its own rank. `SendF(d, s, m)` sends what `F(d, s, m)`
+//   made; its peer is `RecvF(d, s + 1, m)` on the rank of stage s + 1, for `F(d, s + 1, m)`.
 //   `SendB(d, s, m)` sends the input's gradient that B or I of (d, s, m) made; its peer is
 //   `RecvB(d, s − 1, m)`. Peers match by key alone: two ranks need not post in the same order.
 // - Posts do not block. At its place in the list an end is posted, and the rank goes on. A send's

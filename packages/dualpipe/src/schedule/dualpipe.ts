@@ -42,7 +42,7 @@ export const stepUnits: readonly string[] = [
   "W",
 ];
 
-/** Counts of the rank `depth` from the entry, of `half` ranks, with `perSlot` micro-batches a slot. */
+/** Counts of rank `depth` of `half` ranks from the entry, `perSlot` micro-batches a slot. */
 function countsAt(half: number, depth: number, perSlot: number): StepCounts {
   const outer = half - depth - 1;
   const inner = depth + 1;

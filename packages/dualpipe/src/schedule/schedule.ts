@@ -1,7 +1,7 @@
 // The one representation of a pipeline schedule: for each rank the ordered list of what it does,
 // as columns of numbers, so that a thousand ranks times thousands of micro-batches fit in memory
-// and are walked fast. Builders write it, the validator, the simulator, the exporters and the executor
-// read it. It knows no times and no tensors.
+// and are walked fast. Builders write it; the validator, the simulator, the exporters and the
+// executor read it. It knows no times and no tensors.
 //
 // A model is cut into `numStages` stages. A micro-batch flows through them along a direction: most
 // schedules have one; DualPipe has two, each with its own copy of every stage and its own numbering

@@ -1,6 +1,6 @@
 // Schedules of the zero-bubble line (Qi et al., "Zero Bubble Pipeline Parallelism" and "Pipeline
-// Parallelism with Controllable Memory"): the backward is split, and the weights' gradients fill what
-// would be bubbles. Both keep the memory of 1F1B. Weight gradients leave one FIFO a rank.
+// Parallelism with Controllable Memory"): the backward is split, and the weights' gradients fill
+// what would be bubbles. Both keep the memory of 1F1B. Weight gradients leave one FIFO a rank.
 
 import { checkSize, type ScheduleOptions } from "./options.ts";
 import { withoutSurplus } from "./partial.ts";
@@ -135,8 +135,8 @@ function zbvRank(numRanks: number, rank: number, numMicroBatches: number): RankO
 /**
  * ZB-V: rank `r` holds stages `r` and `2 · numRanks − 1 − r`. With F = I = W no rank waits between
  * its first cell and its last; a rank holds at most `2 · numRanks` micro-batches of its stages,
- * each half as large as a stage of 1F1B. Fewer than `2 · numRanks − 1` micro-batches run in the order
- * of that many, with the surplus left out, as the zero-bubble authors and PyTorch do.
+ * each half as large as a stage of 1F1B. Fewer than `2 · numRanks − 1` micro-batches run in the
+ * order of that many, with the surplus left out, as PyTorch does.
  */
 export function zbv(options: ScheduleOptions): Schedule {
   checkSize(options, 2);
