@@ -9,6 +9,7 @@ export {
 } from "./convert.ts";
 export { type MeasureOptions, measurePlacement } from "./measure.ts";
 export { alignSlots, diffPlacements, type SlotMove, type SourcePlace } from "./moves.ts";
+export * from "./online/index.ts";
 export { balancedPacking, type Packing } from "./packing.ts";
 export type {
   BalanceReport,
