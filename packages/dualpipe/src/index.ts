@@ -7,8 +7,27 @@ export {
   type PipelineTraceEvent,
   toChromeTrace,
 } from "./export/chrome-trace.ts";
+export {
+  type Comparison,
+  compareWithTrace,
+  type MeasuredRun,
+  type MeasuredStep,
+  measuredRun,
+  type TraceInput,
+  TraceMismatchError,
+  timesFromTrace,
+} from "./export/measured.ts";
 export { type SvgOptions, toSvg } from "./export/svg.ts";
 export { toTextTimeline } from "./export/text-timeline.ts";
+export type { LayerCost } from "./plan/costs.ts";
+export {
+  type InfeasiblePlan,
+  type Plan,
+  type PlanChoice,
+  type PlanOptions,
+  type PlanResult,
+  planPipeline,
+} from "./plan/plan.ts";
 export {
   activationCurve,
   type HeldUntil,
@@ -31,7 +50,22 @@ export {
   stepCounts,
   stepUnits,
 } from "./schedule/dualpipe.ts";
+export {
+  type BubbleFormula,
+  bubbleFormula,
+  type CellTimes,
+  type FormulaOptions,
+  type ZeroBubbleRate,
+  zeroBubbleRates,
+} from "./schedule/formulas.ts";
 export { forwardOnly } from "./schedule/forward-only.ts";
+export {
+  type OpJson,
+  rankToJson,
+  type ScheduleJson,
+  scheduleFromJson,
+  scheduleToJson,
+} from "./schedule/json.ts";
 export {
   type InterleavedOptions,
   interleaved1F1B,

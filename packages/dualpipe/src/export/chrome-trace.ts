@@ -1,6 +1,6 @@
 // A simulated run in Chrome's trace event format, the one format of this project: a process for the
-// run, a thread for each rank, a span for each computation, an arrow for each transfer, a counter of
-// activations for each rank. Spans are named and carry arguments as the executor's do, so that a
+// run, a thread for each rank, a span for each computation, an arrow for each transfer, a counter
+// of activations for each rank. Spans are named and carry arguments as the executor's do, so that a
 // simulated and a recorded run are read, compared and shown by the same code.
 
 import { InputError } from "@open-infra/errors";
@@ -54,7 +54,9 @@ class TraceWriter {
   readonly #pid: number;
   readonly #scale: number;
   readonly #maxEvents: number;
-  /** Where results are used: arrow ids by direction of flow and key, once their start is written. */
+  /**
+   * Where results are used: arrow ids by direction of flow and key, once their start is written.
+   */
   readonly #arrows = new Map<string, number>();
 
   constructor(schedule: Schedule, result: SimulationResult, options: ChromeTraceOptions) {
@@ -161,7 +163,8 @@ class TraceWriter {
   #push(event: PipelineTraceEvent): void {
     if (this.events.length === this.#maxEvents) {
       const { numRanks, numMicroBatches } = this.#schedule;
-      const got = `${this.#maxEvents} and not enough for ${numRanks} ranks and ${numMicroBatches} micro-batches`;
+      const size = `${numRanks} ranks and ${numMicroBatches} micro-batches`;
+      const got = `${this.#maxEvents}, too few for ${size}`;
       const allowed = "more events, or fewer things to write: flows: false, counters: false";
       throw new InputError("maxEvents", got, allowed);
     }

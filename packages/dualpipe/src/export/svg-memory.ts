@@ -44,7 +44,7 @@ export function memoryRows(
 ): { readonly body: string; readonly bottom: number } {
   const count = to - from;
   const rowHeight = Math.max(4, Math.min(22, Math.floor(512 / count)));
-  const peaks = result.peak.activations.subarray(from, to);
+  const peaks = result.peak.activations.slice(from, to);
   const most = Math.max(1, ...peaks);
   const labelEvery = Math.ceil(11 / rowHeight);
   const heading = { x: place.left, y: fixed(place.top + 14), "text-anchor": "start" };

@@ -2,8 +2,8 @@
 // a time axis, a legend, and the activations each rank holds beneath. It uses no style sheet and no
 // script, and colours that read on light and on dark ground, so that it can be put anywhere.
 //
-// Where computations are narrower than a pixel, a row shows what fills most of each pixel instead, so
-// that the file stays small whatever the schedule's length.
+// Where computations are narrower than a pixel, a row shows what fills most of each pixel instead,
+// so that the file stays small whatever the schedule's length.
 
 import { InputError } from "@open-infra/errors";
 import type { OpKindName, Schedule } from "../schedule/schedule.ts";
@@ -53,7 +53,7 @@ function layoutOf(schedule: Schedule, result: SimulationResult, options: SvgOpti
     throw new InputError("ranks", `[${from}, ${to}]`, "a range of ranks, [from, to)");
   }
   if (to > schedule.numRanks || to - from > ranksMax) {
-    const allowed = `at most ${ranksMax} of ${schedule.numRanks} ranks: choose with ranks: [from, to]`;
+    const allowed = `at most ${ranksMax} of ${schedule.numRanks} ranks, as ranks: [from, to]`;
     throw new InputError("ranks", `[${from}, ${to}]`, allowed);
   }
   const width = options.width ?? 1200;

@@ -1,5 +1,5 @@
-// The chain of operations that sets the makespan, walked back from the operation that ends last along
-// what each one waited for last.
+// The chain of operations that sets the makespan, walked back from the operation that ends last
+// along what each one waited for last.
 
 import { type Op, OpKind, opAt, type Schedule } from "../schedule/schedule.ts";
 import type { RankRecord } from "./run-state.ts";

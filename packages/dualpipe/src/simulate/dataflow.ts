@@ -1,10 +1,10 @@
 // The dataflow simulator: an operation starts when its rank is free and its inputs have arrived; a
 // transfer leaves when its producer ends, whatever else the rank does. Times are the unique least
-// solution of start = max(rank free, arrivals), so the order in which ranks are visited cannot change
-// them. Sends and receives among the operations take no time here; rendezvous.ts minds them.
+// solution of start = max(rank free, arrivals), so the order in which ranks are visited cannot
+// change them. Sends and receives among the operations take no time here; rendezvous.ts minds them.
 //
-// A rank runs until an input is missing, notes which, and is woken by whoever delivers it. So the work
-// is one visit per operation, plus one per wait.
+// A rank runs until an input is missing, notes which, and is woken by whoever delivers it. So the
+// work is one visit per operation, plus one per wait.
 
 import { OpKind, type RankOps } from "../schedule/schedule.ts";
 import { Done, type RunState } from "./run-state.ts";

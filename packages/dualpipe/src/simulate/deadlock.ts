@@ -1,5 +1,5 @@
-// What is said when ranks wait for each other for ever: which rank stands at which operation, what it
-// waits for and whose that is, and the circle among them if there is one.
+// What is said when ranks wait for each other for ever: which rank stands at which operation, what
+// it waits for and whose that is, and the circle among them if there is one.
 
 import { InfraError } from "@open-infra/errors";
 import { type Op, OpKind, opAt, type RankOps } from "../schedule/schedule.ts";
@@ -20,7 +20,9 @@ export interface BlockedRank {
 /** No rank can go on, and not all have come to their end. */
 export class DeadlockError extends InfraError {
   readonly blocked: readonly BlockedRank[];
-  /** Ranks that wait for each other in a circle, each for the next; empty if something is missing. */
+  /**
+   * Ranks that wait for each other in a circle, each for the next; empty if something is missing.
+   */
   readonly circle: readonly number[];
 
   constructor(blocked: readonly BlockedRank[], circle: readonly number[], numRanks: number) {
@@ -29,7 +31,8 @@ export class DeadlockError extends InfraError {
       const { index, op, waitsForRank, waitsFor } = blocked.find(
         (one) => one.rank === rank,
       ) as BlockedRank;
-      return `rank ${rank} at operation ${index}, ${describe(op)}, waits for ${waitsFor} on rank ${waitsForRank}`;
+      const at = `rank ${rank} at operation ${index}, ${describe(op)}`;
+      return `${at}, waits for ${waitsFor} on rank ${waitsForRank}`;
     });
     const more = first.length > 4 ? `; and ${first.length - 4} more` : "";
     const kind = circle.length > 0 ? "in a circle" : "for what never comes";

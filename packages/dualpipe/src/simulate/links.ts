@@ -1,13 +1,13 @@
-// What a transfer between two ranks costs, as a user gives it and as the simulator reads it: one cost
-// per boundary of stages and direction of flow. Stages on one rank hand over for nothing.
+// What a transfer between two ranks costs, as a user gives it and as the simulator reads it: one
+// cost per boundary of stages and direction of flow. Stages on one rank hand over for nothing.
 
 import { InputError } from "@open-infra/errors";
 import type { Schedule } from "../schedule/schedule.ts";
 import { checkDuration, type StageValue } from "./times.ts";
 
 /**
- * A figure of a link: one for all, one per pair of ranks (`[from][to]`, or a rule), or two by whether
- * both ranks are on one node of `ranksPerNode` consecutive ranks.
+ * A figure of a link: one for all, one per pair of ranks (`[from][to]`, or a rule), or two by
+ * whether both ranks are on one node of `ranksPerNode` consecutive ranks.
  */
 export type LinkValue =
   | number
@@ -24,8 +24,8 @@ export interface Communication {
   /** Bytes that leave each stage for the next, the same back; one per stage, the last unused. */
   readonly bytes?: StageValue;
   /**
-   * Whether a link carries one transfer at a time, in the order its sender made them, so that a slow
-   * link queues. Only the bandwidth's part occupies it. @default false
+   * Whether a link carries one transfer at a time, in the order its sender made them, so that a
+   * slow link queues. Only the bandwidth's part occupies it. @default false
    */
   readonly exclusiveLinks?: boolean;
 }
@@ -51,9 +51,9 @@ function linkRule(name: string, value: LinkValue, numRanks: number): LinkRule {
   if (typeof value === "function") return value;
   if (Array.isArray(value)) {
     const table = value as readonly ArrayLike<number>[];
-    if (table.length !== numRanks || table.some((row) => row.length !== numRanks)) {
+    if (table.length < numRanks || table.some((row) => row.length < numRanks)) {
       const got = `${table.length} rows of ${table[0]?.length ?? 0}`;
-      throw new InputError(name, got, `${numRanks} rows of ${numRanks}, [from][to]`);
+      throw new InputError(name, got, `at least ${numRanks} rows of ${numRanks}, [from][to]`);
     }
     return (from, to) => table[from]?.[to] as number;
   }

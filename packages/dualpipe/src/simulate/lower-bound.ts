@@ -1,12 +1,13 @@
 // A makespan that no order of the same operations can beat, so that a schedule's gap to the best
 // possible is known.
 //
-// The bound is the one-machine bound of job-shop scheduling (head, body, tail). Take on one rank the
-// operations of some classes (forwards; backwards and pairs; weight gradients). None of them starts
-// before the shortest chain of dependencies that leads to any of them (head), the rank does them one
-// at a time (body), and after the last of them at least the shortest chain that any of them still
-// opens must run (tail). So head + body + tail bounds the makespan; the bound is the largest over all
-// ranks and all sets of classes. Chains use the shortest duration each stage has in this schedule.
+// The bound is the one-machine bound of job-shop scheduling (head, body, tail). Take on one rank
+// the operations of some classes (forwards; backwards and pairs; weight gradients). None of them
+// starts before the shortest chain of dependencies that leads to any of them (head), the rank does
+// them one at a time (body), and after the last of them at least the shortest chain that any of
+// them still opens must run (tail). So head + body + tail bounds the makespan; the bound is the
+// largest over all ranks and all sets of classes. Chains use the shortest duration each stage has
+// in this schedule.
 
 import { OpKind, type RankOps, type Schedule } from "../schedule/schedule.ts";
 import type { RowLinks } from "./links.ts";
@@ -27,7 +28,9 @@ export interface LowerBound {
 const Class = { forward: 0, backward: 1, weight: 2 } as const;
 const classOf = [Class.forward, Class.backward, Class.backward, Class.weight, Class.backward];
 
-/** Shortest duration with which each row's forward and backward occur, and work by rank and class. */
+/**
+ * Shortest duration with which each row's forward and backward occur, and work by rank and class.
+ */
 interface Usage {
   readonly forward: Float64Array;
   readonly backward: Float64Array;

@@ -1,10 +1,12 @@
-// What a rank holds: micro-batches in flight and bytes. Both follow from the order of its operations
-// alone, so peaks need no simulation; the curve over time takes the start and end of each operation.
+// What a rank holds: micro-batches in flight and bytes. Both follow from the order of its
+// operations alone, so peaks need no simulation; the curve over time takes the start and end of
+// each operation.
 //
 // An activation is held from the start of its forward until the end of its backward; where the
 // backward is split, what the weights' gradients need is held on until the end of the W.
 
 import { InputError } from "@open-infra/errors";
+import { peakActivations } from "../schedule/activations.ts";
 import { OpKind, type RankOps, type Schedule } from "../schedule/schedule.ts";
 import { type StageValue, stageValues } from "./times.ts";
 
@@ -25,9 +27,9 @@ export interface StageMemory {
 /** Most that each rank ever holds. */
 export interface PeakMemory {
   /** Micro-batches (per stage and direction) between the start of F and the end of B or I. */
-  readonly activations: Int32Array;
+  readonly activations: readonly number[];
   /** The same, but to the end of the W where the backward is split. */
-  readonly activationsUntilW: Int32Array;
+  readonly activationsUntilW: readonly number[];
   /** With `StageMemory`: activations and parameters in bytes. */
   readonly bytes?: Float64Array;
   /** With `StageMemory`: parameters of all stages a rank holds. */
@@ -70,59 +72,41 @@ function parametersByRank(schedule: Schedule, parameters: Float64Array): Float64
   return bytes;
 }
 
-interface RankPeak {
-  activations: number;
-  activationsUntilW: number;
-  bytes: number;
-}
-
-function rankPeak(ops: RankOps, memory: ResolvedMemory | undefined): RankPeak {
-  const peak: RankPeak = { activations: 0, activationsUntilW: 0, bytes: 0 };
-  let held = 0;
-  let heldUntilW = 0;
+/** The most bytes of activations a rank holds. */
+function peakBytes(ops: RankOps, { activation, weightGrad }: ResolvedMemory): number {
+  let peak = 0;
   let bytes = 0;
   for (let i = 0; i < ops.length; i++) {
     const kind = ops.kind[i] as number;
     if (kind > OpKind.FB) continue;
     const stage = ops.stage[i] as number;
     if (kind === OpKind.F || kind === OpKind.FB) {
-      held++;
-      heldUntilW++;
-      if (memory !== undefined) bytes += memory.activation[stage] as number;
-      if (held > peak.activations) peak.activations = held;
-      if (heldUntilW > peak.activationsUntilW) peak.activationsUntilW = heldUntilW;
-      if (bytes > peak.bytes) peak.bytes = bytes;
+      bytes += activation[stage] as number;
+      if (bytes > peak) peak = bytes;
       if (kind === OpKind.F) continue;
     }
     if (kind === OpKind.W) {
-      heldUntilW--;
-      if (memory !== undefined) bytes -= memory.weightGrad[stage] as number;
+      bytes -= weightGrad[stage] as number;
       continue;
     }
-    held--;
-    const backward = kind === OpKind.FB ? (ops.pairStage[i] as number) : stage;
-    if (memory !== undefined) bytes -= memory.activation[backward] as number;
-    if (kind !== OpKind.I) heldUntilW--;
-    else if (memory !== undefined) {
-      bytes += memory.weightGrad[stage] as number;
-      // Gradients kept for the W may be more than the activations freed.
-      if (bytes > peak.bytes) peak.bytes = bytes;
-    }
+    bytes -= activation[kind === OpKind.FB ? (ops.pairStage[i] as number) : stage] as number;
+    if (kind !== OpKind.I) continue;
+    bytes += weightGrad[stage] as number;
+    // What is kept for the W may be more than the activations freed.
+    if (bytes > peak) peak = bytes;
   }
   return peak;
 }
 
 /** Peaks of all ranks, from the order of operations alone. */
 export function peakMemory(schedule: Schedule, memory?: StageMemory): PeakMemory {
-  const resolved = memory && resolveMemory(memory, schedule.numStages);
-  const peaks = schedule.ranks.map((ops) => rankPeak(ops, resolved));
-  const activations = Int32Array.from(peaks, (peak) => peak.activations);
-  const activationsUntilW = Int32Array.from(peaks, (peak) => peak.activationsUntilW);
-  if (resolved === undefined) return { activations, activationsUntilW };
+  const { untilBackward: activations, untilWeight: activationsUntilW } = peakActivations(schedule);
+  if (memory === undefined) return { activations, activationsUntilW };
+  const resolved = resolveMemory(memory, schedule.numStages);
   const parameterBytes = parametersByRank(schedule, resolved.parameters);
   const bytes = Float64Array.from(
-    peaks,
-    (peak, rank) => peak.bytes + (parameterBytes[rank] as number),
+    schedule.ranks,
+    (ops, rank) => peakBytes(ops, resolved) + (parameterBytes[rank] as number),
   );
   return { activations, activationsUntilW, bytes, parameterBytes };
 }

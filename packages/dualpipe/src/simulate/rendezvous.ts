@@ -1,10 +1,11 @@
 // The rendezvous simulator: sends and receives stand among the operations, those between two
 // computations are posted together, and the next computation starts only when every one of them has
-// met its peer and the transfer is over. That is how batched point-to-point calls behave when nothing
-// buffers; a schedule that only works with buffers stops here, and the caller says who waits for whom.
+// met its peer and the transfer is over. That is how batched point-to-point calls behave when
+// nothing buffers; a schedule that only works with buffers stops here, and the caller says who
+// waits for whom.
 //
-// A transfer begins when both ends are posted. With zero latency the makespan of a sound schedule is
-// that of the dataflow simulator.
+// A transfer begins when both ends are posted. With zero latency the makespan of a sound schedule
+// is that of the dataflow simulator.
 
 import { InputError } from "@open-infra/errors";
 import { OpKind, opKindNames, type RankOps } from "../schedule/schedule.ts";

@@ -1,7 +1,7 @@
-// What both simulators (dataflow and rendezvous) keep while they run: which operations are done, when
-// inputs arrive, each rank's clock and where it stood idle, and the queue of ranks that can go on. All
-// of it is typed arrays, so that a thousand ranks times thousands of micro-batches stay in memory; no
-// object is made per operation.
+// What both simulators (dataflow and rendezvous) keep while they run: which operations are done,
+// when inputs arrive, each rank's clock and where it stood idle, and the queue of ranks that can go
+// on. All of it is typed arrays, so that a thousand ranks times thousands of micro-batches stay in
+// memory; no object is made per operation.
 
 import { InputError } from "@open-infra/errors";
 import { OpKind, opKindNames, type RankOps, type Schedule } from "../schedule/schedule.ts";

@@ -1,5 +1,5 @@
-// `simulate`: a schedule and the times of its operations in, makespan and everything that explains it
-// out. This file puts the parts together; dataflow.ts and rendezvous.ts do the work.
+// `simulate`: a schedule and the times of its operations in, makespan and everything that explains
+// it out. This file puts the parts together; dataflow.ts and rendezvous.ts do the work.
 
 import { InputError } from "@open-infra/errors";
 import { OpKind, type Schedule } from "../schedule/schedule.ts";
@@ -16,9 +16,9 @@ import { type OpDurations, resolveTimes, type StageTimes } from "./times.ts";
 /** How to simulate, and what to keep. */
 export interface SimulateOptions {
   /**
-   * `dataflow`: an operation starts when its rank is free and its inputs have arrived. `rendezvous`:
-   * moreover every send and receive posted before it must have met its peer; needs a schedule with
-   * communication. @default "dataflow"
+   * `dataflow`: an operation starts when its rank is free and its inputs have arrived.
+   * `rendezvous`: moreover every send and receive posted before it must have met its peer; needs a
+   * schedule with communication. @default "dataflow"
    */
   readonly mode?: "dataflow" | "rendezvous";
   readonly communication?: Communication;

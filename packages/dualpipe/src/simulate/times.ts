@@ -1,6 +1,6 @@
-// How long operations take, as a user gives it (per stage, one number for all, a rule for overlapped
-// pairs) and as the simulator reads it: one duration per row, a row being one stage of one direction.
-// It knows nothing of transfers; they are in links.ts.
+// How long operations take, as a user gives it (per stage, one number for all, a rule for
+// overlapped pairs) and as the simulator reads it: one duration per row, a row being one stage of
+// one direction. It knows nothing of transfers; they are in links.ts.
 
 import { InputError } from "@open-infra/errors";
 import type { Schedule } from "../schedule/schedule.ts";
@@ -10,8 +10,8 @@ export type StageValue = number | ArrayLike<number>;
 
 /**
  * How long an overlapped forward–backward pair takes: a value (for all, or by the stage of its
- * forward half), a share of the sum of its two halves (1 hides nothing, 0.5 hides the shorter of two
- * equal halves whole), or a rule.
+ * forward half), a share of the sum of its two halves (1 hides nothing, 0.5 hides the shorter of
+ * two equal halves whole), or a rule.
  */
 export type PairTime =
   | StageValue
