@@ -86,7 +86,7 @@ export class ArgsReader {
     const length = end - start;
     if (length < this.#longest) {
       const keys = this.#keys[length];
-      if (keys !== undefined && this.#column(keys, bytes, start)) return;
+      if (keys !== undefined) this.#column(keys, bytes, start);
     }
     const first = bytes[start];
     if (length === 11 && first === 99 && equalBytes(correlationKey, bytes, start)) {
@@ -99,20 +99,15 @@ export class ArgsReader {
     } else cursor.skip();
   }
 
-  /** Fills the column of the key, if one of `keys` is it; fixed columns of that name too. */
-  #column(keys: readonly ArgKey[], bytes: Uint8Array, start: number): boolean {
+  /** Fills the column of the key, if one of `keys` is it; the value is still ahead. */
+  #column(keys: readonly ArgKey[], bytes: Uint8Array, start: number): void {
+    const cursor = this.#cursor;
+    const { at } = cursor;
     for (const key of keys) {
       if (!equalBytes(key.bytes, bytes, start)) continue;
-      const value = this.#number(Number.NaN);
-      this.#values[key.column] = value;
-      if (key.bytes.length === 11 && equalBytes(correlationKey, bytes, start)) {
-        this.correlation = Number.isNaN(value) ? -1 : value;
-      } else if (key.bytes.length === 6 && equalBytes(streamKey, bytes, start)) {
-        this.stream = value === (value | 0) ? value : -1;
-      }
-      return true;
+      this.#values[key.column] = this.#number(Number.NaN);
+      cursor.at = at;
     }
-    return false;
   }
 
   /** The number at the cursor, or `absent` for another value. */

@@ -112,14 +112,14 @@ export class JsonCursor {
   stringHash = 0;
   stringEscaped = false;
 
-  /** The last number: ±(whole + fraction / 10^scale); if `numberOdd`, only its text is right. */
+  /** The last number: ±(whole + fraction / 10^scale); or `numberText`, if set. */
   numberStart = 0;
   numberEnd = 0;
   numberNegative = false;
   numberWhole = 0;
   numberFraction = 0;
   numberScale = 0;
-  numberOdd = false;
+  numberText: string | undefined = undefined;
 
   readonly #decoder = new TextDecoder("utf-8", { ignoreBOM: true });
   readonly #stack: Uint8Array;
@@ -406,7 +406,7 @@ export class JsonCursor {
     this.numberWhole = whole;
     this.numberFraction = fraction;
     this.numberScale = scale;
-    this.numberOdd = false;
+    this.numberText = undefined;
     this.at = at;
     return true;
   }
@@ -423,8 +423,8 @@ export class JsonCursor {
     this.at = end;
     this.numberStart = start;
     this.numberEnd = end;
-    this.numberOdd = true;
     const text = this.text(start, end);
+    this.numberText = text;
     if (jsonNumber.test(text)) return true;
     if (!literals.has(text)) this.unexpected("a number", start);
     return text !== "true" && text !== "false" && text !== "null";
@@ -433,6 +433,10 @@ export class JsonCursor {
   #quotedNumber(): boolean {
     this.string();
     const { stringStart, stringEnd, at } = this;
+    if (this.stringEscaped) {
+      this.numberText = this.stringText();
+      return jsonNumber.test(this.numberText);
+    }
     const first = this.bytes[stringStart] as number;
     if (first !== MINUS && (first < 48 || first > 57)) return false;
     this.at = stringStart;
@@ -448,15 +452,13 @@ export class JsonCursor {
     into.whole = this.numberWhole;
     into.fraction = this.numberFraction;
     into.scale = this.numberScale;
-    into.text = this.numberOdd ? this.text(this.numberStart, this.numberEnd) : undefined;
+    into.text = this.numberText;
   }
 
   /** The last number as a float64, rounded once. */
   numberValue(): number {
-    if (this.numberOdd) {
-      const text = this.text(this.numberStart, this.numberEnd);
-      return literals.get(text) ?? Number(text);
-    }
+    const text = this.numberText;
+    if (text !== undefined) return literals.get(text) ?? Number(text);
     const magnitude = this.#magnitude();
     return this.numberNegative ? -magnitude : magnitude;
   }

@@ -2,6 +2,7 @@
 // Bytes are pushed in, in pieces of any size; a window holds what the event at hand needs and no
 // more, so that memory follows the table and not the file.
 
+import { InputError } from "@open-infra/errors";
 import { EventTableBuilder, type EventTableBuilderOptions } from "./builder.ts";
 import { EventReader } from "./event-reader.ts";
 import type { EventTable } from "./event-table.ts";
@@ -22,6 +23,11 @@ export interface TraceReaderOptions extends Omit<EventTableBuilderOptions, "keep
    * breaks; `notes` say so. Without it both are a TraceError. @default false
    */
   readonly tolerant?: boolean | undefined;
+  /**
+   * First size of the window the text passes through, at least 16; it doubles where one event needs
+   * more. @default 262_144
+   */
+  readonly windowBytes?: number | undefined;
 }
 
 /** First size of the window; small enough to stay in a core's cache. */
@@ -57,12 +63,15 @@ export class TraceReader {
   #unterminated = false;
 
   constructor(options: TraceReaderOptions = {}) {
-    const { keepArgs, ...rest } = options;
+    const { keepArgs, windowBytes = WINDOW_BYTES, ...rest } = options;
+    if (!(Number.isSafeInteger(windowBytes) && windowBytes >= 16)) {
+      throw new InputError("windowBytes", String(windowBytes), "an integer of at least 16");
+    }
     const limits = resolveLimits(options.limits);
     this.#tolerant = options.tolerant ?? false;
     this.#maxValueBytes = limits.maxValueBytes;
     this.#cursor = new JsonCursor(limits.maxDepth);
-    this.#cursor.bytes = new Uint8Array(WINDOW_BYTES);
+    this.#cursor.bytes = new Uint8Array(windowBytes);
     this.#builder = new EventTableBuilder({
       ...rest,
       keepArgs: keepArgs !== undefined && keepArgs !== false,
