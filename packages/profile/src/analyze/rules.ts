@@ -98,7 +98,10 @@ const deepGemm = rulesOf("computation", "DeepGEMM", [
   [/dpsk::grouped_gemm.*_acc::/, "gemm_fp8", "accumulating"],
   [/dpsk::grouped_gemm/, "gemm_fp8", "dense"],
   [/(?:deep_gemm|fp8_gemm|fp8_m_grouped|gemm_fp8).*grouped|m_grouped_gemm_fp8/i, ...grouped()],
-  [/deep_gemm\w*.*bf16|bf16_(?:m_grouped_)?gemm/i, "gemm_bf16"],
+  [/deep_gemm::\w*bf16\w*gemm|bf16_(?:m_grouped_)?gemm/i, "gemm_bf16"],
+  // Compiled enums are numbers: 1 and 2 are the grouped forms along M, 3 the one along K.
+  [/deep_gemm.*GemmType\)[12]/, ...grouped()],
+  [/deep_gemm.*GemmType\)3/, "gemm_fp8", "k-grouped"],
   [/deep_gemm|fp8_gemm|gemm_fp8/i, "gemm_fp8", "dense"],
 ]);
 
@@ -115,7 +118,10 @@ const transposes = rulesOf("computation", "layers", [
 const layers: readonly KernelRule[] = [
   ...rulesOf("computation", "quantisation", [
     [/swiglu.*(?:cast_and|cast_to|quant)/i, "quant_cast", "fused swiglu"],
-    [/per_(?:token|channel|block|tensor)\w*_(?:cast|quant)|cast_?back|cast_?to_?fp8/i, "quant_cast"],
+    [
+      /per_(?:token|channel|block|tensor)\w*_(?:cast|quant)|cast_?back|cast_?to_?fp8/i,
+      "quant_cast",
+    ],
     [/(?:^|[\s:_])(?:de)?quant(?:ize|ise)?|scaled_fp8_quant|cast_and_transpose/i, "quant_cast"],
   ]),
   ...rulesOf("computation", "permutation", [
