@@ -4,8 +4,19 @@ import { InputError } from "@open-infra/errors";
 import { completePlacement } from "./convert.ts";
 import { deepseekSlots } from "./deepseek.ts";
 import { checkFits, measure } from "./measure.ts";
+import { relabelLayer } from "./optimize/assignment.ts";
+import { type MigrationGoal, migratedSlots } from "./optimize/migrate.ts";
+import { LayerOptimizer } from "./optimize/optimizer.ts";
 import type { BalanceReport, EplbShape, LoadRows, Placement } from "./placement.ts";
-import { checkNodeLimit, checkShape, isHierarchical, loadMatrix, shown } from "./shape.ts";
+import {
+  checkNodeLimit,
+  checkPositiveInteger,
+  checkShape,
+  isHierarchical,
+  type LoadMatrix,
+  loadMatrix,
+  shown,
+} from "./shape.ts";
 
 /** Names of the policies, in the order of `PolicyName`. */
 export const policyNames = [
@@ -71,9 +82,7 @@ export function rebalanceExperts(weight: LoadRows, options: RebalanceOptions): R
   const wantsLimit = policy === "deepseek-hierarchical" || isHierarchical(options);
   const nodeLimit = wantsLimit && !policy.endsWith("-global");
   if (nodeLimit) checkNodeLimit(options, matrix.numLogical);
-  const slots = deepseekSlots(matrix, options, nodeLimit);
-  const { numLayers, numLogical } = matrix;
-  const placement = completePlacement(numLayers, numLogical, slots.phy2log, slots.rank);
+  const placement = place(matrix, options, nodeLimit);
   let report: BalanceReport | undefined;
   return {
     ...placement,
@@ -83,4 +92,63 @@ export function rebalanceExperts(weight: LoadRows, options: RebalanceOptions): R
       return report;
     },
   };
+}
+
+function place(matrix: LoadMatrix, options: RebalanceOptions, nodeLimit: boolean): Placement {
+  const { policy = "deepseek" } = options;
+  const { numLayers, numLogical } = matrix;
+  if (policy.startsWith("deepseek")) {
+    const slots = deepseekSlots(matrix, options, nodeLimit);
+    return completePlacement(numLayers, numLogical, slots.phy2log, slots.rank);
+  }
+  const phy2log = policy.startsWith("optimized")
+    ? optimizedSlots(matrix, options, nodeLimit)
+    : migratedSlots(matrix, options, migrationStart(options), migrationGoal(options, nodeLimit));
+  return completePlacement(numLayers, numLogical, phy2log);
+}
+
+function migrationStart(options: RebalanceOptions): Placement {
+  if (options.from !== undefined) return options.from;
+  const allowed = `the placement in use, which policy ${shown(options.policy)} starts from`;
+  throw new InputError("from", "undefined", allowed);
+}
+
+function checkAtLeast(name: string, value: unknown, least: number): number {
+  if (typeof value === "number" && value >= least) return value;
+  throw new InputError(name, shown(value), `a number of at least ${least}`);
+}
+
+function migrationGoal(options: RebalanceOptions, nodeLimit: boolean): MigrationGoal {
+  const { targetMaxOverMean = 1.01, maxMovedBytes, bytesPerExpert } = options;
+  let maxMovedSlots = options.maxMovedSlots ?? Number.POSITIVE_INFINITY;
+  checkAtLeast("targetMaxOverMean", targetMaxOverMean, 1);
+  checkAtLeast("maxMovedSlots", maxMovedSlots, 0);
+  if (maxMovedBytes !== undefined) {
+    checkAtLeast("maxMovedBytes", maxMovedBytes, 0);
+    checkPositiveInteger("bytesPerExpert", bytesPerExpert);
+    const affordable = Math.floor(maxMovedBytes / (bytesPerExpert as number));
+    maxMovedSlots = Math.min(maxMovedSlots, affordable);
+  }
+  return { nodeLimit, targetMaxOverMean, maxMovedSlots };
+}
+
+function optimizedSlots(
+  matrix: LoadMatrix,
+  options: RebalanceOptions,
+  nodeLimit: boolean,
+): Int32Array {
+  const { numLayers, numLogical, data } = matrix;
+  const { numReplicas, numGpus, from } = options;
+  const numNodes = nodeLimit ? options.numNodes : 1;
+  const optimizer = new LayerOptimizer(numLogical, options, nodeLimit);
+  const phy2log = new Int32Array(numLayers * numReplicas);
+  for (let layer = 0; layer < numLayers; layer++) {
+    const loads = data.subarray(layer * numLogical, (layer + 1) * numLogical);
+    const slots = phy2log.subarray(layer * numReplicas, (layer + 1) * numReplicas);
+    optimizer.place(loads, slots);
+    if (from === undefined) continue;
+    const before = from.phy2log.subarray(layer * numReplicas, (layer + 1) * numReplicas);
+    relabelLayer(before, slots, { numLogical, numGpus, numNodes });
+  }
+  return phy2log;
 }

@@ -1,0 +1,268 @@
+// The `minimal-migration` policies for one layer: each region (the cluster, or a node under the node
+// limit) is changed until its GPUs are below the target. If that cannot be reached from the old
+// placement, a fresh one, relabelled and brought back towards the old one, is the alternative. How
+// many layers may move how much is decided in migrate.ts.
+
+import type { EplbShape } from "../placement.ts";
+import { relabelLayer } from "./assignment.ts";
+import { MigrationSearch, type PathPoint, type Taste } from "./migration-search.ts";
+import { LayerOptimizer } from "./optimizer.ts";
+import { Region } from "./region.ts";
+import { repair } from "./repair.ts";
+
+/** Where the mean target is out of reach, this near to the lower bound is near enough. */
+const boundMargin = 1e-3;
+/** A fresh placement must be better by this to be worth its moves. */
+const freshMargin = 1e-3;
+/** Ways to weigh excess against moves that are tried; the one that moves least wins. */
+const tastes: readonly Taste[] = [
+  { costPower: 0.5, recount: true },
+  { costPower: 1.5, recount: true },
+];
+
+/** What migrating a layer would take. Points rise in `moved` and fall in `maxLoad`. */
+export interface LayerPlan {
+  /** The first point is the least that must move. */
+  readonly path: readonly PathPoint[];
+  /** True if the last point is a fresh placement and not a continuation of the others. */
+  readonly endsFresh: boolean;
+}
+
+/** Migrates layers of one shape, one at a time. */
+export class LayerMigrator {
+  readonly #shape: EplbShape;
+  readonly #numLogical: number;
+  readonly #numNodes: number;
+  readonly #groupSize: number;
+  readonly #targetRatio: number;
+  readonly #region: Region;
+  readonly #search: MigrationSearch;
+  readonly #optimizer: LayerOptimizer;
+  /** Node-local number of each expert. */
+  readonly #local: Int32Array;
+
+  constructor(numLogical: number, shape: EplbShape, nodeLimit: boolean, targetRatio: number) {
+    this.#shape = shape;
+    this.#numLogical = numLogical;
+    this.#numNodes = nodeLimit ? shape.numNodes : 1;
+    this.#groupSize = nodeLimit ? numLogical / shape.numGroups : numLogical;
+    this.#targetRatio = targetRatio;
+    this.#region = new Region({
+      numExperts: numLogical / this.#numNodes,
+      numGpus: shape.numGpus / this.#numNodes,
+      perGpu: shape.numReplicas / shape.numGpus,
+    });
+    this.#search = new MigrationSearch(this.#region);
+    this.#optimizer = new LayerOptimizer(numLogical, shape, nodeLimit);
+    this.#local = new Int32Array(numLogical);
+  }
+
+  /** Plans the layer without a budget; writes the last point's placement to `out`. */
+  plan(loads: Float64Array, from: Int32Array, out: Int32Array): LayerPlan {
+    const target = this.#target(loads);
+    const paths = this.#nodes(from, (experts, at) => {
+      const home = this.#load(loads, experts, from, at);
+      const path = this.#shortestPath(home, target);
+      this.#store(experts, out, at);
+      return path;
+    });
+    const path = mergePaths(paths);
+    const reached = (path.at(-1) as PathPoint).maxLoad;
+    if (reached <= target) return { path, endsFresh: false };
+    const fresh = this.#fresh(loads, from, target, reached * (1 - freshMargin));
+    if (fresh === undefined) return { path, endsFresh: false };
+    out.set(fresh.slots);
+    return { path: [...path, fresh.point], endsFresh: true };
+  }
+
+  /** Migrates the layer with at most `cap` moved slots, which a point of its path allows. */
+  migrate(loads: Float64Array, from: Int32Array, out: Int32Array, cap: number): void {
+    const target = this.#target(loads);
+    const runs = this.#nodes(from, (experts, at) => {
+      const home = this.#load(loads, experts, from, at);
+      const path = this.#shortestPath(home, target);
+      return { experts, at, path };
+    });
+    const caps = capsWithin(
+      runs.map((run) => run.path),
+      cap,
+    );
+    for (const [node, { experts, at }] of runs.entries()) {
+      const home = this.#load(loads, experts, from, at);
+      this.#shortestPath(home, target, caps[node] as number);
+      this.#store(experts, out, at);
+    }
+  }
+
+  /** The load no GPU should exceed: a share above the mean, or nearly the lower bound. */
+  #target(loads: Float64Array): number {
+    let total = 0;
+    for (const load of loads) total += load;
+    const bound = this.#optimizer.lowerBound(loads) * (1 + boundMargin);
+    return Math.max((total / this.#shape.numGpus) * this.#targetRatio, bound);
+  }
+
+  /** Calls `visit` with the experts of every region and the place of its slots in the layer. */
+  #nodes<T>(from: Int32Array, visit: (experts: Int32Array, at: number) => T): T[] {
+    const size = from.length / this.#numNodes;
+    const groupsPerNode = this.#region.numExperts / this.#groupSize;
+    const taken = new Int32Array(this.#numLogical / this.#groupSize).fill(-1);
+    for (let slot = 0; slot < from.length; slot++) {
+      const expert = from[slot] as number;
+      if (expert >= 0) taken[Math.floor(expert / this.#groupSize)] = Math.floor(slot / size);
+    }
+    const results: T[] = [];
+    for (let node = 0; node < this.#numNodes; node++) {
+      const groups: number[] = [];
+      for (const [group, at] of taken.entries()) if (at === node) groups.push(group);
+      for (const [group, at] of taken.entries()) {
+        // A group that was lost whole goes to the first node with room.
+        if (groups.length === groupsPerNode) break;
+        if (at !== -1) continue;
+        groups.push(group);
+        taken[group] = node;
+      }
+      const experts = Int32Array.from({ length: this.#region.numExperts }, (_, i) => {
+        const group = groups[Math.floor(i / this.#groupSize)] as number;
+        return group * this.#groupSize + (i % this.#groupSize);
+      });
+      results.push(visit(experts, node * size));
+    }
+    return results;
+  }
+
+  /** Puts a node's loads and old slots into the region; returns the old slots, node-local. */
+  #load(loads: Float64Array, experts: Int32Array, from: Int32Array, at: number): Int32Array {
+    const region = this.#region;
+    for (const [i, expert] of experts.entries()) {
+      region.load[i] = loads[expert] as number;
+      this.#local[expert] = i;
+    }
+    return from
+      .subarray(at, at + region.numSlots)
+      .map((expert) => (expert < 0 ? -1 : (this.#local[expert] as number)));
+  }
+
+  #store(experts: Int32Array, out: Int32Array, at: number): void {
+    const { slots } = this.#region;
+    for (let i = 0; i < slots.length; i++) out[at + i] = experts[slots[i] as number] as number;
+  }
+
+  /** Leaves the region at the end of the path that moves least of those that reach lowest. */
+  #shortestPath(home: Int32Array, target: number, cap = Number.POSITIVE_INFINITY): PathPoint[] {
+    const region = this.#region;
+    this.#search.setHome(home);
+    let best: { path: PathPoint[]; slots: Int32Array } | undefined;
+    for (const taste of tastes) {
+      region.assign(home);
+      repair(region);
+      const path = this.#search.run(target, cap, taste);
+      const last = path.at(-1) as PathPoint;
+      if (path.length > 1 && last.maxLoad <= target) {
+        this.#search.goHome(target);
+        path[path.length - 1] = { moved: this.#search.moved(), maxLoad: region.maxLoad() };
+      }
+      if (best === undefined || isBetter(path, best.path, target)) {
+        best = { path, slots: Int32Array.from(region.slots) };
+      }
+      if (path.length === 1) break; // Nothing to do, however it is weighed.
+    }
+    const { path, slots } = best as { path: PathPoint[]; slots: Int32Array };
+    region.assign(slots);
+    return path;
+  }
+
+  /** The optimizer's placement if it is below `limit`, with as little of it new as possible. */
+  #fresh(
+    loads: Float64Array,
+    from: Int32Array,
+    target: number,
+    limit: number,
+  ): { slots: Int32Array; point: PathPoint } | undefined {
+    const slots = new Int32Array(from.length);
+    const reached = this.#optimizer.place(loads, slots);
+    if (reached >= limit) return undefined;
+    const { numGpus } = this.#shape;
+    const numLogical = this.#numLogical;
+    relabelLayer(from, slots, { numLogical, numGpus, numNodes: this.#numNodes });
+    let moved = 0;
+    let maxLoad = 0;
+    this.#nodes(slots, (experts, at) => {
+      const fresh = this.#load(loads, experts, slots, at);
+      // An expert of another node is as good as an empty slot: it cannot stay.
+      const inside = new Set(experts);
+      const home = from
+        .subarray(at, at + fresh.length)
+        .map((e) => (inside.has(e) ? (this.#local[e] as number) : -1));
+      this.#region.assign(fresh);
+      this.#search.setHome(home);
+      this.#search.goHome(Math.max(target, reached));
+      this.#store(experts, slots, at);
+      moved += this.#search.moved();
+      maxLoad = Math.max(maxLoad, this.#region.maxLoad());
+    });
+    return { slots, point: { moved, maxLoad } };
+  }
+}
+
+/** Reaching lower comes first, down to the target; then moving less. */
+function isBetter(path: readonly PathPoint[], than: readonly PathPoint[], target: number): boolean {
+  const a = path.at(-1) as PathPoint;
+  const b = than.at(-1) as PathPoint;
+  const difference = Math.max(a.maxLoad, target) - Math.max(b.maxLoad, target);
+  return Math.abs(difference) > target * 1e-9 ? difference < 0 : a.moved < b.moved;
+}
+
+/** Advances the region whose maximum is highest, step by step; calls `visit` after each. */
+function walk(paths: readonly (readonly PathPoint[])[], visit: (at: Int32Array) => boolean): void {
+  const at = new Int32Array(paths.length);
+  while (visit(at)) {
+    let highest = -1;
+    let most = -1;
+    for (const [i, path] of paths.entries()) {
+      const { maxLoad } = path[at[i] as number] as PathPoint;
+      if (maxLoad <= most) continue;
+      most = maxLoad;
+      highest = i;
+    }
+    // The highest region has nothing left to do, so the layer's maximum cannot fall further; the
+    // others may still reach the target.
+    if ((at[highest] as number) === (paths[highest] as readonly PathPoint[]).length - 1) {
+      highest = paths.findIndex((path, i) => (at[i] as number) < path.length - 1);
+    }
+    if (highest < 0) return;
+    at[highest] = (at[highest] as number) + 1;
+  }
+}
+
+function pointOf(paths: readonly (readonly PathPoint[])[], at: Int32Array): PathPoint {
+  let moved = 0;
+  let maxLoad = 0;
+  for (const [i, path] of paths.entries()) {
+    const point = path[at[i] as number] as PathPoint;
+    moved += point.moved;
+    maxLoad = Math.max(maxLoad, point.maxLoad);
+  }
+  return { moved, maxLoad };
+}
+
+function mergePaths(paths: readonly (readonly PathPoint[])[]): PathPoint[] {
+  if (paths.length === 1) return [...(paths[0] as readonly PathPoint[])];
+  const merged: PathPoint[] = [];
+  walk(paths, (at) => {
+    merged.push(pointOf(paths, at));
+    return true;
+  });
+  return merged;
+}
+
+/** How much each region may move so that all of them together move at most `cap`. */
+function capsWithin(paths: readonly (readonly PathPoint[])[], cap: number): number[] {
+  let best = new Int32Array(paths.length);
+  walk(paths, (at) => {
+    if (pointOf(paths, at).moved > cap) return false;
+    best = Int32Array.from(at);
+    return true;
+  });
+  return paths.map((path, i) => (path[best[i] as number] as PathPoint).moved);
+}

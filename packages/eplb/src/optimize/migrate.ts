@@ -1,0 +1,127 @@
+// Minimal migration over all layers: plans every layer alone, and if the plans together exceed the
+// budget, spends it where a moved slot takes most off the maximum load of a layer.
+
+import { InputError } from "@open-infra/errors";
+import type { EplbShape, Placement } from "../placement.ts";
+import type { LoadMatrix } from "../shape.ts";
+import { LayerMigrator, type LayerPlan } from "./layer-migrator.ts";
+import type { PathPoint } from "./migration-search.ts";
+
+/** What migration is to reach, and with how much. */
+export interface MigrationGoal {
+  readonly nodeLimit: boolean;
+  /** Most a GPU's load may be above the mean, as a ratio. */
+  readonly targetMaxOverMean: number;
+  /** Most slots that may move, over all layers; may be infinite. */
+  readonly maxMovedSlots: number;
+}
+
+/**
+ * Slots of all layers after migration from `from`.
+ *
+ * @throws InputError if `from` breaks the node limit that it must keep, or the budget does not
+ *   suffice to fill slots and place experts that `from` lacks.
+ */
+export function migratedSlots(
+  matrix: LoadMatrix,
+  shape: EplbShape,
+  from: Placement,
+  goal: MigrationGoal,
+): Int32Array {
+  const { numLayers, numLogical, data } = matrix;
+  const { numReplicas } = shape;
+  if (goal.nodeLimit) checkNodes(from, shape);
+  const migrator = new LayerMigrator(numLogical, shape, goal.nodeLimit, goal.targetMaxOverMean);
+  const slots = new Int32Array(numLayers * numReplicas);
+  const loadsOf = (layer: number): Float64Array =>
+    data.subarray(layer * numLogical, (layer + 1) * numLogical);
+  const slotsOf = (all: Int32Array, layer: number): Int32Array =>
+    all.subarray(layer * numReplicas, (layer + 1) * numReplicas);
+
+  const plans: LayerPlan[] = [];
+  for (let layer = 0; layer < numLayers; layer++) {
+    const old = slotsOf(from.phy2log, layer);
+    plans.push(migrator.plan(loadsOf(layer), old, slotsOf(slots, layer)));
+  }
+  const wanted = plans.reduce((sum, plan) => sum + (plan.path.at(-1) as PathPoint).moved, 0);
+  if (wanted <= goal.maxMovedSlots) return slots;
+
+  const points = spend(plans, goal.maxMovedSlots);
+  for (const [layer, { path }] of plans.entries()) {
+    const point = points[layer] as number;
+    const isWhole = point === path.length - 1;
+    if (isWhole) continue; // Planned so already, fresh or not.
+    const cap = (path[point] as PathPoint).moved;
+    migrator.migrate(loadsOf(layer), slotsOf(from.phy2log, layer), slotsOf(slots, layer), cap);
+  }
+  return slots;
+}
+
+/** Chooses a point of every layer's path: always the step that lowers most for each moved slot. */
+function spend(plans: readonly LayerPlan[], budget: number): Int32Array {
+  const at = new Int32Array(plans.length);
+  let left = budget;
+  for (const { path } of plans) left -= (path[0] as PathPoint).moved;
+  if (left < 0) {
+    const allowed = `at least ${budget - left}, the empty slots and missing experts of from`;
+    throw new InputError("maxMovedSlots", String(budget), allowed);
+  }
+  for (;;) {
+    let layer = -1;
+    let next = 0;
+    let best = 0;
+    for (const [i, { path }] of plans.entries()) {
+      const here = path[at[i] as number] as PathPoint;
+      for (let j = (at[i] as number) + 1; j < path.length; j++) {
+        const point = path[j] as PathPoint;
+        const cost = point.moved - here.moved;
+        const gain = here.maxLoad - point.maxLoad;
+        if (cost > left || gain <= 0) continue;
+        const value = gain / Math.max(cost, 0.5);
+        if (value <= best) continue;
+        best = value;
+        layer = i;
+        next = j;
+      }
+    }
+    if (layer < 0) return at;
+    const { path } = plans[layer] as LayerPlan;
+    left -= (path[next] as PathPoint).moved - (path[at[layer] as number] as PathPoint).moved;
+    at[layer] = next;
+  }
+}
+
+/** @throws InputError naming a group of `from` on two nodes, or a node with too many groups. */
+function checkNodes(from: Placement, shape: EplbShape): void {
+  const { numLogical, numReplicas, phy2log } = from;
+  const groupSize = numLogical / shape.numGroups;
+  const perNode = numReplicas / shape.numNodes;
+  const most = shape.numGroups / shape.numNodes;
+  const nodeOf = new Int32Array(shape.numGroups);
+  const groups = new Int32Array(shape.numNodes);
+  for (let base = 0; base < phy2log.length; base += numReplicas) {
+    nodeOf.fill(-1);
+    groups.fill(0);
+    for (let slot = 0; slot < numReplicas; slot++) {
+      const expert = phy2log[base + slot] as number;
+      if (expert < 0) continue;
+      const group = Math.floor(expert / groupSize);
+      const node = Math.floor(slot / perNode);
+      const known = nodeOf[group] as number;
+      if (known === node) continue;
+      const count = (groups[node] as number) + 1;
+      const where = `from.phy2log[${base / numReplicas}]`;
+      const advice = 'or policy "minimal-migration-global"';
+      if (known >= 0) {
+        const got = `a row with group ${group} on nodes ${known} and ${node}`;
+        throw new InputError(where, got, `every group on one node, ${advice}`);
+      }
+      if (count > most) {
+        const got = `a row with ${count} groups on node ${node}`;
+        throw new InputError(where, got, `${most} groups a node, ${advice}`);
+      }
+      nodeOf[group] = node;
+      groups[node] = count;
+    }
+  }
+}

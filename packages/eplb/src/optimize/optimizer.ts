@@ -1,0 +1,255 @@
+// The `optimized` policies: replica counts and places chosen together, layer by layer. Without the
+// node limit a layer is one region. With it, partitions of the groups into nodes are tried in the
+// order of their lower bounds until no other can be better, and every node is a region of its own.
+// At the end the original's placement of the layer is computed too, and wins if it is lower.
+
+import { LayerBounds, RegionBound } from "../bound.ts";
+import { DeepseekPlacer } from "../deepseek.ts";
+import { Packer } from "../packing.ts";
+import { groupPartitions, type Partitions } from "../partitions.ts";
+import type { EplbShape } from "../placement.ts";
+import { Region } from "./region.ts";
+import { Search } from "./search.ts";
+import { Starter } from "./start.ts";
+
+/** Regions up to this many slots are searched for the optimum, larger ones to `tolerance`. */
+const smallRegion = 32;
+/** How near to the lower bound the search for large regions ends. */
+const tolerance = 2e-4;
+/** Partitions whose nodes are placed, of large regions. */
+const maxTried = 6;
+
+function kicksFor(numSlots: number): number {
+  return numSlots <= smallRegion ? 400 : Math.max(8, Math.round(1500 / numSlots));
+}
+
+/** Optimizes layers of one shape, one at a time. */
+export class LayerOptimizer {
+  readonly #nodeLimit: boolean;
+  readonly #numNodes: number;
+  readonly #groupSize: number;
+  readonly #region: Region;
+  readonly #starter: Starter;
+  readonly #search: Search;
+  readonly #bound: RegionBound;
+  readonly #bounds: LayerBounds;
+  readonly #partitions: Partitions | undefined;
+  readonly #packer: Packer;
+  readonly #original: DeepseekPlacer;
+  readonly #originalSlots: { phy2log: Int32Array; rank: Int32Array };
+  readonly #counts: Int32Array;
+  readonly #everyExpert: Int32Array;
+
+  constructor(numLogical: number, shape: EplbShape, nodeLimit: boolean) {
+    const numNodes = nodeLimit ? shape.numNodes : 1;
+    const numGroups = nodeLimit ? shape.numGroups : 1;
+    const numExperts = numLogical / numNodes;
+    const numGpus = shape.numGpus / numNodes;
+    this.#nodeLimit = nodeLimit && numNodes > 1;
+    this.#numNodes = numNodes;
+    this.#groupSize = numLogical / numGroups;
+    this.#region = new Region({ numExperts, numGpus, perGpu: shape.numReplicas / shape.numGpus });
+    this.#starter = new Starter(this.#region);
+    this.#search = new Search(this.#region);
+    this.#bound = new RegionBound(numExperts, this.#region.numSlots, numGpus);
+    this.#bounds = new LayerBounds(numLogical, shape, nodeLimit);
+    this.#partitions = this.#nodeLimit ? groupPartitions(numGroups, numNodes) : undefined;
+    this.#packer = new Packer(numGroups, numNodes);
+    this.#original = new DeepseekPlacer(numLogical, shape, nodeLimit);
+    this.#originalSlots = {
+      phy2log: new Int32Array(shape.numReplicas),
+      rank: new Int32Array(shape.numReplicas),
+    };
+    this.#counts = new Int32Array(numLogical);
+    this.#everyExpert = Int32Array.from({ length: numLogical }, (_, e) => e);
+  }
+
+  /** Lower bound of the layer, of the class this optimizer places in. */
+  lowerBound(loads: Float64Array): number {
+    return this.#bounds.lowerBound(loads);
+  }
+
+  /** Writes the layer's placement to `out`; returns its maximum load. */
+  place(loads: Float64Array, out: Int32Array): number {
+    const reached = this.#nodeLimit
+      ? this.#placeNodes(loads, out)
+      : this.#placeRegion(loads, this.#everyExpert, out, 0);
+    const original = this.#originalSlots.phy2log;
+    this.#original.place(loads, 0, this.#originalSlots, 0);
+    const limit = this.#maxLoad(loads, original);
+    if (reached <= limit * (1 + 1e-12)) return reached;
+    // Rare, and only where avoiding duplicates costs load: improve the original's own result.
+    return this.#improve(loads, original, out);
+  }
+
+  #maxLoad(loads: Float64Array, slots: Int32Array): number {
+    this.#counts.fill(0);
+    for (const expert of slots) this.#counts[expert] = (this.#counts[expert] as number) + 1;
+    let most = 0;
+    for (let slot = 0; slot < slots.length; ) {
+      let sum = 0;
+      for (const end = slot + this.#region.perGpu; slot < end; slot++) {
+        const expert = slots[slot] as number;
+        sum += (loads[expert] as number) / (this.#counts[expert] as number);
+      }
+      most = Math.max(most, sum);
+    }
+    return most;
+  }
+
+  #load(loads: Float64Array, experts: ArrayLike<number>): void {
+    const { load } = this.#region;
+    for (let e = 0; e < load.length; e++) load[e] = loads[experts[e] as number] as number;
+  }
+
+  #store(experts: ArrayLike<number>, out: Int32Array, at: number): void {
+    const { slots } = this.#region;
+    for (let i = 0; i < slots.length; i++) out[at + i] = experts[slots[i] as number] as number;
+  }
+
+  /** Places one region; `floor` is a load below which nothing helps the layer. */
+  #placeRegion(
+    loads: Float64Array,
+    experts: ArrayLike<number>,
+    out: Int32Array,
+    at: number,
+    floor = 0,
+  ): number {
+    const region = this.#region;
+    this.#load(loads, experts);
+    const margin = region.numSlots <= smallRegion ? 1e-9 : tolerance;
+    const bound = this.#bound.of(region.load) * (1 + margin);
+    this.#starter.place();
+    this.#search.descend(bound);
+    this.#search.run({ target: Math.max(bound, floor), kicks: kicksFor(region.numSlots) });
+    region.sumLoads();
+    this.#store(experts, out, at);
+    return region.maxLoad();
+  }
+
+  #expertsOf(groups: ArrayLike<number>): Int32Array {
+    const size = this.#groupSize;
+    const experts = new Int32Array(groups.length * size);
+    for (let i = 0; i < experts.length; i++) {
+      experts[i] = (groups[Math.floor(i / size)] as number) * size + (i % size);
+    }
+    return experts;
+  }
+
+  #placeNodes(loads: Float64Array, out: Int32Array): number {
+    const partitions = this.#partitions;
+    if (partitions === undefined) return this.#placeByPacking(loads, out);
+    const bySubset = Float64Array.from(this.#bounds.subsetBounds(loads));
+    const worstOf = partitions.partitions.map((nodes) =>
+      nodes.reduce((worst, subset) => Math.max(worst, bySubset[subset] as number), 0),
+    );
+    const order = worstOf.map((_, i) => i);
+    order.sort((a, b) => (worstOf[a] as number) - (worstOf[b] as number) || a - b);
+    const { numSlots } = this.#region;
+    const margin = numSlots <= smallRegion ? 1e-9 : tolerance;
+    const reached = new Float64Array(bySubset.length).fill(-1);
+    const slots = new Int32Array(bySubset.length * numSlots);
+    let best = Number.POSITIVE_INFINITY;
+    let chosen: readonly number[] = [];
+    const tries = numSlots <= smallRegion ? order.length : Math.min(order.length, maxTried);
+    for (const i of order.slice(0, tries)) {
+      const floor = (worstOf[i] as number) * (1 + margin);
+      if (floor >= best) break;
+      const nodes = partitions.partitions[i] as readonly number[];
+      let worst = 0;
+      for (const subset of nodes) {
+        if (worst >= best) break;
+        if ((reached[subset] as number) < 0) {
+          const experts = this.#expertsOf(partitions.subsets[subset] as readonly number[]);
+          reached[subset] = this.#placeRegion(loads, experts, slots, subset * numSlots, floor);
+        }
+        worst = Math.max(worst, reached[subset] as number);
+      }
+      if (worst >= best) continue;
+      best = worst;
+      chosen = nodes;
+    }
+    for (const [node, subset] of chosen.entries()) {
+      out.set(slots.subarray(subset * numSlots, (subset + 1) * numSlots), node * numSlots);
+    }
+    return best;
+  }
+
+  /** With too many partitions to list: heaviest group first, then swaps of groups. */
+  #placeByPacking(loads: Float64Array, out: Int32Array): number {
+    const packer = this.#packer;
+    for (let g = 0; g < packer.numItems; g++) {
+      const group = loads.subarray(g * this.#groupSize, (g + 1) * this.#groupSize);
+      packer.weights[g] = group.reduce((sum, load) => sum + load, 0);
+    }
+    packer.pack();
+    improvePacks(packer.weights, packer.packOf, packer.numPacks);
+    let worst = 0;
+    for (let node = 0; node < this.#numNodes; node++) {
+      const groups: number[] = [];
+      for (let g = 0; g < packer.numItems; g++) if (packer.packOf[g] === node) groups.push(g);
+      const at = node * this.#region.numSlots;
+      const reached = this.#placeRegion(loads, this.#expertsOf(groups), out, at, worst);
+      worst = Math.max(worst, reached);
+    }
+    return worst;
+  }
+
+  /** Descends from the original's placement, node by node. */
+  #improve(loads: Float64Array, original: Int32Array, out: Int32Array): number {
+    const region = this.#region;
+    const local = new Int32Array(this.#everyExpert.length);
+    let worst = 0;
+    for (let node = 0; node < this.#numNodes; node++) {
+      const at = node * region.numSlots;
+      const slots = original.subarray(at, at + region.numSlots);
+      const experts = Int32Array.from(new Set(slots)).sort();
+      for (const [i, expert] of experts.entries()) local[expert] = i;
+      this.#load(loads, experts);
+      region.assign(slots.map((expert) => local[expert] as number));
+      this.#search.descend(this.#bound.of(region.load));
+      region.sumLoads();
+      this.#store(experts, out, at);
+      worst = Math.max(worst, region.maxLoad());
+    }
+    return worst;
+  }
+}
+
+/** Swaps items of the heaviest pack with others while that lowers the heavier of the two. */
+export function improvePacks(
+  weights: ArrayLike<number>,
+  packOf: Int32Array,
+  numPacks: number,
+): void {
+  const sums = new Float64Array(numPacks);
+  for (let i = 0; i < packOf.length; i++) {
+    const pack = packOf[i] as number;
+    sums[pack] = (sums[pack] as number) + (weights[i] as number);
+  }
+  for (;;) {
+    const heaviest = sums.indexOf(Math.max(...sums));
+    let lowest = (sums[heaviest] as number) * (1 - 1e-12);
+    let swap: [number, number] | undefined;
+    for (let a = 0; a < packOf.length; a++) {
+      if (packOf[a] !== heaviest) continue;
+      for (let b = 0; b < packOf.length; b++) {
+        if (packOf[b] === heaviest) continue;
+        const change = (weights[a] as number) - (weights[b] as number);
+        const other = (sums[packOf[b] as number] as number) + change;
+        const worst = Math.max((sums[heaviest] as number) - change, other);
+        if (worst >= lowest) continue;
+        lowest = worst;
+        swap = [a, b];
+      }
+    }
+    if (swap === undefined) return;
+    const [a, b] = swap;
+    const pack = packOf[b] as number;
+    const change = (weights[a] as number) - (weights[b] as number);
+    sums[heaviest] = (sums[heaviest] as number) - change;
+    sums[pack] = (sums[pack] as number) + change;
+    packOf[a] = pack;
+    packOf[b] = heaviest;
+  }
+}
