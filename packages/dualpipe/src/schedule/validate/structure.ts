@@ -245,7 +245,17 @@ export function checkShape(schedule: Schedule, found: Violations): boolean {
     microBatchesOf.reduce((sum, n) => sum + n, 0) === numMicroBatches,
     `microBatchesOf is ${counts} for ${numMicroBatches} micro-batches`,
   );
-  return found.empty;
+  if (!found.empty) return false;
+  // Every cell needs a forward; with fewer operations there is no use in tables of cells.
+  const operations = schedule.ranks.reduce((sum, { length }) => sum + length, 0);
+  const cells = numStages * numMicroBatches;
+  if (cells <= operations) return true;
+  found.of(
+    "missing",
+    -1,
+    `${operations} operations for ${cells} cells, each of which needs a forward`,
+  );
+  return false;
 }
 
 /** Reports everything that one cell at a time shows; see the head of the file. */
