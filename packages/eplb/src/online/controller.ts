@@ -408,9 +408,10 @@ export class EplbController {
     this.#options.onCounter?.("eplb", "moved", { bytes: this.#tally.bytesIssued });
     if (journey.plan.staging === "in-place") {
       for (const { layer, to } of copies) {
-        this.#held[layer * this.#shape.numReplicas + to] = emptySlot;
+        const at = layer * this.#shape.numReplicas + to;
+        if (this.#held[at] !== emptySlot) this.#routing = undefined;
+        this.#held[at] = emptySlot;
       }
-      this.#routing = undefined;
     }
     journey.running = true;
     journey.startedStep = this.#step;
