@@ -5,6 +5,7 @@
 import { InputError } from "@open-infra/errors";
 import type { Recorder } from "@open-infra/profile";
 import { dualPipe, dualPipeV } from "../schedule/dualpipe.ts";
+import type { ScheduleOptions } from "../schedule/options.ts";
 import type { Schedule } from "../schedule/schedule.ts";
 import { type Batch, joinBatch, type MicroBatch, splitBatch } from "./micro-batches.ts";
 import type { StepOutcome, StepStats, StepWork } from "./parts.ts";
@@ -27,6 +28,8 @@ export interface DualPipeOptions {
   readonly timeoutMs?: number;
   /** @default nullRecorder */
   readonly recorder?: Recorder;
+  /** Takes counts of micro-batches that the original does not; see `ScheduleOptions`. @default false */
+  readonly allowPartial?: boolean;
 }
 
 /** How a step runs. All ranks give the same `numChunks` and `inference`. */
@@ -54,19 +57,21 @@ export interface DualPipeResult {
   readonly stats: StepStats;
 }
 
-type Builder = (options: { numRanks: number; numMicroBatches: number }) => Schedule;
+type Builder = (options: ScheduleOptions) => Schedule;
 
 /** What the two share: a runner, and the schedule's program for each `numChunks` met. */
 class TwoStagePipe {
   readonly runner: PipelineRunner;
   readonly #build: Builder;
   readonly #batchDim: number;
+  readonly #allowPartial: boolean;
   readonly #programs = new Map<string, RankProgram>();
 
   constructor(options: DualPipeOptions, build: Builder, place: (rank: number) => PlacedStage[]) {
     const { transport, rankMapping, timeoutMs, recorder } = options;
     this.#build = build;
     this.#batchDim = options.batchDim ?? 0;
+    this.#allowPartial = options.allowPartial ?? false;
     const rank = rankMapping?.[transport.rank] ?? transport.rank;
     const stages = place(rank);
     this.runner = new PipelineRunner({ transport, rankMapping, timeoutMs, recorder, stages });
@@ -95,7 +100,11 @@ class TwoStagePipe {
     let program = this.#programs.get(key);
     if (program === undefined) {
       const { numRanks } = this.runner.transport;
-      const schedule = this.#build({ numRanks, numMicroBatches: numChunks });
+      const schedule = this.#build({
+        numRanks,
+        numMicroBatches: numChunks,
+        allowPartial: this.#allowPartial,
+      });
       program = rankPrograms(schedule, { inference })[this.runner.rank] as RankProgram;
       this.#programs.set(key, program);
     }

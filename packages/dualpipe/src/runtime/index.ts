@@ -17,6 +17,16 @@ export {
   WaitTimeoutError,
 } from "./errors.ts";
 export { InProcessNetwork, type InProcessOptions } from "./in-process.ts";
+export {
+  launchPipeline,
+  Pipeline,
+  type PipelineResult,
+  type PipelineStepOptions,
+  type RankStats,
+  type StageFilter,
+  type StageValue,
+} from "./launch.ts";
+export type { LaunchOptions, ScheduleBuilder } from "./launch-options.ts";
 export type { Batch, MicroBatch, MicroBatchList } from "./micro-batches.ts";
 export type { StepOutcome, StepStats, StepWork } from "./parts.ts";
 export { type RankProgram, rankPrograms } from "./program.ts";
@@ -33,6 +43,7 @@ export type {
   StageForward,
 } from "./stage.ts";
 export { syncGradients } from "./sync-gradients.ts";
+export type { ChromeTrace } from "./traces.ts";
 export {
   describeKey,
   type Message,

@@ -1,7 +1,8 @@
 // One rank's part of a schedule: what a rank needs to run a step, and all that crosses a thread.
 
 import { withCommunication } from "../schedule/communication.ts";
-import { OpKind, type RankOps, RankOpsBuilder, type Schedule } from "../schedule/schedule.ts";
+import { forwardOnly } from "../schedule/forward-only.ts";
+import type { RankOps, Schedule } from "../schedule/schedule.ts";
 
 /** What one rank runs in a step. Plain data. */
 export interface RankProgram {
@@ -19,24 +20,6 @@ export interface RankProgram {
   readonly inference: boolean;
 }
 
-/** The forward operations and their transfers. Order is kept, so it is as free of deadlock. */
-function forwardOnly(ops: RankOps): RankOps {
-  const kept = new RankOpsBuilder(ops.length);
-  for (let i = 0; i < ops.length; i++) {
-    const kind = ops.kind[i] as OpKind;
-    const forward = kind === OpKind.FB ? OpKind.F : kind;
-    if (forward !== OpKind.F && forward !== OpKind.SendF && forward !== OpKind.RecvF) continue;
-    kept.push(
-      forward,
-      ops.direction[i] as number,
-      ops.stage[i] as number,
-      ops.microBatch[i] as number,
-      ops.phase[i] as number,
-    );
-  }
-  return kept.finish();
-}
-
 /** The part of each rank; sends and receives are added where the schedule has none. */
 export function rankPrograms(
   schedule: Schedule,
@@ -44,7 +27,8 @@ export function rankPrograms(
 ): readonly RankProgram[] {
   const inference = options.inference ?? false;
   const whole = withCommunication(schedule);
-  return whole.ranks.map((ops, rank) => ({
+  const { ranks } = inference ? forwardOnly(whole) : whole;
+  return ranks.map((ops, rank) => ({
     scheduleName: schedule.name,
     rank,
     numRanks: schedule.numRanks,
@@ -52,7 +36,7 @@ export function rankPrograms(
     numDirections: schedule.numDirections,
     microBatchesOf: schedule.microBatchesOf,
     rankOf: schedule.rankOf,
-    ops: inference ? forwardOnly(ops) : ops,
+    ops,
     inference,
   }));
 }
