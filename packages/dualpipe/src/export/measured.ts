@@ -106,7 +106,7 @@ function matchSpans(schedule: Schedule, events: readonly TraceEvent[]): readonly
       const place = `direction ${op.direction}, stage ${op.stage}, micro-batch ${op.microBatch}`;
       const expected = numSteps > 0 ? `${numSteps}, as for the operations before it` : "some";
       throw new TraceMismatchError(
-        `the trace has ${found.length} spans of ${op.kind} of ${place} on the lane "rank ${rank}"; ` +
+        `the trace has ${found.length} spans of ${op.kind} of ${place} on "rank ${rank}"; ` +
           `expected ${expected}`,
       );
     }),
