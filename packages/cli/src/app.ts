@@ -13,6 +13,7 @@ import {
 import type { CliContext } from "./context.ts";
 import { jsonFlag } from "./flags.ts";
 import { integer, positiveNumber, text, tokenList } from "./parse.ts";
+import { dualpipe } from "./routes/dualpipe.ts";
 
 const packageJson = new URL("../package.json", import.meta.url);
 const version = (JSON.parse(readFileSync(packageJson, "utf8")) as { version: string }).version;
@@ -337,7 +338,7 @@ function describe(error: unknown): string {
 
 export const app: Application<CliContext> = buildApplication(
   buildRouteMap({
-    routes: { serve, score, makeModel, jit, bench, doctor },
+    routes: { serve, score, makeModel, jit, dualpipe, bench, doctor },
     docs: {
       brief: "DeepSeek's open infrastructure as TypeScript",
       fullDescription:
