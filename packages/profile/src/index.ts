@@ -2,9 +2,10 @@
 
 export {
   nullRecorder,
+  type RecordedSpan,
   type Recorder,
-  type TraceArgs,
-  type TraceEvent,
+  type SpanCategory,
   TraceRecorder,
   type TraceRecorderOptions,
 } from "./recorder.ts";
+export type { ChromeTrace, TraceArgs, TraceEvent } from "./trace-event.ts";

@@ -98,6 +98,62 @@ describe("a trace", () => {
   });
 });
 
+describe("a trace of a device", () => {
+  it("has Kineto's categories, a lane a stream, and arrows from launches to kernels", () => {
+    const recorder = new TraceRecorder({
+      processName: "rank 3",
+      processId: 4,
+      metadata: { distributedInfo: { rank: 3, world_size: 8 } },
+    });
+    const category = "cuda_runtime";
+    recorder.record({ name: "launch", category, startUs: 10, durationUs: 2, correlation: 77 });
+    const grid = [20, 1, 1];
+    recorder.record({
+      ...{ name: "dispatch", category: "kernel", startUs: 15, durationUs: 30, correlation: 77 },
+      ...{ device: 1, stream: 27, args: { grid } },
+    });
+    recorder.record({ name: "step", lane: "main", startUs: 0, durationUs: 50 });
+    const trace = written(recorder);
+    expect(trace).toMatchObject({ distributedInfo: { rank: 3, world_size: 8 } });
+    const [launch, start, kernel, end, step] = trace.traceEvents.filter(({ ph }) => ph !== "M");
+    expect(launch).toMatchObject({
+      ph: "X",
+      cat: "cuda_runtime",
+      args: { correlation: 77 },
+      pid: 4,
+    });
+    expect(start).toMatchObject({ ph: "s", cat: "ac2g", id: 77, ts: 10, pid: 4, tid: launch?.tid });
+    expect(kernel).toMatchObject({
+      cat: "kernel",
+      tid: 27,
+      args: { device: 1, stream: 27, correlation: 77, grid },
+    });
+    expect(kernel?.pid).not.toBe(4);
+    expect(end).toMatchObject({ ph: "f", bp: "e", cat: "ac2g", id: 77, ts: 15, pid: kernel?.pid });
+    expect(step).toEqual({ name: "step", ph: "X", pid: 4, tid: 1, ts: 0, dur: 50 });
+    const described = trace.traceEvents.filter(({ ph, pid }) => ph === "M" && pid === kernel?.pid);
+    expect(described.map(({ name, tid, args }) => [name, tid, args])).toEqual([
+      ["process_name", 0, { name: "rank 3" }],
+      ["process_labels", 0, { labels: "GPU 1" }],
+      ["thread_name", 27, { name: "stream 27" }],
+    ]);
+  });
+
+  it("is the same in pieces of text, of which each event is made once", () => {
+    const recorder = new TraceRecorder({ metadata: { a: "é" } });
+    expect(JSON.parse([...recorder.text()].join(""))).toEqual(written(recorder));
+    for (let i = 0; i < 10_000; i++) {
+      recorder.record({ name: `n${i % 7}`, startUs: i, correlation: i, stream: i % 3 });
+    }
+    const before = recorder.events.length;
+    expect(recorder.events).toBe(recorder.events);
+    expect(before).toBe(2 * 10_000 + 3 + 3);
+    const pieces = [...recorder.text()];
+    expect(pieces.length).toBeGreaterThan(3);
+    expect(JSON.parse(pieces.join(""))).toEqual(written(recorder));
+  });
+});
+
 describe("the null recorder", () => {
   it("records nothing and reads no clock", () => {
     const recorder: Recorder = nullRecorder;

@@ -1,8 +1,8 @@
 // Builds an EventTable event by event: strings become indices, pids and tids become lanes, B and E
 // become spans. The reader, converters and tests all fill tables through it.
 
+import { Column } from "../columns.ts";
 import { type AsyncEnd, pairAsync } from "./async-spans.ts";
-import { Column } from "./columns.ts";
 import type { EventTable, TraceNotes } from "./event-table.ts";
 import { type LaneKey, LaneTable } from "./lane-table.ts";
 import { LimitReached, resolveLimits, type TraceLimits } from "./limits.ts";
