@@ -9,7 +9,7 @@ import { integer, text } from "../parse.ts";
 const scheduleNames = ["1f1b", "interleaved-1f1b", "zb1p", "zbv", "dualpipe", "dualpipev"] as const;
 
 /** Which schedule, and how large; the commands share these. */
-export const scheduleFlags = {
+const scheduleFlags = {
   schedule: {
     kind: "enum",
     values: scheduleNames,
