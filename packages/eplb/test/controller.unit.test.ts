@@ -6,9 +6,11 @@ import type {
   EplbControllerOptions,
   EplbReport,
   MoveAction,
+  Placement,
   RebalanceFunction,
+  SlotShape,
 } from "../src/index.ts";
-import { EplbController } from "../src/index.ts";
+import { EplbController, linearSlots, routeSlots } from "../src/index.ts";
 
 const shape = {
   numLayers: 1,
@@ -23,6 +25,11 @@ const shape = {
 const even = [6, 6, 6, 6];
 /** GPU 0 holds experts 0, 1, 2: with these loads it has 22 of 28. */
 const uneven = [4, 4, 18, 2];
+
+/** Experts in order, then again from the first: 0 1 2 | 3 0 1. */
+function linear(of: SlotShape): Placement {
+  return routeSlots(linearSlots(of), of);
+}
 
 /** Sets the whole of the placement by hand. */
 function fixedPolicy(...slots: number[]): RebalanceFunction {
@@ -39,6 +46,7 @@ class Driver {
       ...shape,
       policy: "deepseek",
       intervalSteps: 20,
+      initial: linear({ ...shape, ...options }),
       ...options,
     });
   }

@@ -2,11 +2,11 @@
 // them. Every error names the option, what came and what is allowed.
 
 import { InputError } from "@open-infra/errors";
+import { type PolicyName, rebalanceExperts } from "../rebalance.ts";
 import { checkShape } from "../shape.ts";
 import type { EplbControllerOptions } from "./controller-types.ts";
 import { migrationLimits } from "./migration.ts";
 import type { SlotShape } from "./slots.ts";
-import { linearSlots } from "./slots.ts";
 import { checkWhole, LoadWindow } from "./statistics.ts";
 
 type Defaulted =
@@ -108,10 +108,29 @@ redundant slot nothing can be overwritten in place`;
   return resolved;
 }
 
-/** What slots hold at the start. @throws InputError if `initial` does not fit the shape. */
+/** The original's policy that keeps the same limits as `policy`. */
+function originalOf(policy: PolicyName): PolicyName {
+  if (policy.startsWith("deepseek")) return policy;
+  return policy.endsWith("-global") ? "deepseek-global" : "deepseek";
+}
+
+/**
+ * What slots hold at the start: `initial`, or the original's placement for experts that are all
+ * alike.
+ *
+ * @throws InputError if `initial` does not fit the shape, or the shape not the policy.
+ */
 export function initialSlots(options: ResolvedOptions, shape: SlotShape): Int32Array {
-  const { initial } = options;
-  if (initial === undefined) return linearSlots(shape);
+  const { initial, numReplicas, numGroups, numNodes, numGpus } = options;
+  const policy = originalOf(options.policy);
+  const alike = [new Float64Array(shape.numLogical).fill(1)];
+  const cluster = { numReplicas, numGroups, numNodes, numGpus, policy };
+  const { phy2log } = rebalanceExperts(alike, cluster);
+  if (initial === undefined) {
+    const slots = new Int32Array(shape.numLayers * numReplicas);
+    for (let layer = 0; layer < shape.numLayers; layer++) slots.set(phy2log, layer * numReplicas);
+    return slots;
+  }
   for (const name of ["numLayers", "numLogical", "numReplicas"] as const) {
     if (initial[name] === shape[name]) continue;
     throw new InputError(`initial.${name}`, String(initial[name]), String(shape[name]));

@@ -28,12 +28,17 @@ export interface EplbControllerOptions
   extends EplbShape,
     ExpertCount,
     Omit<MigrationOptions, "layerOrder"> {
-  /** What slots hold at the start. @default experts in order, then again from the first */
+  /** What slots hold at the start. @default the original's placement for equal loads */
   readonly initial?: Placement;
-  /** @default "minimal-migration" */
+  /**
+   * `minimal-migration` keeps the node limit of a placement that has it. Layers that have lost it,
+   * through failed ranks or an aborted plan, are placed by `optimized` until they have it again.
+   * @default "minimal-migration"
+   */
   readonly policy?: PolicyName;
   /** The policy's own options; see `rebalanceExperts`. */
   readonly targetMaxOverMean?: number;
+  /** Bounds what is moved for balance; empty slots are filled whatever it takes. */
   readonly maxMovedSlots?: number;
   /** Replaces `rebalanceExperts`: a policy of one's own, or a test's. */
   readonly rebalance?: RebalanceFunction;

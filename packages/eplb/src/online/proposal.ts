@@ -2,14 +2,15 @@
 // gains layer by layer under the predicted loads, and the plan that would get there. Pure.
 
 import { completePlacement } from "../convert.ts";
-import { rebalanceExperts } from "../rebalance.ts";
+import type { EplbShape } from "../placement.ts";
+import { type PolicyName, rebalanceExperts } from "../rebalance.ts";
 import type { ResolvedOptions } from "./controller-options.ts";
 import type { MigrationPlan } from "./migration.ts";
 import { planMigration } from "./migration.ts";
 import type { SlotShape } from "./slots.ts";
 import { balanceOfSlots, emptySlot } from "./slots.ts";
 import { loadRows } from "./statistics.ts";
-import { gatherLive, liveGpus, scatterLive, survivingShape } from "./survivors.ts";
+import { fitsNodes, gatherLive, liveGpus, scatterLive, survivingShape } from "./survivors.ts";
 
 /** A migration and what it is good for. */
 export interface Proposal {
@@ -44,21 +45,67 @@ function withoutIdleRows(loads: Float64Array, numLogical: number): Float64Array 
   return filled;
 }
 
-/** The policy's placement over the live GPUs; slots of failed ones are empty. */
+/** A policy's placement of some layers over the live GPUs. */
+function placeLayers(
+  layers: readonly number[],
+  from: Int32Array,
+  loads: Float64Array,
+  policy: PolicyName,
+  cluster: EplbShape,
+  options: ResolvedOptions,
+  numLogical: number,
+): Int32Array {
+  const rows = loadRows(loads, numLogical);
+  const { numReplicas } = cluster;
+  const held = new Int32Array(layers.length * numReplicas);
+  layers.forEach((layer, i) => {
+    held.set(from.subarray(layer * numReplicas, (layer + 1) * numReplicas), i * numReplicas);
+  });
+  const { targetMaxOverMean, maxMovedSlots } = options;
+  const rebalance = options.rebalance ?? rebalanceExperts;
+  const { phy2log } = rebalance(
+    layers.map((layer) => rows[layer] as Float64Array),
+    {
+      ...cluster,
+      policy,
+      from: completePlacement(layers.length, numLogical, held),
+      ...(targetMaxOverMean !== undefined && { targetMaxOverMean }),
+      ...(maxMovedSlots !== undefined && !held.includes(emptySlot) && { maxMovedSlots }),
+    },
+  );
+  return phy2log;
+}
+
+/**
+ * The policy's placement over the live GPUs; slots of failed ones are empty. Minimal migration
+ * cannot start from a layer that breaks the node limit; `optimized` leads such layers back to it.
+ */
 function policySlots(input: ProposalInput, loads: Float64Array): Int32Array {
   const { held, shape, failed, options } = input;
+  const { numLayers, numLogical } = shape;
   const live = liveGpus(shape.numGpus, failed);
-  const from = completePlacement(shape.numLayers, shape.numLogical, gatherLive(held, shape, live));
-  const rebalance = options.rebalance ?? rebalanceExperts;
-  const { targetMaxOverMean, maxMovedSlots } = options;
-  const { phy2log } = rebalance(loadRows(loads, shape.numLogical), {
-    ...survivingShape(options, live),
-    policy: options.policy,
-    from,
-    ...(targetMaxOverMean !== undefined && { targetMaxOverMean }),
-    ...(maxMovedSlots !== undefined && { maxMovedSlots }),
+  const cluster = survivingShape(options, live);
+  const { numReplicas } = cluster;
+  const from = gatherLive(held, shape, live);
+  const limited = options.policy === "minimal-migration" && options.rebalance === undefined;
+  const all = Array.from({ length: numLayers }, (_, layer) => layer);
+  const { legal = [], broken = [] } = Object.groupBy(all, (layer) => {
+    const row = from.subarray(layer * numReplicas, (layer + 1) * numReplicas);
+    return !limited || fitsNodes(row, cluster, numLogical) ? "legal" : "broken";
   });
-  return scatterLive(phy2log, shape, live);
+  const placed = new Int32Array(from.length);
+  for (const [layers, policy] of [
+    [legal, options.policy],
+    [broken, "optimized"],
+  ] as const) {
+    if (layers.length === 0) continue;
+    const slots = placeLayers(layers, from, loads, policy, cluster, options, numLogical);
+    layers.forEach((layer, i) => {
+      const row = slots.subarray(i * numReplicas, (i + 1) * numReplicas);
+      placed.set(row, layer * numReplicas);
+    });
+  }
+  return scatterLive(placed, shape, live);
 }
 
 function hasEmptySlot(row: Int32Array, target: Int32Array): boolean {

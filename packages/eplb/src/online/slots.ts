@@ -123,8 +123,8 @@ export function countHeld(
 }
 
 /**
- * The placement before anything is known, as serving engines start: experts in order, then again
- * from the first, so that the redundant slots hold the first experts.
+ * The placement that vLLM starts with: experts in order, then again from the first, so that the
+ * redundant slots hold the first experts.
  */
 export function linearSlots(shape: SlotShape): Int32Array {
   const { numLayers, numLogical, numReplicas } = shape;
