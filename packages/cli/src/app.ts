@@ -14,6 +14,7 @@ import type { CliContext } from "./context.ts";
 import { jsonFlag } from "./flags.ts";
 import { integer, positiveNumber, text, tokenList } from "./parse.ts";
 import { dualpipe } from "./routes/dualpipe.ts";
+import { trace } from "./routes/trace.ts";
 
 const packageJson = new URL("../package.json", import.meta.url);
 const version = (JSON.parse(readFileSync(packageJson, "utf8")) as { version: string }).version;
@@ -338,7 +339,7 @@ function describe(error: unknown): string {
 
 export const app: Application<CliContext> = buildApplication(
   buildRouteMap({
-    routes: { serve, score, makeModel, jit, dualpipe, bench, doctor },
+    routes: { serve, score, makeModel, jit, dualpipe, bench, doctor, trace },
     docs: {
       brief: "DeepSeek's open infrastructure as TypeScript",
       fullDescription:

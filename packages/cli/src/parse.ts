@@ -42,3 +42,20 @@ export function tokenList(value: string): readonly number[] {
     return Number(part);
   });
 }
+
+export function nonNegativeNumber(text: string): number {
+  const value = Number(text);
+  if (text.trim() === "" || !(value >= 0 && value < Number.POSITIVE_INFINITY)) {
+    throw new UsageError(`'${text}' is not a number from 0 on`);
+  }
+  return value;
+}
+
+/** `5%` or `5`, as 5. */
+export function percentage(text: string): number {
+  const value = /^\s*\d+(?:\.\d+)?\s*%?\s*$/.test(text) ? Number.parseFloat(text) : Number.NaN;
+  if (!Number.isFinite(value)) {
+    throw new UsageError(`'${text}' is not a percentage; expected e.g. 5%`);
+  }
+  return value;
+}

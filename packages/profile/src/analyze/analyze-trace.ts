@@ -124,8 +124,21 @@ function warningsOf(
   if (source === "device" && launched.matched > 0 && annotations.annotations.length === 0) {
     out.push("the trace has no user annotations: time is not attributed to any");
   }
-  const { dropped } = table.metadata as { dropped?: unknown };
-  const lost = Number(table.metadata.droppedEvents ?? dropped ?? 0);
-  if (lost > 0) out.push(`the recorder dropped ${lost} events: sums are too low`);
+  return [...out, ...warningsOfReading(table)];
+}
+
+/** What the reader mended or the recorder lost: figures may be too low. */
+function warningsOfReading({ notes, metadata }: EventTable): string[] {
+  const out: string[] = [];
+  const say = (count: number, what: string): void => {
+    if (count > 0) out.push(`${count} ${what}`);
+  };
+  if (notes.stopped) out.push(`only the beginning was read: ${notes.stopped.message}`);
+  say(notes.malformedEvents, "events were left out: a field of theirs cannot be used");
+  say(notes.unclosedBegins, "spans never end and were left out");
+  say(notes.unmatchedEnds, "ends have no begin and were left out");
+  say(notes.negativeDurations, "durations are below 0 and count as 0");
+  say(notes.missingDurations, "complete events have no duration and count as 0");
+  say(Number(metadata.droppedEvents ?? 0), "events were dropped by the recorder");
   return out;
 }

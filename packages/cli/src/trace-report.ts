@@ -1,0 +1,220 @@
+// An analysis as text for one screen: the answer first, then what it is made of.
+
+import type { TraceAnalysis } from "@open-infra/profile/analyze";
+import { ellipsis, formatTable, formatNumber as n } from "./table.ts";
+
+const NAME_WIDTH = 58;
+
+function pct(value: number): string {
+  return `${value.toFixed(1)} %`;
+}
+
+/** µs as ms where that reads better. */
+function time(us: number): string {
+  return us >= 10_000 ? `${n(us / 1000)} ms` : `${n(us)} µs`;
+}
+
+function share(part: number, whole: number): string {
+  return whole > 0 ? pct((100 * part) / whole) : "";
+}
+
+/** The answer in a sentence or two. */
+export function headline({ summary, bounds, issueWait }: TraceAnalysis): string {
+  const { spanUs, busyPercent, communicationUs, overlapPercent, exposedCommunicationUs } = summary;
+  if (spanUs === 0) return "Nothing to analyse.";
+  const parts = [`${time(spanUs)} from first to last, ${pct(busyPercent)} busy.`];
+  if (communicationUs === 0) {
+    parts.push("No communication.");
+  } else if (issueWait.pairs.length > 0) {
+    parts.push(
+      `Communication is issued and awaited on one stream: ${pct(issueWait.hiddenPercent)} of ` +
+        `${time(issueWait.flightUs)} in flight is hidden, ${n(issueWait.exposedUs)} µs exposed.`,
+    );
+  } else {
+    parts.push(
+      `${pct(overlapPercent)} of ${time(communicationUs)} communication is hidden, ` +
+        `${n(exposedCommunicationUs)} µs exposed.`,
+      `Full overlap would save ${n(bounds.fullOverlapSavesUs)} µs ` +
+        `(${share(bounds.fullOverlapSavesUs, spanUs)}).`,
+    );
+  }
+  return parts.join(" ");
+}
+
+function timeSection({ summary, bounds }: TraceAnalysis): readonly string[] {
+  const { spanUs } = summary;
+  const row = (name: string, us: number, of = spanUs): string[] => [name, n(us), share(us, of)];
+  const rows = [
+    row("span", spanUs),
+    row("busy", summary.busyUs),
+    row("idle", summary.idleUs),
+    row("compute", summary.computeUs),
+    row("communication", summary.communicationUs),
+    row("  hidden behind compute", summary.overlapUs),
+    row("  exposed", summary.exposedCommunicationUs),
+    row("memory", summary.memoryUs),
+    ...(summary.otherUs > 0 ? [row("other", summary.otherUs)] : []),
+    row(`lower bound (${bounds.boundBy})`, bounds.lowerBoundUs),
+  ];
+  return formatTable(["time", ">µs", ">of span"], rows);
+}
+
+function streamSection({ devices, idle, source }: TraceAnalysis): readonly string[] {
+  const many = devices.length > 1;
+  const idleOf = new Map(idle.map((row) => [`${row.device}/${row.stream}`, row]));
+  const rows = devices.flatMap(({ device, streams }) =>
+    streams.map((stream) => {
+      const row = idleOf.get(`${device}/${stream.stream}`);
+      const name = many ? `${device} ${stream.stream}` : String(stream.stream);
+      const label =
+        stream.name !== "" && stream.name !== String(stream.stream)
+          ? `${name} ${ellipsis(stream.name, 24)}`
+          : name;
+      return [
+        label,
+        n(stream.events),
+        n(stream.busyUs),
+        n(stream.communicationUs),
+        n(row?.hostWaitUs ?? 0),
+        n(row?.kernelWaitUs ?? 0),
+        n(row?.otherUs ?? 0),
+      ];
+    }),
+  );
+  const first = source === "device" ? "stream" : "lane";
+  return formatTable(
+    [first, ">events", ">busy µs", ">comm. µs", ">idle: host", ">kernel", ">other"],
+    rows,
+  );
+}
+
+function overlapSection({ overlap }: TraceAnalysis): readonly string[] {
+  if (overlap.classes.length === 0) return [];
+  return formatTable(
+    ["communication", ">µs", ">hidden", ">exposed µs"],
+    overlap.classes.map((each) => [
+      each.class,
+      n(each.communicationUs),
+      pct(each.overlapPercent),
+      n(each.exposedUs),
+    ]),
+  );
+}
+
+function classSection({ kernels }: TraceAnalysis): readonly string[] {
+  return formatTable(
+    ["class", "family", ">count", ">µs", ">share", ">exposed µs"],
+    kernels.classes.map((each) => [
+      each.class,
+      each.family,
+      n(each.count),
+      n(each.sumUs),
+      pct(each.sharePercent),
+      n(each.exposedUs),
+    ]),
+  );
+}
+
+function kernelSection({ kernels }: TraceAnalysis): readonly string[] {
+  const rows = kernels.kernels.map((each) => [
+    ellipsis(each.shortName, NAME_WIDTH),
+    n(each.count),
+    n(each.sumUs),
+    n(each.meanUs),
+    n(each.maxUs),
+    pct(each.sharePercent),
+  ]);
+  const left = kernels.kernelNames - kernels.kernels.length;
+  const more = left > 0 && rows.length > 0 ? [`… and ${n(left)} more (--top)`] : [];
+  if (rows.length === 0) return [];
+  return [...formatTable(["kernel", ">count", ">µs", ">mean", ">max", ">share"], rows), ...more];
+}
+
+/** Beyond this, annotations with the most time are listed. */
+const ANNOTATIONS_LISTED = 16;
+
+function annotationSection({ annotations }: TraceAnalysis): readonly string[] {
+  const used = annotations.annotations.filter(({ events }) => events > 0);
+  if (used.length === 0) return [];
+  const most = used.toSorted((a, b) => b.gpuUs - a.gpuUs).slice(0, ANNOTATIONS_LISTED);
+  const shown = used.filter((each) => most.includes(each));
+  const rows = shown.map((each) => [
+    ellipsis(each.name, 32),
+    n(each.count),
+    n(each.gpuUs),
+    pct(each.sharePercent),
+    n(each.exposedCommunicationUs),
+    each.streams
+      .slice(0, 4)
+      .map(({ stream, sumUs }) => `${stream}: ${n(sumUs)}`)
+      .join(", "),
+  ]);
+  const { unattributedEvents, unattributedUs } = annotations;
+  const rest: string[] = [];
+  if (used.length > shown.length) rest.push(`… and ${n(used.length - shown.length)} more (--json)`);
+  if (unattributedEvents > 0) {
+    rest.push(`in none: ${n(unattributedUs)} µs of ${n(unattributedEvents)} events`);
+  }
+  const headers = ["annotation", ">opened", ">µs", ">share", ">exposed µs", "by stream, µs"];
+  return [...formatTable(headers, rows), ...rest];
+}
+
+function noteLines(analysis: TraceAnalysis): readonly string[] {
+  const { launches, smPartition, issueWait, phases, warnings } = analysis;
+  const lines: string[] = [];
+  if (launches.matched > 0) {
+    const { minUs, medianUs, maxUs } = launches.queueDelay;
+    lines.push(
+      `launch to start: min ${n(minUs)}, median ${n(medianUs)}, max ${n(maxUs)} µs; ` +
+        `${n(launches.shorterThanLaunch)} of ${n(launches.matched)} shorter than their launch`,
+    );
+  }
+  for (const part of smPartition) {
+    if (part.confidence === "none") continue;
+    const of = part.numSms > 0 ? ` of ${part.numSms}` : "";
+    lines.push(
+      `multiprocessors${of}: ${part.communicationSms} communicate, ${part.computeSms} compute ` +
+        `(confidence ${part.confidence})`,
+    );
+  }
+  if (issueWait.pairs.length > 0) {
+    lines.push(
+      `issue and wait: ${issueWait.pairs.length} pairs, ${n(issueWait.hiddenUs)} of ` +
+        `${n(issueWait.flightUs)} µs in flight hidden`,
+    );
+  }
+  if (phases.kind !== "none") {
+    const spans = phases.phases.slice(0, 8).map(({ spanUs }) => n(spanUs));
+    const more = phases.phases.length > 8 ? ", …" : "";
+    const what = phases.kind === "steps" ? "steps" : `cycles of ${phases.cycle.length} annotations`;
+    lines.push(`${phases.phases.length} ${what}: ${spans.join(", ")}${more} µs`);
+  }
+  return [...lines, ...warnings.map((warning) => `note: ${warning}`)];
+}
+
+/** All sections, an empty line between. */
+export function analysisReport(file: string, analysis: TraceAnalysis): readonly string[] {
+  const { events, tableEvents, devices } = analysis;
+  const streams = devices.reduce((sum, device) => sum + device.streams.length, 0);
+  const what = analysis.source === "device" ? ["device", "stream"] : ["process", "lane"];
+  const many = (count: number, word = ""): string =>
+    `${n(count)} ${word}${count === 1 ? "" : word.endsWith("s") ? "es" : "s"}`;
+  const head = [
+    headline(analysis),
+    `${file}: ${n(events)} of ${many(tableEvents, "event")} on ` +
+      `${many(devices.length, what[0])}, ${many(streams, what[1])}`,
+  ];
+  const sections =
+    events === 0
+      ? [noteLines(analysis)]
+      : [
+          timeSection(analysis),
+          streamSection(analysis),
+          overlapSection(analysis),
+          classSection(analysis),
+          kernelSection(analysis),
+          annotationSection(analysis),
+          noteLines(analysis),
+        ];
+  return [head, ...sections].filter((lines) => lines.length > 0).flatMap((lines) => [...lines, ""]);
+}
