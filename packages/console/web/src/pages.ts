@@ -22,4 +22,5 @@ export interface Page {
 export const pages: readonly [Page, ...Page[]] = [
   { path: "chat", title: "Chat", load: () => import("./pages/chat/page.tsx") },
   { path: "engine", title: "Engine", load: () => import("./pages/engine/page.tsx") },
+  { path: "trace", title: "Trace", load: () => import("./pages/trace/page.tsx") },
 ];
