@@ -4,12 +4,15 @@ import type { EventTable } from "./event-table.ts";
 import { Gunzip, GzipProblem } from "./gunzip.ts";
 import { TraceReader, type TraceReaderOptions } from "./trace-reader.ts";
 
-/** Where a trace comes from: JSON text, or its bytes, plain or gzip, in pieces of any size. */
+/**
+ * Where a trace comes from: JSON text, or its bytes, plain or gzip. Pieces of bytes may have any
+ * size; pieces of text (`writeTrace` and `recorder.text()` give such) must be whole characters.
+ */
 export type TraceSource =
   | string
   | Uint8Array
-  | Iterable<Uint8Array>
-  | AsyncIterable<Uint8Array>
+  | Iterable<Uint8Array | string>
+  | AsyncIterable<Uint8Array | string>
   | ReadableStream<Uint8Array>;
 
 /** How a trace is read. */
@@ -67,7 +70,9 @@ async function* streamPieces(stream: ReadableStream<Uint8Array>): AsyncGenerator
   }
 }
 
-function piecesOf(source: TraceSource): Iterable<Uint8Array> | AsyncIterable<Uint8Array> {
+function piecesOf(
+  source: TraceSource,
+): Iterable<Uint8Array | string> | AsyncIterable<Uint8Array | string> {
   if (typeof source === "string") return withPauses(textPieces(source));
   if (source instanceof Uint8Array) return withPauses(bytePieces(source));
   if (Symbol.asyncIterator in source || Symbol.iterator in source) return source;
@@ -146,8 +151,10 @@ export async function readTrace(
   let bytes = 0;
   let reported = 0;
   signal?.throwIfAborted();
-  for await (const piece of piecesOf(source)) {
+  const encoder = new TextEncoder();
+  for await (const given of piecesOf(source)) {
     signal?.throwIfAborted();
+    const piece = typeof given === "string" ? encoder.encode(given) : given;
     feed.push(piece);
     bytes += piece.length;
     if (bytes - reported >= PIECE_BYTES) {
