@@ -6,6 +6,12 @@ import type { CliContext } from "./context.ts";
 
 // Node types an unset exit code as undefined, stricli as absent; they mean the same.
 const context: CliContext = { process: process as CliContext["process"] };
+
+// Whoever reads our output may have enough of it: `open-infra trace analyze FILE | head`.
+process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+  if (error.code !== "EPIPE") throw error;
+  process.exit();
+});
 await run(app, process.argv.slice(2), context);
 
 // Stricli's own codes are negative; a shell knows 2 as 'wrong usage' and 1 as 'failed'.

@@ -66,10 +66,10 @@ function streamSection({ devices, idle, source }: TraceAnalysis): readonly strin
     streams.map((stream) => {
       const row = idleOf.get(`${device}/${stream.stream}`);
       const name = many ? `${device} ${stream.stream}` : String(stream.stream);
+      // Kineto calls stream 7 "stream 7".
+      const says = stream.name.replace(/^stream /, "").trim();
       const label =
-        stream.name !== "" && stream.name !== String(stream.stream)
-          ? `${name} ${ellipsis(stream.name, 24)}`
-          : name;
+        says === "" || says === String(stream.stream) ? name : `${name} ${ellipsis(says, 24)}`;
       return [
         label,
         n(stream.events),
@@ -88,36 +88,33 @@ function streamSection({ devices, idle, source }: TraceAnalysis): readonly strin
   );
 }
 
-function overlapSection({ overlap }: TraceAnalysis): readonly string[] {
-  if (overlap.classes.length === 0) return [];
-  return formatTable(
-    ["communication", ">µs", ">hidden", ">exposed µs"],
-    overlap.classes.map((each) => [
-      each.class,
-      n(each.communicationUs),
-      pct(each.overlapPercent),
-      n(each.exposedUs),
-    ]),
-  );
-}
+/** Classes below this share are only counted. */
+const SHARE_LISTED = 0.1;
 
-function classSection({ kernels }: TraceAnalysis): readonly string[] {
-  return formatTable(
-    ["class", "family", ">count", ">µs", ">share", ">exposed µs"],
-    kernels.classes.map((each) => [
+function classSection({ kernels, overlap }: TraceAnalysis): readonly string[] {
+  const hidden = new Map(overlap.classes.map((each) => [each.class, each.overlapPercent]));
+  const listed = kernels.classes.filter(({ sharePercent }) => sharePercent >= SHARE_LISTED);
+  const rows = listed.map((each) => {
+    const behindCompute = each.group === "communication" ? hidden.get(each.class) : undefined;
+    return [
       each.class,
       each.family,
       n(each.count),
       n(each.sumUs),
       pct(each.sharePercent),
+      behindCompute === undefined ? "" : pct(behindCompute),
       n(each.exposedUs),
-    ]),
-  );
+    ];
+  });
+  const left = kernels.classes.length - listed.length;
+  const more = left > 0 ? [`… and ${left} below ${SHARE_LISTED} %`] : [];
+  const headers = ["class", "family", ">count", ">µs", ">share", ">hidden", ">exposed µs"];
+  return [...formatTable(headers, rows), ...more];
 }
 
 function kernelSection({ kernels }: TraceAnalysis): readonly string[] {
   const rows = kernels.kernels.map((each) => [
-    ellipsis(each.shortName, NAME_WIDTH),
+    ellipsis(each.variant ? `${each.shortName} (${each.variant})` : each.shortName, NAME_WIDTH),
     n(each.count),
     n(each.sumUs),
     n(each.meanUs),
@@ -210,7 +207,6 @@ export function analysisReport(file: string, analysis: TraceAnalysis): readonly 
       : [
           timeSection(analysis),
           streamSection(analysis),
-          overlapSection(analysis),
           classSection(analysis),
           kernelSection(analysis),
           annotationSection(analysis),

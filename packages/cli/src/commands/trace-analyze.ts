@@ -18,7 +18,7 @@ interface Flags {
 }
 
 /** Kernel names that fit on a screen beside the rest. */
-const TOP_OF_REPORT = 12;
+const TOP_OF_REPORT = 8;
 
 export default async function traceAnalyze(
   this: CliContext,

@@ -4,6 +4,7 @@ import {
   analyzeTrace,
   type DiffEntry,
   diffTraces,
+  shortName,
   type TraceAnalysis,
   type TraceDiff,
 } from "@open-infra/profile/analyze";
@@ -76,7 +77,7 @@ function section(title: string, entries: readonly DiffEntry[]): readonly string[
   if (entries.length === 0) return [];
   const marks = { regression: "slower", improvement: "faster", unchanged: "" };
   const rows = entries.map((entry) => [
-    ellipsis(entry.name, 58),
+    ellipsis(entry.kind === "kernel" ? shortName(entry.name) : entry.name, 58),
     n(entry.beforeUs),
     n(entry.afterUs),
     signed(entry.deltaUs),
@@ -85,7 +86,7 @@ function section(title: string, entries: readonly DiffEntry[]): readonly string[
       ? ""
       : `${n(entry.beforeCount ?? 0)} → ${n(entry.afterCount ?? 0)}`,
     marks[entry.verdict],
-    entry.renamedFrom === undefined ? "" : `was ${ellipsis(entry.renamedFrom, 40)}`,
+    entry.renamedFrom === undefined ? "" : `was ${ellipsis(shortName(entry.renamedFrom), 40)}`,
   ]);
   const headers = [title, ">before µs", ">after µs", ">change µs", ">change", ">count", "", ""];
   return formatTable(headers, rows);

@@ -34,7 +34,7 @@ const analyze = buildCommand({
       top: {
         kind: "parsed",
         parse: integer(0, 1_000_000),
-        brief: "Kernel names to list (default: 12, with --json all)",
+        brief: "Kernel names to list (default: 8, with --json all)",
         placeholder: "K",
         optional: true,
       },

@@ -129,7 +129,7 @@ function checked({ relativePercent = 5, absoluteUs = 50 }: DiffThresholds) {
 }
 
 function stepsOf({ phases }: TraceAnalysis): number {
-  return phases.kind === "steps" ? phases.phases.length : 0;
+  return phases.steps;
 }
 
 /** One side of a pair. */

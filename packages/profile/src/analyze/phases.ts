@@ -26,6 +26,8 @@ export interface Phase extends Bounds {
 export interface PhaseAnalysis {
   /** `steps`: profiler steps. `cycles`: a repeating run of annotations. */
   readonly kind: "steps" | "cycles" | "none";
+  /** Profiler steps in the trace, also where there is only one. */
+  readonly steps: number;
   /** Annotation names of one cycle, in order. */
   readonly cycle: readonly string[];
   readonly phases: readonly Phase[];
@@ -50,6 +52,7 @@ export function phases(work: Work, attribution: Attribution): PhaseAnalysis {
     }
     return {
       kind: "steps",
+      steps: steps.length,
       cycle: [],
       phases: measure(
         work,
@@ -62,7 +65,7 @@ export function phases(work: Work, attribution: Attribution): PhaseAnalysis {
   const leaves = leafAnnotations(annotations.length, parent);
   const leafNames = leaves.map((a) => table.name[annotations[a]!]!);
   const period = repeatingCycle(leafNames);
-  if (period === 0) return { kind: "none", cycle: [], phases: [] };
+  if (period === 0) return { kind: "none", steps: steps.length, cycle: [], phases: [] };
   const phaseOf = new Int32Array(annotations.length).fill(-1);
   leaves.forEach((a, place) => {
     phaseOf[a] = Math.floor(place / period);
@@ -71,6 +74,7 @@ export function phases(work: Work, attribution: Attribution): PhaseAnalysis {
   const labels = Array.from({ length: count }, (_, index) => `cycle ${index}`);
   return {
     kind: "cycles",
+    steps: steps.length,
     cycle: leafNames.slice(0, period).map((name) => table.strings[name]!),
     phases: measure(work, attribution, phaseOf, labels),
   };
