@@ -1,0 +1,147 @@
+// What the executor relies on, as tests that every transport must pass.
+
+import { byteSize, dtypes, StorageError, Tensor } from "@open-infra/tensor";
+import { seededRandom, testSeed } from "@open-infra/testing";
+import { describe, expect, it } from "vitest";
+import { PipelineAbortedError, WaitTimeoutError } from "../../src/runtime/errors.ts";
+import {
+  type Message,
+  MessageKind,
+  messageKey,
+  type Transport,
+} from "../../src/runtime/transport.ts";
+import { bitsOf } from "./reference.ts";
+
+const key = (microBatch: number, kind: MessageKind = MessageKind.F): number =>
+  messageKey(kind, 0, 1, microBatch, 0);
+
+const waitMs = 10_000;
+
+function receive(transport: Transport, from: number, k: number): Promise<Message> {
+  return transport.receive(from, k).wait(waitMs);
+}
+
+/** @param connect Makes connected ends, all in this thread. */
+export function transportContract(
+  name: string,
+  connect: (numRanks: number) => readonly Transport[],
+): void {
+  const two = (): readonly [Transport, Transport] =>
+    connect(2) as unknown as readonly [Transport, Transport];
+
+  describe(`${name}: messages`, () => {
+    it("arrive with dtypes, shapes and bits", async () => {
+      const [a, b] = two();
+      const random = seededRandom(testSeed());
+      for (const [i, dtype] of dtypes.entries()) {
+        for (const shape of [[3, 5], [], [0, 4], [1, 2, 3, 4]]) {
+          const tensor = Tensor.empty(shape, dtype);
+          tensor.bytes().set(Array.from(tensor.bytes(), () => random.int(0, 256)));
+          const second = Tensor.from([1, 2, 3], [3], "i32");
+          a.send(1, key(i), [tensor, second]);
+          const message = await receive(b, 0, key(i));
+          expect(message.tensors.map((t) => t.describe())).toEqual([
+            `tensor ${dtype}[${shape}]`,
+            "tensor i32[3]",
+          ]);
+          expect(message.tensors.map(bitsOf)).toEqual([tensor, second].map(bitsOf));
+          expect(byteSize(dtype, tensor.size)).toBe(message.tensors[0]?.byteLength);
+          message.release();
+        }
+      }
+    });
+
+    it("are taken when they are sent, and do not change afterwards", async () => {
+      const [a, b] = two();
+      const tensor = Tensor.from([1, 2], [2], "f64");
+      a.send(1, key(0), [tensor]);
+      tensor.fill(9);
+      expect([...((await receive(b, 0, key(0))).tensors[0] as Tensor).toFloat64()]).toEqual([1, 2]);
+    });
+
+    it("are found by key, in any order, each once", async () => {
+      const [a, b] = two();
+      const random = seededRandom(testSeed());
+      const keys = Array.from({ length: 40 }, (_, i) => key(i, i % 2 === 0 ? 0 : 1));
+      for (const k of keys) a.send(1, k, [Tensor.from([k], [1], "f64")]);
+      for (const k of keys.toSorted(() => random.next() - 0.5)) {
+        const { tensors, release } = await receive(b, 0, k);
+        expect(tensors[0]?.toFloat64()[0], `seed ${random.seed}`).toBe(k);
+        release();
+        expect(b.receive(0, k).poll(), `seed ${random.seed}`).toBeUndefined();
+      }
+    });
+
+    it("may be waited for before they are sent, by several at once", async () => {
+      const [a, b] = two();
+      const waits = [2, 0, 1].map((i) => receive(b, 0, key(i)));
+      await new Promise((resolve) => setImmediate(resolve));
+      for (const i of [0, 1, 2]) a.send(1, key(i), [Tensor.from([i], [1], "f64")]);
+      const got = await Promise.all(waits);
+      expect(got.map(({ tensors }) => tensors[0]?.toFloat64()[0])).toEqual([2, 0, 1]);
+    });
+
+    it("are seen without a turn of the event loop", () => {
+      const [a, b] = two();
+      const posted = b.receive(0, key(7));
+      expect(posted.poll()).toBeUndefined();
+      a.send(1, key(7), [Tensor.from([7], [1], "u8")]);
+      expect(posted.poll()?.tensors[0]?.toFloat64()[0]).toBe(7);
+    });
+
+    it("of one key do not mix between ranks", async () => {
+      const ends = connect(3);
+      for (const { rank, send } of ends.map((t) => ({ rank: t.rank, send: t.send.bind(t) }))) {
+        for (let to = 0; to < 3; to++) {
+          if (to !== rank) send(to, key(0), [Tensor.from([10 * rank + to], [1], "f64")]);
+        }
+      }
+      for (const end of ends) {
+        for (let from = 0; from < 3; from++) {
+          if (from === end.rank) continue;
+          const { tensors } = await receive(end, from, key(0));
+          expect(tensors[0]?.toFloat64()[0]).toBe(10 * from + end.rank);
+        }
+      }
+    });
+  });
+
+  describe(`${name}: memory and ends`, () => {
+    it("refuses tensors of a message that was given back", async () => {
+      const [a, b] = two();
+      a.send(1, key(0), [Tensor.from([1], [1], "f64")]);
+      const { tensors, release } = await receive(b, 0, key(0));
+      release();
+      release();
+      expect(() => tensors[0]?.raw()).toThrow(StorageError);
+    });
+
+    it("fails what waits and what comes after an abort, on all ranks", async () => {
+      const [a, b, c] = connect(3) as [Transport, Transport, Transport];
+      const waiting = expect(receive(b, 0, key(0))).rejects.toThrow(PipelineAbortedError);
+      await new Promise((resolve) => setImmediate(resolve));
+      c.abort(new Error("out of paper"));
+      a.abort(new Error("later, and not what counts"));
+      await waiting;
+      for (const end of [a, b, c]) {
+        const peer = (end.rank + 1) % 3;
+        const wanted = expect.objectContaining({ code: "aborted", abortedBy: 2 });
+        await expect(receive(end, peer, key(1))).rejects.toEqual(wanted);
+        expect(() => end.receive(peer, key(1)).poll()).toThrow(PipelineAbortedError);
+        expect(() => end.send(peer, key(1), [])).toThrow(PipelineAbortedError);
+      }
+    });
+
+    it("waits no longer than told, and says for what and for whom", async () => {
+      const [, b] = two();
+      const error = await b
+        .receive(0, key(5))
+        .wait(20)
+        .catch((e: unknown) => e);
+      expect(error).toBeInstanceOf(WaitTimeoutError);
+      expect((error as Error).message).toBe(
+        "rank 1 waited 20 ms for the input of direction 0, stage 1, micro-batch 5 from rank 0",
+      );
+    });
+  });
+}
