@@ -5,9 +5,6 @@ import { closeSync, openSync, writeSync } from "node:fs";
 import type { TraceRecorder } from "@open-infra/profile";
 import { EngineOptionError } from "./errors.ts";
 
-/** Events turned into text at once; a whole trace may be longer than a string can be. */
-const EVENTS_PER_WRITE = 10_000;
-
 export class TraceFile {
   readonly #fd: number;
 
@@ -24,13 +21,7 @@ export class TraceFile {
   /** Writes everything recorded, and closes the file. */
   write(recorder: TraceRecorder): void {
     try {
-      const { events } = recorder;
-      writeSync(this.#fd, '{"displayTimeUnit":"ms","traceEvents":[\n');
-      for (let at = 0; at < events.length; at += EVENTS_PER_WRITE) {
-        const lines = events.slice(at, at + EVENTS_PER_WRITE).map((e) => JSON.stringify(e));
-        writeSync(this.#fd, `${at === 0 ? "" : ",\n"}${lines.join(",\n")}`);
-      }
-      writeSync(this.#fd, `\n],"droppedEvents":${recorder.dropped}}\n`);
+      for (const piece of recorder.text()) writeSync(this.#fd, piece);
     } finally {
       closeSync(this.#fd);
     }
