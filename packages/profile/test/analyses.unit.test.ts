@@ -489,6 +489,33 @@ describe("traces without a device", () => {
     expect(warnings[0]).toContain("nothing ran on a device");
   });
 
+  it("keep ranks apart, even in one process: one never hides what another sends", () => {
+    const maker = new TraceMaker();
+    for (const rank of [0, 1, 10]) maker.lane(rank, `rank ${rank}`);
+    const table = maker
+      .span("F", 0, 50, 0)
+      .span("send F", 50, 60, 0)
+      .span("wait F", 0, 60, 1)
+      .span("FB", 60, 100, 1)
+      .span("step", 0, 100, 10)
+      .span("W", 10, 40, 10)
+      .table();
+    const { devices, summary, annotations, kernels } = analyzeTrace(table);
+    expect(devices.map(({ device, spanUs }) => [device, spanUs])).toEqual([
+      ["rank 0", 60],
+      ["rank 1", 100],
+      ["rank 10", 30],
+    ]);
+    expect(summary).toMatchObject({ computeUs: 120, communicationUs: 70, overlapUs: 0 });
+    expect(annotations.annotations).toMatchObject([{ name: "step", events: 1, gpuUs: 30 }]);
+    expect(kernels.classes.map((each) => each.class)).toEqual([
+      ...["pipeline_wait", "pipeline_forward", "pipeline_overlapped"],
+      ...["pipeline_backward_weight", "pipeline_transfer"],
+    ]);
+    const one = analyzeTrace(table, { selection: { devices: ["rank 1"] } });
+    expect(one.summary.spanUs).toBe(100);
+  });
+
   it("may be empty", () => {
     const result = analyzeTrace(new TraceMaker().table());
     expect(result.warnings).toEqual(["no events to analyse"]);

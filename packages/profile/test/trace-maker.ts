@@ -59,6 +59,12 @@ export class TraceMaker {
     return this;
   }
 
+  /** How a lane of the host is called. */
+  lane(tid: string | number, name: string): this {
+    this.#builder.describeThread(HOST, tid, { name });
+    return this;
+  }
+
   /** A span of a lane, as our own recorder writes it: without a category. */
   span(name: string, start: number, end: number, tid: string | number = MAIN): this {
     const at = { startUs: start, durationUs: end - start };

@@ -8,7 +8,7 @@ import type { Launches } from "./launches.ts";
 import { enclosingSpans, isAnnotation, spansByStart } from "./nesting.ts";
 import { sortIndices } from "./order.ts";
 import { percent, roundUs } from "./statistics.ts";
-import { classMask, unionOfClasses, type Work } from "./work.ts";
+import { classMask, deviceOf, unionOfClasses, type Work } from "./work.ts";
 
 /** Which annotation each event belongs to. */
 export interface Attribution {
@@ -87,7 +87,7 @@ export function attribute(work: Work, { launchRow }: Pick<Launches, "launchRow">
   sortIndices(queries, timeUs, timeUs);
   const parent = new Int32Array(annotations.length).fill(-1);
   const of = new Int32Array(work.length).fill(-1);
-  const stacks = new OpenStacks(table, annotations, parent);
+  const stacks = new OpenStacks(work, annotations, parent);
   for (const i of queries) {
     stacks.openUntil(timeUs[i]!);
     of[i] = stacks.innermost(table.lane[at[i]!]!, timeUs[i]!);
@@ -115,10 +115,12 @@ class OpenStacks {
   readonly #table: EventTable;
   readonly #annotations: Uint32Array;
   readonly #parent: Int32Array;
+  readonly #processOf: readonly string[];
 
   /** Fills `parent` as annotations are opened. */
-  constructor(table: EventTable, annotations: Uint32Array, parent: Int32Array) {
+  constructor({ table, source }: Work, annotations: Uint32Array, parent: Int32Array) {
     this.#table = table;
+    this.#processOf = table.lanes.map((lane) => String(deviceOf(lane, source)));
     this.#annotations = annotations;
     this.#parent = parent;
     const { startUs, durationUs } = table;
@@ -132,13 +134,12 @@ class OpenStacks {
       const startUs = table.startUs[row]!;
       if (startUs > timeUs) return;
       const lane = table.lane[row]!;
-      const pid = String(table.lanes[lane]!.pid);
       const onLane = stackOf(this.#lanes, lane);
       // What ends where this begins is no parent of it.
       while (onLane.length > 0 && this.#endUs[onLane.at(-1)!]! <= startUs) onLane.pop();
       this.#parent[this.#next] = onLane.at(-1) ?? -1;
       onLane.push(this.#next);
-      stackOf(this.#processes, pid).push(this.#next);
+      stackOf(this.#processes, this.#processOf[lane]!).push(this.#next);
     }
   }
 
@@ -146,7 +147,7 @@ class OpenStacks {
   innermost(lane: number, timeUs: number): number {
     const own = this.#top(this.#lanes.get(lane), timeUs);
     if (own >= 0) return own;
-    return this.#top(this.#processes.get(String(this.#table.lanes[lane]!.pid)), timeUs);
+    return this.#top(this.#processes.get(this.#processOf[lane]!), timeUs);
   }
 
   #top(stack: number[] | undefined, timeUs: number): number {

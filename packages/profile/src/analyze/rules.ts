@@ -156,6 +156,7 @@ const libraries: readonly KernelRule[] = [
 /** This project's own spans: DualPipe's steps and transfers, the engine's steps. */
 const runtimes: readonly KernelRule[] = [
   ...rulesOf("communication", "DualPipe", [
+    [/^wait\s*(?:F|B)\b/, "pipeline_wait"],
     [/^(?:send|recv|receive|transfer|>|<)\s*(?:F|B|forward|backward|\d|$)/i, "pipeline_transfer"],
   ]),
   ...rulesOf("computation", "DualPipe", [

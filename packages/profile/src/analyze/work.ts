@@ -4,7 +4,7 @@
 
 import { InputError } from "@open-infra/errors";
 import { type Classifier, createClassifier, type KernelClass, kernelGroups } from "./classify.ts";
-import type { EventTable } from "./event-table.ts";
+import type { EventTable, TraceLane } from "./event-table.ts";
 import { type Intervals, UnionBuilder } from "./intervals.ts";
 import { innermostSpans } from "./nesting.ts";
 import { sortIndices } from "./order.ts";
@@ -18,7 +18,7 @@ export interface Selection {
   readonly endUs?: number;
   /** Indices into the table's lanes. @default all */
   readonly lanes?: readonly number[];
-  /** Processes of devices, by `pid`. @default all */
+  /** Devices, as `WorkDevice.pid` names them. @default all */
   readonly devices?: readonly (string | number)[];
 }
 
@@ -35,8 +35,9 @@ export interface WorkOptions {
   readonly source?: "auto" | "device" | "lanes";
 }
 
-/** A device, or a process where lanes are analysed. Its events are `first` to `end`. */
+/** A device, or what stands for one where lanes are analysed. Its events are `first` to `end`. */
 export interface WorkDevice {
+  /** The `pid`; of a lane named `rank 3`, that name: ranks share nothing, even in one process. */
   readonly pid: string | number;
   readonly name: string;
   readonly first: number;
@@ -113,7 +114,7 @@ export function selectWork(table: EventTable, options: WorkOptions = {}): Work {
   if (source === "lanes") rows = innermostSpans(table);
   const selection = options.selection ?? {};
   checkRange(selection);
-  rows = selectLanes(table, rows, selection);
+  rows = selectLanes(table, source, rows, selection);
   const startUs = new Float64Array(table.length);
   const endUs = new Float64Array(table.length);
   rows = clip(table, rows, selection, startUs, endUs);
@@ -128,13 +129,26 @@ function checkRange({ startUs, endUs }: Selection): void {
   }
 }
 
-function selectLanes(table: EventTable, rows: Uint32Array, selection: Selection): Uint32Array {
+/** What a lane belongs to; see `WorkDevice.pid`. */
+export function deviceOf(
+  { pid, threadName }: TraceLane,
+  source: "device" | "lanes",
+): string | number {
+  return source === "lanes" && /^rank \d+$/.test(threadName) ? threadName : pid;
+}
+
+function selectLanes(
+  table: EventTable,
+  source: "device" | "lanes",
+  rows: Uint32Array,
+  selection: Selection,
+): Uint32Array {
   const { lanes, devices } = selection;
   if (lanes === undefined && devices === undefined) return rows;
-  const pids = devices && new Set(devices.map(String));
+  const ids = devices && new Set(devices.map(String));
   const keep = table.lanes.map(
-    ({ pid }, lane) =>
-      (pids === undefined || pids.has(String(pid))) &&
+    (each, lane) =>
+      (ids === undefined || ids.has(String(deviceOf(each, source)))) &&
       (lanes === undefined || lanes.includes(lane)),
   );
   return rows.filter((row) => keep[table.lane[row]!]);
@@ -173,7 +187,7 @@ interface StreamSeen {
 
 /** Devices and streams in order of first appearance, and the stream of each row. */
 function findStreams(table: EventTable, source: "device" | "lanes", rows: Uint32Array) {
-  const devices = new Map<string, { pid: string | number; name: string; events: number }>();
+  const devices: { pid: string | number; name: string; events: number }[] = [];
   const deviceIds = new Map<string, number>();
   const streams: StreamSeen[] = [];
   const byKey = new Map<number, number>();
@@ -184,12 +198,12 @@ function findStreams(table: EventTable, source: "device" | "lanes", rows: Uint32
     const laneId = table.lane[row]!;
     const lane = table.lanes[laneId]!;
     if (laneDevice[laneId] === -1) {
-      const pid = String(lane.pid);
-      if (!deviceIds.has(pid)) {
-        deviceIds.set(pid, devices.size);
-        devices.set(pid, { pid: lane.pid, name: lane.processName, events: 0 });
+      const pid = deviceOf(lane, source);
+      if (!deviceIds.has(String(pid))) {
+        deviceIds.set(String(pid), devices.length);
+        devices.push({ pid, name: lane.processName, events: 0 });
       }
-      laneDevice[laneId] = deviceIds.get(pid)!;
+      laneDevice[laneId] = deviceIds.get(String(pid))!;
     }
     const device = laneDevice[laneId]!;
     const number = source === "device" ? table.stream[row]! : -1;
@@ -205,16 +219,16 @@ function findStreams(table: EventTable, source: "device" | "lanes", rows: Uint32
     }
     streamOf[i] = id;
     streams[id]!.events++;
-    devices.get(String(lane.pid))!.events++;
+    devices[device]!.events++;
   }
-  return { devices: [...devices.values()], streams, streamOf };
+  return { devices, streams, streamOf };
 }
 
-/** Numbers before words, numbers by size. */
+/** Numbers before words, numbers by size, also within words: `rank 2` before `rank 10`. */
 export function compareIds(a: string | number, b: string | number): number {
   if (typeof a === "number" && typeof b === "number") return a - b;
   if (typeof a !== typeof b) return typeof a === "number" ? -1 : 1;
-  return a < b ? -1 : a > b ? 1 : 0;
+  return String(a).localeCompare(String(b), "en", { numeric: true });
 }
 
 function build(
