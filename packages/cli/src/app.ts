@@ -14,6 +14,7 @@ import type { CliContext } from "./context.ts";
 import { jsonFlag } from "./flags.ts";
 import { integer, positiveNumber, text, tokenList } from "./parse.ts";
 import { dualpipe } from "./routes/dualpipe.ts";
+import { eplb } from "./routes/eplb.ts";
 import { trace } from "./routes/trace.ts";
 
 const packageJson = new URL("../package.json", import.meta.url);
@@ -339,7 +340,7 @@ function describe(error: unknown): string {
 
 export const app: Application<CliContext> = buildApplication(
   buildRouteMap({
-    routes: { serve, score, makeModel, jit, dualpipe, bench, doctor, trace },
+    routes: { serve, score, makeModel, jit, dualpipe, eplb, bench, doctor, trace },
     docs: {
       brief: "DeepSeek's open infrastructure as TypeScript",
       fullDescription:

@@ -1,7 +1,10 @@
 // Placing on the GPUs that are left when ranks have failed: which lost experts go where first, and
 // how a policy that knows nothing of failures sees the rest as a smaller cluster.
 
+import { completePlacement } from "../convert.ts";
+import { keepsNodeLimit } from "../measure.ts";
 import type { EplbShape } from "../placement.ts";
+import { isHierarchical } from "../shape.ts";
 import type { ExpertRef, SlotShape } from "./slots.ts";
 import { countHeld, emptySlot, lostExperts } from "./slots.ts";
 
@@ -27,27 +30,9 @@ export function survivingShape(shape: EplbShape, live: readonly number[]): EplbS
   return { numReplicas: replicas, numGpus: live.length, numNodes: 1, numGroups: 1 };
 }
 
-/**
- * Whether a layer keeps the node limit of hierarchical policies: every group on one node, and no
- * node with more groups than its share. True where a cluster's groups cannot be dealt to nodes.
- */
+/** Whether minimal migration with the node limit, where the cluster has one, can start here. */
 export function fitsNodes(row: Int32Array, shape: EplbShape, numLogical: number): boolean {
-  const { numReplicas, numGroups, numNodes } = shape;
-  if (numGroups % numNodes !== 0) return true;
-  const nodeOf = new Map<number, number>();
-  const groups = new Int32Array(numNodes);
-  for (let slot = 0; slot < numReplicas; slot++) {
-    const expert = row[slot] as number;
-    if (expert < 0) continue;
-    const group = Math.floor(expert / (numLogical / numGroups));
-    const node = Math.floor(slot / (numReplicas / numNodes));
-    if (nodeOf.get(group) === node) continue;
-    if (nodeOf.has(group)) return false;
-    nodeOf.set(group, node);
-    groups[node] = (groups[node] as number) + 1;
-    if ((groups[node] as number) > numGroups / numNodes) return false;
-  }
-  return true;
+  return !isHierarchical(shape) || keepsNodeLimit(completePlacement(1, numLogical, row), shape);
 }
 
 /** The slots of the live GPUs, side by side: [numLayers × live slots]. */

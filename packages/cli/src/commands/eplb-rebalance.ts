@@ -1,0 +1,150 @@
+// `open-infra eplb rebalance`: loads in, a placement and its balance out.
+
+import {
+  type BalanceReport,
+  measurePlacement,
+  type Placement,
+  type PolicyName,
+  type Rebalanced,
+  type RebalanceOptions,
+  rebalanceExperts,
+  toNested,
+} from "@open-infra/eplb";
+import { type CliContext, printLine } from "../context.ts";
+import { type ClusterFlags, inTermsOf, placementOf, weightsFrom } from "../eplb-input.ts";
+import { readText } from "../json-input.ts";
+import { UsageError } from "../parse.ts";
+import { formatNumber, formatTable } from "../table.ts";
+
+interface Flags extends ClusterFlags {
+  readonly file?: string;
+  readonly policy?: PolicyName;
+  readonly from?: string;
+  readonly target?: number;
+  readonly maxMovedSlots?: number;
+  readonly json: boolean;
+}
+
+const usage =
+  "give the loads as --file W.json, or pipe them in: [[90, 132, …], …], a row of experts a layer";
+
+function optionsOf(flags: Flags, from: Placement | undefined): RebalanceOptions {
+  const { numReplicas, numGroups, numNodes, numGpus, target, maxMovedSlots } = flags;
+  const policy = flags.policy ?? (from === undefined ? "deepseek" : "minimal-migration");
+  if (policy.startsWith("minimal-migration")) {
+    if (from === undefined) {
+      throw new UsageError(`--policy ${policy} starts from a placement: give --from OLD.json`);
+    }
+  } else if (target !== undefined || maxMovedSlots !== undefined) {
+    const flag = target === undefined ? "--max-moved-slots" : "--target";
+    throw new UsageError(`${flag} is for --policy minimal-migration, not ${policy}`);
+  }
+  return {
+    numReplicas,
+    numGroups,
+    numNodes,
+    numGpus,
+    policy,
+    ...(from && { from }),
+    ...(target !== undefined && { targetMaxOverMean: target }),
+    ...(maxMovedSlots !== undefined && { maxMovedSlots }),
+  };
+}
+
+/** Typed arrays would become objects in JSON. */
+function plainReport(report: BalanceReport): unknown {
+  const layers = report.layers.map((layer) => ({
+    ...layer,
+    gpuLoads: Array.from(layer.gpuLoads),
+    nodeLoads: Array.from(layer.nodeLoads),
+  }));
+  return { ...report, layers };
+}
+
+function jsonOf(result: Rebalanced, options: RebalanceOptions, before?: BalanceReport): unknown {
+  const { numReplicas, numGroups, numNodes, numGpus } = options;
+  const { policy, numLayers, numLogical, report } = result;
+  return {
+    policy,
+    numLayers,
+    numLogical,
+    numReplicas,
+    numGroups,
+    numNodes,
+    numGpus,
+    ...toNested(result),
+    report: plainReport(report),
+    ...(before && { before: plainReport(before) }),
+  };
+}
+
+const ratio = (value: number): string => value.toFixed(4);
+const percent = (value: number): string => `${(100 * value).toFixed(2)} %`;
+
+function tableOf(report: BalanceReport, before: BalanceReport | undefined): readonly string[] {
+  const headers = [">layer", ">max", ">mean", ">max/mean", ">bound", ">gap", ">duplicates"];
+  const rows = report.layers.map((layer, i) => [
+    String(i),
+    formatNumber(layer.maxLoad),
+    formatNumber(layer.meanLoad),
+    ratio(layer.maxOverMean),
+    formatNumber(layer.lowerBound),
+    percent(layer.gap),
+    String(layer.duplicates),
+    ...(before ? [ratio(before.layers[i]?.maxOverMean ?? 1)] : []),
+    String(layer.movedSlots),
+  ]);
+  return formatTable([...headers, ...(before ? [">before"] : []), ">moved"], rows);
+}
+
+function linesOf(
+  result: Rebalanced,
+  options: RebalanceOptions,
+  before: BalanceReport | undefined,
+): string[] {
+  const { report, numLayers, numLogical, policy } = result;
+  const { numReplicas, numGroups, numNodes, numGpus, from } = options;
+  const { meanMaxOverMean, worstMaxOverMean, balancedness, worstGap, duplicates } = report;
+  const was = before ? ` (before: ${ratio(before.meanMaxOverMean)})` : "";
+  const slots = numLayers * numReplicas;
+  return [
+    `${policy}: ${numLayers} layers, ${numLogical} experts in ${numReplicas} slots, ` +
+      `${numGpus} GPUs, ${numNodes} nodes, ${numGroups} groups`,
+    "",
+    ...tableOf(report, before),
+    "",
+    `max/mean      ${ratio(meanMaxOverMean)} in the mean${was}, ${ratio(worstMaxOverMean)} worst`,
+    `balancedness  ${percent(balancedness)}`,
+    `gap           ${percent(worstGap)} at most above a bound that no placement can beat`,
+    `duplicates    ${duplicates}`,
+    from === undefined
+      ? "moved         not known: --from OLD.json names the placement in use"
+      : `moved         ${report.movedSlots} of ${slots} slots (${percent(report.movedShare)})`,
+  ];
+}
+
+export default async function eplbRebalance(this: CliContext, flags: Flags): Promise<void> {
+  const input = await readText(this, flags.file, usage);
+  const weight = weightsFrom(input);
+  let from: Placement | undefined;
+  let old = "";
+  if (flags.from !== undefined) {
+    if (flags.from === "-" && (flags.file ?? "-") === "-") {
+      throw new UsageError("standard input cannot be both --file and --from");
+    }
+    const text = await readText(this, flags.from, "--from OLD.json is a placement");
+    old = text.name;
+    const numLogical = Array.from(weight).find(Array.isArray)?.length ?? 0;
+    if (numLogical === 0) throw new UsageError(`${input.name} has no loads in its rows`);
+    const migrates = flags.policy === undefined || flags.policy.startsWith("minimal-migration");
+    from = placementOf(text, numLogical, migrates);
+  }
+  const options = optionsOf(flags, from);
+  const result = inTermsOf({ weight: input.name, from: old }, () =>
+    rebalanceExperts(weight, options),
+  );
+  const complete = from !== undefined && !from.logcnt.includes(0) && !from.phy2log.includes(-1);
+  const before = complete ? measurePlacement(weight, from as Placement, options) : undefined;
+  if (flags.json) printLine(this, JSON.stringify(jsonOf(result, options, before)));
+  else for (const line of linesOf(result, options, before)) printLine(this, line);
+}

@@ -1,0 +1,312 @@
+// `open-infra eplb simulate`: a load trace through the online controller, beside two baselines.
+
+import {
+  type ArmTotals,
+  type GenerateOptions,
+  generateLoads,
+  LoadEma,
+  type LoadTrace,
+  LoadWindow,
+  type PolicyName,
+  type Popularity,
+  type Scenario,
+  type SimulateOptions,
+  type SimulationEvent,
+  type SimulationResult,
+  type Staging,
+  simulateEplb,
+  toNested,
+} from "@open-infra/eplb";
+import { type CliContext, printLine } from "../context.ts";
+import { inTermsOf, traceOf } from "../eplb-input.ts";
+import { readText } from "../json-input.ts";
+import { UsageError } from "../parse.ts";
+import { formatBytes } from "../progress.ts";
+import { formatNumber, formatTable } from "../table.ts";
+
+interface GeneratorFlags {
+  readonly scenario?: Scenario;
+  readonly popularity?: Popularity;
+  readonly skew?: number;
+  readonly numLayers?: number;
+  readonly numLogical?: number;
+  readonly numSteps?: number;
+  readonly tokens?: number;
+  readonly noise?: number;
+  readonly period?: number;
+  readonly change?: number;
+  readonly hotExperts?: number;
+  readonly duration?: number;
+  readonly at?: number;
+  readonly seed?: number;
+}
+
+interface Flags extends GeneratorFlags {
+  readonly file?: string;
+  readonly numReplicas?: number;
+  readonly numGroups?: number;
+  readonly numNodes?: number;
+  readonly numGpus?: number;
+  readonly policy: PolicyName;
+  readonly target?: number;
+  readonly maxMovedSlots?: number;
+  readonly interval?: number;
+  readonly window?: number;
+  readonly ema?: number;
+  readonly startAbove?: number;
+  readonly stopBelow?: number;
+  readonly cooldown?: number;
+  readonly minGain?: number;
+  readonly bytesPerExpert: number;
+  readonly maxBytesPerStep?: number;
+  readonly layersPerStep?: number;
+  readonly staging: Staging;
+  readonly moveSteps: number;
+  readonly fail?: readonly string[];
+  readonly recover?: readonly string[];
+  readonly stall?: readonly string[];
+  readonly reportSteps?: number;
+  readonly json: boolean;
+}
+
+const generatorNames = [
+  "scenario",
+  "popularity",
+  "skew",
+  "numLayers",
+  "numLogical",
+  "numSteps",
+  "tokens",
+  "noise",
+  "period",
+  "change",
+  "hotExperts",
+  "duration",
+  "at",
+  "seed",
+] as const;
+
+/** Leaves out what was not given, as exact optional properties want it. */
+function given<T extends object>(values: { [K in keyof T]: T[K] | undefined }): Partial<T> {
+  const kept = Object.entries(values).filter(([, value]) => value !== undefined);
+  return Object.fromEntries(kept) as Partial<T>;
+}
+
+async function traceFor(context: CliContext, flags: Flags): Promise<LoadTrace> {
+  if (flags.file !== undefined) {
+    const made = generatorNames.find((name) => flags[name] !== undefined);
+    if (made !== undefined) {
+      const flag = made.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+      throw new UsageError(`--file brings the load; --${flag} is for a load that is made up`);
+    }
+    return traceOf(await readText(context, flags.file, "give a trace as --file TRACE.json"));
+  }
+  const { numLayers = 4, numLogical = 256, numSteps = 2000, seed = 0, scenario = "drift" } = flags;
+  const { popularity, skew, tokens: tokensPerStep, noise, period, change } = flags;
+  const { hotExperts, duration, at } = flags;
+  const shape = { popularity, skew, tokensPerStep, noise, period, change };
+  const events = { hotExperts, duration, at };
+  return inTermsOf({}, () =>
+    generateLoads({
+      numLayers,
+      numLogical,
+      numSteps,
+      seed,
+      scenario,
+      ...given<Omit<GenerateOptions, "numLayers" | "numLogical" | "numSteps" | "seed">>({
+        ...shape,
+        ...events,
+      } as never),
+    }),
+  );
+}
+
+type Cluster = Pick<SimulateOptions, "numReplicas" | "numGroups" | "numNodes" | "numGpus">;
+
+function clusterOf(flags: Flags): Cluster {
+  const { numReplicas, numGroups, numNodes, numGpus } = flags;
+  if (flags.file === undefined) {
+    return {
+      numReplicas: numReplicas ?? 288,
+      numGroups: numGroups ?? 8,
+      numNodes: numNodes ?? 4,
+      numGpus: numGpus ?? 32,
+    };
+  }
+  if (numReplicas === undefined || numGpus === undefined) {
+    throw new UsageError("with --file the cluster is needed: --num-replicas N --num-gpus N");
+  }
+  return { numReplicas, numGpus, numGroups: numGroups ?? 1, numNodes: numNodes ?? 1 };
+}
+
+function pairs(texts: readonly string[] | undefined, flag: string): (readonly [number, number])[] {
+  return (texts ?? []).map((text) => {
+    const found = /^(\d+):(\d+)$/.exec(text);
+    if (found === null) throw new UsageError(`--${flag} '${text}' is not two numbers, as 500:3`);
+    return [Number(found[1]), Number(found[2])] as const;
+  });
+}
+
+function eventsOf(flags: Flags): SimulationEvent[] {
+  return [
+    ...pairs(flags.fail, "fail").map(([step, gpu]) => ({
+      step,
+      gpu,
+      event: "rank-failed" as const,
+    })),
+    ...pairs(flags.recover, "recover").map(([step, gpu]) => ({
+      step,
+      gpu,
+      event: "rank-recovered" as const,
+    })),
+    ...pairs(flags.stall, "stall").map(([step, steps]) => ({
+      step,
+      steps,
+      event: "stall" as const,
+    })),
+  ];
+}
+
+function optionsFor(flags: Flags, trace: LoadTrace): SimulateOptions {
+  const { numLayers, numLogical, numSteps } = trace;
+  if (flags.ema !== undefined && flags.window !== undefined) {
+    throw new UsageError("--ema and --window are two ways to average loads: give one");
+  }
+  const intervalSteps = flags.interval ?? Math.max(1, Math.floor(numSteps / 10));
+  const windowSteps = flags.window ?? intervalSteps;
+  const size = { numLayers, numLogical };
+  return {
+    ...clusterOf(flags),
+    policy: flags.policy,
+    intervalSteps,
+    bytesPerExpert: flags.bytesPerExpert,
+    staging: flags.staging,
+    moveSteps: flags.moveSteps,
+    windowSteps: flags.reportSteps ?? Math.max(1, Math.ceil(numSteps / 20)),
+    statistics: () =>
+      flags.ema === undefined
+        ? new LoadWindow({ ...size, windowSteps })
+        : new LoadEma({ ...size, timeConstantSteps: flags.ema }),
+    events: eventsOf(flags),
+    ...given<SimulateOptions>({
+      targetMaxOverMean: flags.target,
+      maxMovedSlots: flags.maxMovedSlots,
+      startAbove: flags.startAbove,
+      stopBelow: flags.stopBelow,
+      cooldownSteps: flags.cooldown,
+      minGain: flags.minGain,
+      maxBytesPerStep: flags.maxBytesPerStep,
+      layersPerStep: flags.layersPerStep,
+    } as never),
+  };
+}
+
+const ratio = (value: number): string => value.toFixed(3);
+const percent = (value: number): string => `${(100 * value).toFixed(1)} %`;
+
+/** One character a value, from the lowest to the highest of the scale. */
+function sparkline(values: readonly number[], low: number, high: number): string {
+  const bars = "▁▂▃▄▅▆▇█";
+  const scale = high > low ? (bars.length - 1) / (high - low) : 0;
+  return values.map((value) => bars[Math.round((value - low) * scale)] ?? " ").join("");
+}
+
+const arms = [
+  ["controller", "controller"],
+  ["fixed", "never moved"],
+  ["fresh", "fresh each interval"],
+] as const;
+
+function windowLines(result: SimulationResult, bytesShown: boolean): string[] {
+  const { windows } = result;
+  const unserved = result.unserved > 0;
+  const headers = [">step", ">never moved", ">fresh", ">controller", ">moved", ">fresh moved"];
+  const rows = windows.map(({ step, controller, fixed, fresh, state, unserved: share }) => [
+    String(step),
+    ratio(fixed.maxOverMean),
+    ratio(fresh.maxOverMean),
+    ratio(controller.maxOverMean),
+    String(controller.movedSlots),
+    String(fresh.movedSlots),
+    ...(bytesShown ? [formatBytes(controller.bytes)] : []),
+    ...(unserved ? [percent(share)] : []),
+    state,
+  ]);
+  if (bytesShown) headers.push(">bytes");
+  if (unserved) headers.push(">unserved");
+  const ratios = windows.flatMap((window) => arms.map(([arm]) => window[arm].maxOverMean));
+  const [low, high] = [Math.min(...ratios), Math.max(...ratios)];
+  const lines = arms.map(([arm, title]) => {
+    const values = windows.map((window) => window[arm].maxOverMean);
+    return `${title.padEnd(20)} ${sparkline(values, low, high)}`;
+  });
+  const scale = `${" ".repeat(21)}max/mean load, ${ratio(low)} to ${ratio(high)}`;
+  return [...formatTable([...headers, "state"], rows), "", ...lines, scale];
+}
+
+function totalsRow(title: string, arm: ArmTotals, bytesShown: boolean): string[] {
+  const { maxOverMean, balancedness, movedSlots, bytes } = arm;
+  const cells = [title, ratio(maxOverMean), percent(balancedness), formatNumber(movedSlots)];
+  return bytesShown ? [...cells, formatBytes(bytes)] : cells;
+}
+
+function reportLines({ metrics, reports, peakStepBytes, unserved }: SimulationResult): string[] {
+  const { plansStarted, plansCompleted, plansAborted, declined, retries } = metrics;
+  const failures = reports.filter(
+    ({ event }) => event === "rank-failed" || event === "aborted" || event === "capacity",
+  );
+  return [
+    `plans     ${plansStarted} started, ${plansCompleted} completed, ${plansAborted} aborted, ` +
+      `${declined} declined; ${retries} moves tried again`,
+    `copied    ${formatNumber(peakStepBytes)} bytes in the fullest step`,
+    ...(unserved > 0 ? [`unserved  ${percent(unserved)} of the tokens`] : []),
+    ...failures.slice(0, 20).map((report) => {
+      if (report.event === "aborted") return `step ${report.step}: plan aborted, ${report.cause}`;
+      if (report.event === "capacity") {
+        const { step, liveSlots, numLogical } = report;
+        return `step ${step}: ${liveSlots} live slots for ${numLogical} experts`;
+      }
+      const { step, gpu, lost } = report as Extract<typeof report, { event: "rank-failed" }>;
+      return `step ${step}: GPU ${gpu} failed, ${lost.length} experts had no other replica`;
+    }),
+  ];
+}
+
+function linesOf(result: SimulationResult, trace: LoadTrace, options: SimulateOptions): string[] {
+  const { numReplicas, numGpus, numNodes, policy, bytesPerExpert } = options;
+  const bytesShown = bytesPerExpert !== 1;
+  const headers = ["", ">max/mean", ">balancedness", ">moved slots"];
+  return [
+    `${policy}: ${trace.numSteps} steps, ${trace.numLayers} layers, ${trace.numLogical} experts ` +
+      `in ${numReplicas} slots, ${numGpus} GPUs, ${numNodes} nodes`,
+    "",
+    ...windowLines(result, bytesShown),
+    "",
+    ...formatTable(
+      bytesShown ? [...headers, ">bytes"] : headers,
+      arms.map(([arm, title]) => totalsRow(title, result[arm], bytesShown)),
+    ),
+    "",
+    ...reportLines(result),
+  ];
+}
+
+function jsonOf(result: SimulationResult, trace: LoadTrace, options: SimulateOptions): unknown {
+  const { finalRouting, ...rest } = result;
+  const { numLayers, numLogical, numSteps } = trace;
+  const { statistics: _, events, ...settings } = options;
+  return {
+    trace: { numLayers, numLogical, numSteps },
+    options: { ...settings, events },
+    ...rest,
+    phy2log: toNested(finalRouting).phy2log,
+  };
+}
+
+export default async function eplbSimulate(this: CliContext, flags: Flags): Promise<void> {
+  const trace = await traceFor(this, flags);
+  const options = optionsFor(flags, trace);
+  const result = inTermsOf({}, () => simulateEplb(trace, options));
+  if (flags.json) printLine(this, JSON.stringify(jsonOf(result, trace, options)));
+  else for (const line of linesOf(result, trace, options)) printLine(this, line);
+}
