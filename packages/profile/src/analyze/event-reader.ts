@@ -232,7 +232,7 @@ export class EventReader {
   #readTime(): void {
     const cursor = this.#cursor;
     const start = cursor.at;
-    if (!cursor.number() || !Number.isFinite(cursor.numberValue())) {
+    if (!cursor.number() || !cursor.numberIsFinite()) {
       this.#unusable("ts", start, "a finite number of microseconds");
     }
     cursor.takeNumber(this.#time);

@@ -455,6 +455,11 @@ export class JsonCursor {
     into.text = this.numberText;
   }
 
+  /** Without reading a number that is long but plain. */
+  numberIsFinite(): boolean {
+    return this.numberText === undefined || Number.isFinite(this.numberValue());
+  }
+
   /** The last number as a float64, rounded once. */
   numberValue(): number {
     const text = this.numberText;
