@@ -1,4 +1,4 @@
-// `open-infra dualpipe schedule`: every rank's operations, the eight steps, peaks, formula, verdict.
+// `open-infra dualpipe schedule`: each rank's operations, the eight steps, peaks, formula, verdict.
 
 import {
   type BubbleFormula,

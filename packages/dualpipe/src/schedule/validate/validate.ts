@@ -6,7 +6,7 @@ import type { Schedule } from "../schedule.ts";
 import { ScheduleError } from "../schedule-error.ts";
 import { checkShape, checkStructure } from "./structure.ts";
 import { type Violation, Violations } from "./violations.ts";
-import { checkWalk, type Reading } from "./walk.ts";
+import { checkDeadlock, type Reading } from "./walk.ts";
 
 /** What `validateSchedule` takes. */
 export interface ValidateOptions {
@@ -72,15 +72,13 @@ export function validateSchedule(
   options: ValidateOptions = {},
 ): ValidationReport {
   const found = new Violations(schedule, options.violationsMax ?? 100);
-  const readings: Reading[] = [];
+  let readings: readonly Reading[] = [];
   const peaks = peakActivations(schedule);
   if (checkShape(schedule, found)) {
     checkStructure(schedule, found, { forwardOnly: options.forwardOnly ?? false });
     // A W out of turn stops nobody; anything else leaves ranks that wait for what never comes.
     if (found.list.every(({ code }) => code === "fifo") && found.omitted === 0) {
-      readings.push("dataflow");
-      if (schedule.hasCommunication) readings.push("rendezvous");
-      for (const reading of readings) checkWalk(schedule, reading, found);
+      readings = checkDeadlock(schedule, found);
     }
     checkMemory(peaks, options, found, schedule.numRanks);
   }

@@ -238,11 +238,19 @@ function circle(waits: readonly Wait[]): Wait[] {
 
 const namedMax = 6;
 
-/** Reports a deadlock, if there is one, with the ranks that wait for each other. */
-export function checkWalk(schedule: Schedule, reading: Reading, found: Violations): void {
+function stalledRanks(schedule: Schedule, reading: Reading): Wait[] {
   const walk = new Walk(schedule, reading);
   walk.run();
-  const waits = walk.stalled();
+  return walk.stalled();
+}
+
+/** Reports the ranks that wait for each other, if any do. */
+function report(
+  schedule: Schedule,
+  reading: Reading,
+  waits: readonly Wait[],
+  found: Violations,
+): void {
   const ring = circle(waits);
   const [first] = ring;
   if (first === undefined) return;
@@ -253,4 +261,22 @@ export function checkWalk(schedule: Schedule, reading: Reading, found: Violation
   const more = ring.length > namedMax ? `; and ${ring.length - namedMax} more ranks` : "";
   const what = `in ${reading} order ${waits.length} ranks stand still: ${named.join("; ")}${more}`;
   found.at("deadlock", first.rank, first.position, what);
+}
+
+/**
+ * Reports deadlocks and returns the readings that it looked at: both if the schedule has
+ * communication, dataflow alone if not. What ends as rendezvous ends in dataflow order too, which
+ * waits for less; so the second walk is for schedules that do not.
+ */
+export function checkDeadlock(schedule: Schedule, found: Violations): readonly Reading[] {
+  if (!schedule.hasCommunication) {
+    report(schedule, "dataflow", stalledRanks(schedule, "dataflow"), found);
+    return ["dataflow"];
+  }
+  const waits = stalledRanks(schedule, "rendezvous");
+  if (waits.length > 0) {
+    report(schedule, "dataflow", stalledRanks(schedule, "dataflow"), found);
+    report(schedule, "rendezvous", waits, found);
+  }
+  return ["dataflow", "rendezvous"];
 }
