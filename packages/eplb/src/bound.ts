@@ -13,12 +13,13 @@
 //    replicas lighter than that costs spare slots; the best use of them is bounded by the
 //    fractional knapsack.
 // Each condition is monotone in T, so the smallest T that passes is found by bisection, and the
-// largest T known to fail is the bound.
+// largest T known to fail is the bound. Tiny regions of two slots a GPU are solved instead.
 //
 // With the node limit a placement is a partition of the groups into nodes, each node a region; the
 // bound is the best partition's worst region, if the partitions are few enough to list. Otherwise
 // the bound of the whole cluster as one region holds as well.
 
+import { isTinyPairs, pairOptimum } from "./pairs.ts";
 import { groupPartitions, type Partitions } from "./partitions.ts";
 import type { EplbShape } from "./placement.ts";
 
@@ -26,6 +27,8 @@ import type { EplbShape } from "./placement.ts";
 const bisections = 40;
 /** Rounding in the conditions must never make a possible T fail. */
 const safety = 1 - 1e-12;
+/** Choices of counts that may be tried for the optimum of a layer of tiny regions. */
+const pairChoices = 8000;
 /** Crowding is worth its time only when GPUs have few slots. */
 const maxCrowdSlots = 6;
 
@@ -43,7 +46,12 @@ export class RegionBound {
   readonly #cost: Float64Array;
   readonly #ratio: Float64Array;
 
-  constructor(numExperts: number, numSlots: number, numGpus: number) {
+  readonly #tryAllPairs: boolean;
+
+  /** `effort` is how many choices of counts may be tried, where trying all gives the optimum. */
+  constructor(numExperts: number, numSlots: number, numGpus: number, effort = 0) {
+    const isPairs = numSlots === 2 * numGpus;
+    this.#tryAllPairs = isPairs && isTinyPairs(numExperts, numSlots, effort);
     this.#numExperts = numExperts;
     this.#numGpus = numGpus;
     this.#perGpu = numSlots / numGpus;
@@ -63,7 +71,9 @@ export class RegionBound {
     let total = 0;
     for (const load of sorted) total += load;
     const mean = (total / this.#numGpus) * safety;
-    if (total === 0 || this.#possible(mean)) return mean;
+    if (total === 0) return 0;
+    if (this.#tryAllPairs) return pairOptimum(sorted, this.#perGpu * this.#numGpus) * safety;
+    if (this.#possible(mean)) return mean;
     // One replica of the heaviest beside the S − 1 heaviest others is surely possible for each GPU.
     let fails = mean;
     let passes = (sorted[sorted.length - 1] as number) * this.#perGpu;
@@ -189,6 +199,8 @@ export class RegionBound {
 
 /** Lower bounds of layers of one shape. */
 export class LayerBounds {
+  /** Choices of counts that may be tried for each region. */
+  readonly pairEffort: number;
   readonly #whole: RegionBound;
   readonly #node: RegionBound | undefined;
   readonly #partitions: Partitions | undefined;
@@ -199,11 +211,19 @@ export class LayerBounds {
   /** With `nodeLimit`, bounds speak of placements that keep every group on one node. */
   constructor(numLogical: number, shape: EplbShape, nodeLimit: boolean) {
     const { numReplicas, numGroups, numNodes, numGpus } = shape;
-    this.#whole = new RegionBound(numLogical, numReplicas, numGpus);
     const limited = nodeLimit && numNodes > 1;
     this.#partitions = limited ? groupPartitions(numGroups, numNodes) : undefined;
+    const subsets = this.#partitions?.subsets.length ?? 1;
+    this.pairEffort = Math.floor(pairChoices / subsets);
+    const effort = limited ? 0 : this.pairEffort; // The nodes' bounds are the better ones.
+    this.#whole = new RegionBound(numLogical, numReplicas, numGpus, effort);
     this.#node = limited
-      ? new RegionBound(numLogical / numNodes, numReplicas / numNodes, numGpus / numNodes)
+      ? new RegionBound(
+          numLogical / numNodes,
+          numReplicas / numNodes,
+          numGpus / numNodes,
+          this.pairEffort,
+        )
       : undefined;
     this.#groupSize = numLogical / numGroups;
     this.#nodeLoads = new Float64Array(limited ? numLogical / numNodes : 0);

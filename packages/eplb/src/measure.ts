@@ -15,7 +15,7 @@ export interface MeasureOptions {
   readonly from?: Placement;
 }
 
-/** A ratio above 1 by less than this is rounding of sums. */
+/** A gap below this is rounding of sums: the bound is met. */
 const roundingGap = 1e-9;
 
 /**
@@ -57,7 +57,10 @@ export function checkFits(
   }
 }
 
-/** True if the nodes divide the groups and no group of any layer has slots on two nodes. */
+/**
+ * True if the placement could come from a hierarchical policy: the nodes divide the groups, every
+ * group of a layer has all its slots on one node, and every node has equally many groups.
+ */
 export function keepsNodeLimit(placement: Placement, shape: EplbShape): boolean {
   const { numLogical, numReplicas, phy2log } = placement;
   const whole = isHierarchical(shape) && numLogical % shape.numGroups === 0;
@@ -65,15 +68,21 @@ export function keepsNodeLimit(placement: Placement, shape: EplbShape): boolean 
   const groupSize = numLogical / shape.numGroups;
   const slotsPerNode = numReplicas / shape.numNodes;
   const nodeOf = new Int32Array(shape.numGroups);
+  const groups = new Int32Array(shape.numNodes);
+  const most = shape.numGroups / shape.numNodes;
   for (let base = 0; base < phy2log.length; base += numReplicas) {
     nodeOf.fill(-1);
+    groups.fill(0);
     for (let slot = 0; slot < numReplicas; slot++) {
       const expert = phy2log[base + slot] as number;
       if (expert < 0) continue;
       const group = Math.floor(expert / groupSize);
       const node = Math.floor(slot / slotsPerNode);
-      if (nodeOf[group] === -1) nodeOf[group] = node;
-      else if (nodeOf[group] !== node) return false;
+      if (nodeOf[group] === node) continue;
+      const count = (groups[node] as number) + 1;
+      if (nodeOf[group] !== -1 || count > most) return false;
+      nodeOf[group] = node;
+      groups[node] = count;
     }
   }
   return true;
@@ -140,13 +149,14 @@ function measureLayer(input: LayerInput): LayerBalance {
   const meanLoad = total / numGpus;
   for (const load of gpuLoads) squares += (load - meanLoad) ** 2;
   const gap = lowerBound > 0 ? maxLoad / lowerBound - 1 : 0;
+  const isMet = gap < roundingGap;
   return {
     maxLoad,
     meanLoad,
     maxOverMean: meanLoad > 0 ? Math.max(1, maxLoad / meanLoad) : 1,
     balancedness: maxLoad > 0 ? Math.min(1, meanLoad / maxLoad) : 1,
-    lowerBound,
-    gap: gap < roundingGap ? 0 : gap,
+    lowerBound: isMet ? maxLoad : lowerBound,
+    gap: isMet ? 0 : gap,
     maxReplicaLoad,
     variation: meanLoad > 0 ? Math.sqrt(squares / numGpus) / meanLoad : 0,
     gpuLoads,

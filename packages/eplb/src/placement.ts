@@ -65,7 +65,10 @@ export interface LayerBalance {
 
 /** How well a placement is balanced, by layer and over all. */
 export interface BalanceReport {
-  /** True if every group's experts are on one node; lower bounds then speak of such placements. */
+  /**
+   * True if every group's experts are on one node, equally many groups on each; lower bounds then
+   * speak of such placements only.
+   */
   readonly nodeLimit: boolean;
   readonly layers: readonly LayerBalance[];
   /** Means over layers, but for the worst and the sums. */

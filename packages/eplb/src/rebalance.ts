@@ -48,6 +48,12 @@ export interface RebalanceOptions extends EplbShape {
    * slots to move less; the original's ignore it, but for the count of moved slots in the report.
    */
   readonly from?: Placement;
+  /**
+   * When an optimized policy may leave an expert twice on a GPU although it could avoid it:
+   * `if-lighter` (default) only if the maximum load would otherwise be above the original's, which
+   * happens on tiny clusters; `never` accepts the higher maximum.
+   */
+  readonly duplicates?: "if-lighter" | "never";
   /** Migration stops once max ÷ mean load of a layer is at most this. Default 1.01. */
   readonly targetMaxOverMean?: number;
   /** Most slots migration may move, over all layers. Default no limit. */
@@ -138,9 +144,12 @@ function optimizedSlots(
   nodeLimit: boolean,
 ): Int32Array {
   const { numLayers, numLogical, data } = matrix;
-  const { numReplicas, numGpus, from } = options;
+  const { numReplicas, numGpus, from, duplicates = "if-lighter" } = options;
+  if (duplicates !== "if-lighter" && duplicates !== "never") {
+    throw new InputError("duplicates", shown(duplicates), '"if-lighter" or "never"');
+  }
   const numNodes = nodeLimit ? options.numNodes : 1;
-  const optimizer = new LayerOptimizer(numLogical, options, nodeLimit);
+  const optimizer = new LayerOptimizer(numLogical, options, nodeLimit, duplicates);
   const phy2log = new Int32Array(numLayers * numReplicas);
   for (let layer = 0; layer < numLayers; layer++) {
     const loads = data.subarray(layer * numLogical, (layer + 1) * numLogical);

@@ -78,10 +78,11 @@ export class LayerMigrator {
   /** Migrates the layer with at most `cap` moved slots, which a point of its path allows. */
   migrate(loads: Float64Array, from: Int32Array, out: Int32Array, cap: number): void {
     const target = this.#target(loads);
+    // One region may use the whole cap; several share it as their paths need it.
     const runs = this.#nodes(from, (experts, at) => {
+      if (this.#numNodes === 1) return { experts, at, path: [{ moved: cap, maxLoad: 0 }] };
       const home = this.#load(loads, experts, from, at);
-      const path = this.#shortestPath(home, target);
-      return { experts, at, path };
+      return { experts, at, path: this.#shortestPath(home, target) };
     });
     const caps = capsWithin(
       runs.map((run) => run.path),

@@ -39,6 +39,8 @@ export class MigrationSearch {
   #slot = -1;
   #other = -1;
   #isSwap = false;
+  #judgedWorst = 0;
+  #judgedRemoved = 0;
 
   constructor(region: Region) {
     this.#region = region;
@@ -137,7 +139,7 @@ export class MigrationSearch {
       for (let i = first; i < first + perGpu; i++) {
         const lost = this.#home[i] as number;
         if (lost < 0 || lost === now || this.#replaceCost(slot, lost) >= 0) continue;
-        if (this.#replacedMax(slot, lost, limit) > limit) continue;
+        if (!this.#judge(slot, lost, limit)) continue;
         region.replace(slot, lost);
         dropped = true;
         break;
@@ -237,54 +239,39 @@ export class MigrationSearch {
         const expert = gpu === heaviest ? i : (slots[first + i] as number);
         if ((count[expert] as number) >= numGpus || expert === slots[slot]) continue;
         if (this.#region.holds(expert, gpu)) continue;
-        const worst = this.#replacedMax(slot, expert, limit);
-        if (worst >= limit) continue;
-        this.#offer(false, slot, expert, this.#removedByReplace(slot, expert), worst);
+        if (!this.#judge(slot, expert, limit)) continue;
+        this.#offer(false, slot, expert, this.#judgedRemoved, this.#judgedWorst);
       }
     }
   }
 
-  /** Load of a GPU after `slot` gets `expert`. */
-  #loadAfterReplace(slot: number, expert: number, gpu: number): number {
+  /**
+   * Judges giving `slot` to `expert`: the highest load of a GPU it touches, and the excess it
+   * removes. Stops with false at the first GPU above `limit`.
+   */
+  #judge(slot: number, expert: number, limit: number): boolean {
     const { gpuLoad, slots, share, load, count, held, numGpus, perGpu } = this.#region;
     const old = slots[slot] as number;
+    const own = Math.floor(slot / perGpu);
     const oldShare = (load[old] as number) / ((count[old] as number) - 1);
     const newShare = (load[expert] as number) / ((count[expert] as number) + 1);
-    const oldCopies = held[old * numGpus + gpu] as number;
-    const newCopies = held[expert * numGpus + gpu] as number;
-    let sum = gpuLoad[gpu] as number;
-    sum += oldCopies * (oldShare - (share[old] as number));
-    sum += newCopies * (newShare - (share[expert] as number));
-    if (gpu === Math.floor(slot / perGpu)) sum += newShare - oldShare;
-    return sum;
-  }
-
-  /** Highest load of a GPU that gets heavier, or any number above `limit`. */
-  #replacedMax(slot: number, expert: number, limit: number): number {
-    const { slots, held, numGpus, perGpu } = this.#region;
-    const old = slots[slot] as number;
-    const own = Math.floor(slot / perGpu);
-    let worst = this.#loadAfterReplace(slot, expert, own);
-    for (let gpu = 0; gpu < numGpus && worst <= limit; gpu++) {
-      const touched = (held[old * numGpus + gpu] as number) > 0 || gpu === this.#heaviest;
-      if (!touched || gpu === own) continue;
-      worst = Math.max(worst, this.#loadAfterReplace(slot, expert, gpu));
-    }
-    return worst;
-  }
-
-  #removedByReplace(slot: number, expert: number): number {
-    const { slots, gpuLoad, held, numGpus, perGpu } = this.#region;
-    const old = slots[slot] as number;
-    const own = Math.floor(slot / perGpu);
+    const rise = oldShare - (share[old] as number);
+    const fall = newShare - (share[expert] as number);
+    let worst = 0;
     let removed = 0;
     for (let gpu = 0; gpu < numGpus; gpu++) {
-      const copies =
-        (held[old * numGpus + gpu] as number) + (held[expert * numGpus + gpu] as number);
-      if (copies === 0 && gpu !== own) continue;
-      const after = this.#loadAfterReplace(slot, expert, gpu);
-      removed += this.#excess(gpuLoad[gpu] as number) - this.#excess(after);
+      const oldCopies = held[old * numGpus + gpu] as number;
+      const newCopies = held[expert * numGpus + gpu] as number;
+      if (oldCopies + newCopies === 0) continue; // The slot's own GPU holds the old expert.
+      const before = gpuLoad[gpu] as number;
+      let after = before + oldCopies * rise + newCopies * fall;
+      if (gpu === own) after += newShare - oldShare;
+      if (after > limit) return false;
+      if (after > worst) worst = after;
+      removed += this.#excess(before) - this.#excess(after);
     }
-    return removed;
+    this.#judgedWorst = worst;
+    this.#judgedRemoved = removed;
+    return true;
   }
 }

@@ -8,6 +8,9 @@ import { DeepseekPlacer } from "../deepseek.ts";
 import { Packer } from "../packing.ts";
 import { groupPartitions, type Partitions } from "../partitions.ts";
 import type { EplbShape } from "../placement.ts";
+import { removeDuplicates } from "./duplicates.ts";
+import { improvePacking } from "./node-packing.ts";
+import { PairSearch } from "./pair-search.ts";
 import { Region } from "./region.ts";
 import { Search } from "./search.ts";
 import { Starter } from "./start.ts";
@@ -26,11 +29,13 @@ function kicksFor(numSlots: number): number {
 /** Optimizes layers of one shape, one at a time. */
 export class LayerOptimizer {
   readonly #nodeLimit: boolean;
+  readonly #mayDuplicate: boolean;
   readonly #numNodes: number;
   readonly #groupSize: number;
   readonly #region: Region;
   readonly #starter: Starter;
   readonly #search: Search;
+  readonly #pairSearch: PairSearch;
   readonly #bound: RegionBound;
   readonly #bounds: LayerBounds;
   readonly #partitions: Partitions | undefined;
@@ -40,19 +45,31 @@ export class LayerOptimizer {
   readonly #counts: Int32Array;
   readonly #everyExpert: Int32Array;
 
-  constructor(numLogical: number, shape: EplbShape, nodeLimit: boolean) {
+  constructor(
+    numLogical: number,
+    shape: EplbShape,
+    nodeLimit: boolean,
+    duplicates: "if-lighter" | "never" = "if-lighter",
+  ) {
     const numNodes = nodeLimit ? shape.numNodes : 1;
     const numGroups = nodeLimit ? shape.numGroups : 1;
     const numExperts = numLogical / numNodes;
     const numGpus = shape.numGpus / numNodes;
+    this.#mayDuplicate = duplicates === "if-lighter";
     this.#nodeLimit = nodeLimit && numNodes > 1;
     this.#numNodes = numNodes;
     this.#groupSize = numLogical / numGroups;
     this.#region = new Region({ numExperts, numGpus, perGpu: shape.numReplicas / shape.numGpus });
     this.#starter = new Starter(this.#region);
     this.#search = new Search(this.#region);
-    this.#bound = new RegionBound(numExperts, this.#region.numSlots, numGpus);
     this.#bounds = new LayerBounds(numLogical, shape, nodeLimit);
+    this.#pairSearch = new PairSearch(this.#region, this.#bounds.pairEffort);
+    this.#bound = new RegionBound(
+      numExperts,
+      this.#region.numSlots,
+      numGpus,
+      this.#bounds.pairEffort,
+    );
     this.#partitions = this.#nodeLimit ? groupPartitions(numGroups, numNodes) : undefined;
     this.#packer = new Packer(numGroups, numNodes);
     this.#original = new DeepseekPlacer(numLogical, shape, nodeLimit);
@@ -74,12 +91,13 @@ export class LayerOptimizer {
     const reached = this.#nodeLimit
       ? this.#placeNodes(loads, out)
       : this.#placeRegion(loads, this.#everyExpert, out, 0);
+    if (!this.#mayDuplicate && this.#region.canAvoidDuplicates) return reached;
     const original = this.#originalSlots.phy2log;
     this.#original.place(loads, 0, this.#originalSlots, 0);
     const limit = this.#maxLoad(loads, original);
     if (reached <= limit * (1 + 1e-12)) return reached;
-    // Rare, and only where avoiding duplicates costs load: improve the original's own result.
-    return this.#improve(loads, original, out);
+    // Rare: duplicates let the original go lower than the search did without. Start from there.
+    return this.#improve(loads, original, out, limit);
   }
 
   #maxLoad(loads: Float64Array, slots: Int32Array): number {
@@ -121,10 +139,20 @@ export class LayerOptimizer {
     const bound = this.#bound.of(region.load) * (1 + margin);
     this.#starter.place();
     this.#search.descend(bound);
+    if (region.perGpu === 2 && region.maxLoad() > Math.max(bound, floor)) this.#pairs(bound);
     this.#search.run({ target: Math.max(bound, floor), kicks: kicksFor(region.numSlots) });
     region.sumLoads();
     this.#store(experts, out, at);
     return region.maxLoad();
+  }
+
+  /** Counts chosen by pairs; kept if they are lower and no expert is twice on a GPU. */
+  #pairs(target: number): void {
+    const region = this.#region;
+    const [before, lowest] = [Int32Array.from(region.slots), region.maxLoad()];
+    this.#pairSearch.run(target);
+    removeDuplicates(region, lowest);
+    if (region.maxLoad() >= lowest || region.duplicates() > 0) region.assign(before);
   }
 
   #expertsOf(groups: ArrayLike<number>): Int32Array {
@@ -175,7 +203,7 @@ export class LayerOptimizer {
     return best;
   }
 
-  /** With too many partitions to list: heaviest group first, then swaps of groups. */
+  /** With too many partitions to list: heaviest group first, then exchanges of groups. */
   #placeByPacking(loads: Float64Array, out: Int32Array): number {
     const packer = this.#packer;
     for (let g = 0; g < packer.numItems; g++) {
@@ -183,7 +211,15 @@ export class LayerOptimizer {
       packer.weights[g] = group.reduce((sum, load) => sum + load, 0);
     }
     packer.pack();
-    improvePacks(packer.weights, packer.packOf, packer.numPacks);
+    improvePacking({
+      packOf: packer.packOf,
+      numNodes: this.#numNodes,
+      goal: this.#bounds.lowerBound(loads) * (1 + tolerance),
+      boundOf: (groups) => {
+        this.#load(loads, this.#expertsOf(groups));
+        return this.#bound.of(this.#region.load);
+      },
+    });
     let worst = 0;
     for (let node = 0; node < this.#numNodes; node++) {
       const groups: number[] = [];
@@ -195,8 +231,8 @@ export class LayerOptimizer {
     return worst;
   }
 
-  /** Descends from the original's placement, node by node. */
-  #improve(loads: Float64Array, original: Int32Array, out: Int32Array): number {
+  /** Descends from the original's placement, node by node, without the duplicates it can spare. */
+  #improve(loads: Float64Array, original: Int32Array, out: Int32Array, limit: number): number {
     const region = this.#region;
     const local = new Int32Array(this.#everyExpert.length);
     let worst = 0;
@@ -207,49 +243,12 @@ export class LayerOptimizer {
       for (const [i, expert] of experts.entries()) local[expert] = i;
       this.#load(loads, experts);
       region.assign(slots.map((expert) => local[expert] as number));
+      removeDuplicates(region, limit);
       this.#search.descend(this.#bound.of(region.load));
       region.sumLoads();
       this.#store(experts, out, at);
       worst = Math.max(worst, region.maxLoad());
     }
     return worst;
-  }
-}
-
-/** Swaps items of the heaviest pack with others while that lowers the heavier of the two. */
-export function improvePacks(
-  weights: ArrayLike<number>,
-  packOf: Int32Array,
-  numPacks: number,
-): void {
-  const sums = new Float64Array(numPacks);
-  for (let i = 0; i < packOf.length; i++) {
-    const pack = packOf[i] as number;
-    sums[pack] = (sums[pack] as number) + (weights[i] as number);
-  }
-  for (;;) {
-    const heaviest = sums.indexOf(Math.max(...sums));
-    let lowest = (sums[heaviest] as number) * (1 - 1e-12);
-    let swap: [number, number] | undefined;
-    for (let a = 0; a < packOf.length; a++) {
-      if (packOf[a] !== heaviest) continue;
-      for (let b = 0; b < packOf.length; b++) {
-        if (packOf[b] === heaviest) continue;
-        const change = (weights[a] as number) - (weights[b] as number);
-        const other = (sums[packOf[b] as number] as number) + change;
-        const worst = Math.max((sums[heaviest] as number) - change, other);
-        if (worst >= lowest) continue;
-        lowest = worst;
-        swap = [a, b];
-      }
-    }
-    if (swap === undefined) return;
-    const [a, b] = swap;
-    const pack = packOf[b] as number;
-    const change = (weights[a] as number) - (weights[b] as number);
-    sums[heaviest] = (sums[heaviest] as number) - change;
-    sums[pack] = (sums[pack] as number) + change;
-    packOf[a] = pack;
-    packOf[b] = heaviest;
   }
 }
