@@ -29,7 +29,7 @@ export function mix(over: Rgb, under: Rgb, share: number): Rgb {
   return [blend(0), blend(1), blend(2)];
 }
 
-/** One opaque pixel of an ImageData seen as a Uint32Array on a little-endian machine, as all are. */
+/** One opaque pixel of an ImageData as a Uint32Array sees it; little-endian, as browsers are. */
 export function pixelOf([red, green, blue]: Rgb): number {
   return ((255 << 24) | (blue << 16) | (green << 8) | red) >>> 0;
 }

@@ -70,6 +70,13 @@ export function formatWholeUs(us: number): string {
   return `${text} µs`;
 }
 
+/** Microseconds with all the digits a clock has: 1,298,525.125 µs. */
+export function formatExactUs(us: number): string {
+  return Number.isFinite(us)
+    ? `${us.toLocaleString("en-US", { maximumFractionDigits: 3 })} µs`
+    : "–";
+}
+
 function group(digits: string): string {
   const [whole = "", fraction] = digits.split(".");
   const grouped = whole.replace(/\B(?=(\d{3})+$)/g, ",");

@@ -7,6 +7,8 @@ import { TraceSession } from "./session.ts";
 import { EmptyView, LoadingView } from "./view/opening.tsx";
 import { TraceView } from "./view/trace-view.tsx";
 import "./trace.css";
+import "./timeline.css";
+import "./panels.css";
 
 export default function TracePage({ services, rest }: PageProps): VNode {
   const session = services.keep("trace", TraceSession);

@@ -1,6 +1,6 @@
 // Sets of intervals that answer "how much of this window do you cover?" in logarithmic time: the
-// band above the timeline asks it for every pixel of every frame. Several sets, one a device, become
-// one density that says how many of them hold a moment. The sets come from the analyser.
+// band above the timeline asks it for every pixel of every frame. Several sets, one a device,
+// become one density that says how many of them hold a moment. The sets come from the analyser.
 
 /** Disjoint intervals in ascending order: `bounds[2i]` to `bounds[2i + 1]`, µs. */
 export interface Intervals {

@@ -49,11 +49,13 @@ export interface LayoutInput {
 /** What a lane is called: its thread's name, or the number it is known by. */
 export function laneTitle({ threadName, tid }: TraceLane): string {
   if (threadName !== "") return threadName;
-  return typeof tid === "number" ? `thread ${tid}` : tid;
+  if (typeof tid === "number") return `thread ${tid}`;
+  return tid === "" ? "no thread" : tid;
 }
 
 /** What a process is called. */
 export function processTitle({ processName, processLabels, pid }: TraceLane): string {
+  if (processName === "" && typeof pid === "string" && pid !== "") return pid;
   const name = processName === "" ? "process" : processName;
   const id = name.includes(String(pid)) ? "" : ` ${pid}`;
   return `${name}${id}${processLabels === "" ? "" : ` · ${processLabels}`}`;

@@ -51,7 +51,8 @@ export interface BandShades {
 
 /**
  * Paints a block of `heightPx` lines whose every column shows the shares of its pixel of time, over
- * all devices, from the bottom up: both, computation alone, exposed communication. `pixels` holds the background.
+ * all devices, from the bottom up: both, computation alone, exposed communication. `pixels` holds
+ * the background.
  */
 export function rasterBand(
   sets: OverlapSets,

@@ -1,6 +1,6 @@
-// What lies in a range of time: work by class and by name, and how busy each stream was. An event is
-// counted if it overlaps the range, and its time is the part inside, as the analyser's selections
-// have it; so the whole trace as a range gives the analyser's breakdown.
+// What lies in a range of time: work by class and by name, and how busy each stream was. An event
+// is counted if it overlaps the range, and its time is the part inside, as the analyser's
+// selections have it; so the whole trace as a range gives the analyser's breakdown.
 
 import { coveredIn, type Density } from "./intervals.ts";
 import { type OverlapFigures, type OverlapSets, overlapIn } from "./overlap.ts";

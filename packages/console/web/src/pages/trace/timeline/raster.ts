@@ -1,7 +1,7 @@
-// Draws one row of slices into one line of pixels. However many slices a row has, a pixel is decided
-// once: where several share one, its colour is that of the longest and its strength the share of the
-// pixel they cover, both found without walking them. So a frame costs rows × pixels, not events. It
-// writes numbers into an array; what they are painted on is not its business.
+// Draws one row of slices into one line of pixels. However many slices a row has, a pixel is
+// decided once: where several share one, its colour is that of the longest and its strength the
+// share of the pixel they cover, both found without walking them. So a frame costs rows × pixels,
+// not events. It writes numbers into an array; what they are painted on is not its business.
 
 import { firstAbove, firstAtLeast, longestSlot, type SliceRows } from "./rows.ts";
 
@@ -9,10 +9,12 @@ import { firstAbove, firstAtLeast, longestSlot, type SliceRows } from "./rows.ts
 export const SHADES = 32;
 
 /** The weakest shade of a pixel that is not empty, so that a lone short kernel can be seen. */
-const FAINTEST = 9;
+const FAINTEST = 15;
 
 /** Device pixels from which a slice ends in a gap, so that equal neighbours stay apart. */
 const GAP_FROM_PX = 5;
+/** Shade of that gap. */
+const GAP_SHADE = 8;
 /** Slices from this width on are one rectangle each; narrower ones share pixels. */
 const OWN_RECT_PX = 2;
 
@@ -23,7 +25,7 @@ export interface LineView {
   readonly widthPx: number;
 }
 
-/** Slices of a line wide enough to carry their name; filled by `rasterRow`, reused by the caller. */
+/** Slices wide enough to carry their name; filled by `rasterRow`, reused by the caller. */
 export class LabelList {
   readonly slots: number[] = [];
   readonly left: number[] = [];
@@ -41,7 +43,7 @@ export interface RowRaster {
   readonly view: LineView;
   /** Colour index of a slot. */
   readonly colorOf: Uint8Array;
-  /** Colour `c` covering a share of a pixel: `shades[c * SHADES + round(share * (SHADES − 1))]`. */
+  /** Colour `c` on a share of a pixel: `shades[c * SHADES + round(share * (SHADES − 1))]`. */
   readonly shades: Uint32Array;
   /** One line of pixels; holds the background and is painted over. */
   readonly line: Uint32Array;
@@ -83,7 +85,7 @@ function paintWide(raster: RowRaster, slot: number, left: number, right: number)
   const full = (colorOf[slot] as number) * SHADES + SHADES - 1;
   line.fill(shades[full] as number, from, to);
   if (right - left >= GAP_FROM_PX && right <= view.widthPx) {
-    line[to - 1] = shades[full - SHADES + FAINTEST] as number;
+    line[to - 1] = shades[full - SHADES + GAP_SHADE] as number;
   }
   if (labels !== undefined && to - from >= (labelFromPx ?? Infinity)) {
     labels.slots.push(slot);

@@ -1,7 +1,7 @@
 // Slices laid into rows: each lane becomes as many rows as its slices nest, and in a row no two
-// slices overlap. Everything is columns over "slots", which run row by row and in a row by time, so
-// that a row is a binary search away and its busy time up to any moment is one subtraction. It knows
-// neither pixels nor names.
+// slices overlap. Everything is columns over "slots", which run row by row and in a row by time,
+// so that a row is a binary search away and its busy time up to any moment is one subtraction. It
+// knows neither pixels nor names.
 
 import type { EventTable } from "@open-infra/profile/analyze";
 
@@ -281,8 +281,8 @@ export function laneOfRow({ laneRow }: SliceRows, row: number): number {
 }
 
 /**
- * The slot in `row` at `timeUs`, or within `slackUs` of it, so that what is thinner than a pixel can
- * be pointed at too; `NONE` where there is none.
+ * The slot in `row` at `timeUs`, or within `slackUs` of it, so that what is thinner than a pixel
+ * can be pointed at too; `NONE` where there is none.
  */
 export function slotAt(rows: SliceRows, row: number, timeUs: number, slackUs: number): number {
   const first = rows.rowOffset[row] as number;

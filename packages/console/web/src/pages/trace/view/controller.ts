@@ -70,7 +70,8 @@ export class TimelineController implements Disposable {
   #theme: TimelineTheme;
   #view: TimeRange;
   #glide: Glide | undefined;
-  #cursorUs: number | null = null;
+  /** Where the pointer is, in CSS pixels; without a `y` it is over the axis. */
+  #pointer: { readonly x: number; readonly y?: number } | null = null;
   #hovered = NONE;
   #lastFrameMs: number | undefined;
   #movedMs = 0;
@@ -96,6 +97,21 @@ export class TimelineController implements Disposable {
       void [selected, range, marks, emphasis, allArrows, layout, hits].map(({ value }) => value);
       this.invalidate();
     });
+  }
+
+  /** Scrolls to where work begins, if lanes of hosts would hide all of it. */
+  scrollToWork(): void {
+    const { data, layout } = this.state;
+    const { bands } = layout.peek();
+    const first = data.workEvents[0];
+    if (first === undefined || data.workSource === "lanes") return;
+    const lanes = new Set(data.workEvents.subarray(0, 1000).map((event) => data.lane[event] ?? 0));
+    const index = bands.findIndex(({ kind, lane }) => kind === "lane" && lanes.has(lane));
+    const band = bands[index];
+    const { scroll } = this.#elements;
+    if (band === undefined || band.y + band.height <= scroll.clientHeight) return;
+    const head = bands.slice(0, index).findLast(({ kind }) => kind === "process");
+    scroll.scrollTop = head?.y ?? band.y;
   }
 
   /** The visible part of time. */
@@ -236,19 +252,26 @@ export class TimelineController implements Disposable {
     return slotAt(this.state.data.rows, row, this.timeAt(x), slackUs);
   }
 
-  /** The pointer has moved over the lanes, or left them. */
-  hover(place: { readonly x: number; readonly y: number } | null): void {
-    const slot = place === null ? NONE : this.slotUnder(place.x, place.y);
-    this.#cursorUs = place === null ? null : this.timeAt(place.x);
-    this.#hovered = slot;
-    this.state.hover.value = place === null || slot === NONE ? null : { slot, ...place };
+  /** The pointer has moved over the lanes or, without a `y`, over the axis; null when it left. */
+  hover(pointer: { readonly x: number; readonly y?: number } | null): void {
+    this.#pointer = pointer;
+    this.#lookUnderPointer();
     this.invalidate();
   }
 
-  /** The pointer is over the axis: only the time is shown. */
-  hoverTime(x: number | null): void {
-    this.#cursorUs = x === null ? null : this.timeAt(x);
-    this.invalidate();
+  /** What the pointer is over changes with the view too. */
+  #lookUnderPointer(): void {
+    const { x = 0, y } = this.#pointer ?? {};
+    this.#hovered = y === undefined ? NONE : this.slotUnder(x, y);
+    const told = this.state.hover.peek();
+    if (this.#hovered === NONE || y === undefined) this.state.hover.value = null;
+    else if (told?.slot !== this.#hovered || told.x !== x || told.y !== y) {
+      this.state.hover.value = { slot: this.#hovered, x, y };
+    }
+  }
+
+  get #cursorUs(): number | null {
+    return this.#pointer === null ? null : this.timeAt(this.#pointer.x);
   }
 
   get #whole(): TimeRange {
@@ -281,7 +304,8 @@ export class TimelineController implements Disposable {
   }
 
   #cursorMark(): TimeRange | null {
-    return this.#cursorUs === null ? null : { startUs: this.#cursorUs, endUs: this.#cursorUs };
+    const timeUs = this.#cursorUs;
+    return timeUs === null ? null : { startUs: timeUs, endUs: timeUs };
   }
 
   /** The neighbour in the row; without a selection the first slice in view. */
@@ -332,8 +356,6 @@ export class TimelineController implements Disposable {
     if (zoom !== 1) view = zoomView(view, zoom, anchorUs, spanUs);
     if (pan !== 0) view = panView(view, pan, spanUs);
     if (scroll !== 0) this.#elements.scroll.scrollTop += scroll;
-    // The pointer stays where it is on the screen while time moves under it.
-    if (this.#cursorUs !== null && pan !== 0) this.#cursorUs += view.startUs - this.#view.startUs;
     this.#jump(view);
   }
 
@@ -355,6 +377,7 @@ export class TimelineController implements Disposable {
 
   #drawLanes(frame: SurfaceFrame): void {
     const going = this.#advance(frame.timeMs);
+    this.#lookUnderPointer();
     const { state } = this;
     const moving = going || performance.now() - this.#movedMs < SETTLE_MS;
     const scrollTop = this.#elements.scroll.scrollTop;

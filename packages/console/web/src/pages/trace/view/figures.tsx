@@ -1,4 +1,5 @@
-// The figures of the whole trace, large: how long, how busy, how much of the communication is hidden.
+// The figures of the whole trace, large: how long, how busy, how much of the communication is
+// hidden.
 
 import type { VNode } from "preact";
 import { formatCount, formatPercent, NOT_KNOWN } from "../../../ui/format.ts";

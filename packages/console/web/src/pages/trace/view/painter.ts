@@ -2,15 +2,15 @@
 // once, then the names that fit. What it costs depends on the rows and pixels in sight, not on the
 // number of events; `PaintCounts` says how much it was.
 
-import { shortName } from "@open-infra/profile/analyze";
 import type { SurfaceFrame } from "../../../ui/canvas-surface.ts";
 import { ticksBetween } from "../../../ui/time-axis.ts";
 import { counterLine } from "../timeline/counters.ts";
 import { type Band, bandAt, LANE_TOP_PX, type LaneLayout } from "../timeline/lanes.ts";
 import { LabelList, type LineView, rasterMatches, rasterRow, SHADES } from "../timeline/raster.ts";
 import type { SearchHits } from "../timeline/search.ts";
-import type { TraceData } from "../timeline/trace-data.ts";
+import { slotName, type TraceData } from "../timeline/trace-data.ts";
 import type { TimeRange } from "../timeline/viewport.ts";
+import { briefName } from "./brief-name.ts";
 import { emphasize, type TimelineTheme } from "./theme.ts";
 
 /** CSS pixels between ticks of the axis at least. */
@@ -196,11 +196,11 @@ export class LanePainter {
     return written;
   }
 
-  #nameOf({ rows, name, strings }: TraceData, slot: number): string {
-    const id = name[rows.event[slot] as number] as number;
+  #nameOf(data: TraceData, slot: number): string {
+    const id = data.name[data.rows.event[slot] as number] as number;
     let short = this.#names.get(id);
     if (short === undefined) {
-      short = shortName(strings[id] ?? "");
+      short = briefName(slotName(data, slot));
       this.#names.set(id, short);
     }
     return short;

@@ -75,9 +75,9 @@ export function followPointer(
       controller.hover({ x: event.offsetX, y: event.offsetY });
     } else controller.hover(null);
   });
-  on(head, "pointermove", (event) => controller.hoverTime(event.offsetX));
+  on(head, "pointermove", (event) => controller.hover({ x: event.offsetX }));
   lanes.addEventListener("pointerleave", () => controller.hover(null), { signal });
-  head.addEventListener("pointerleave", () => controller.hoverTime(null), { signal });
+  head.addEventListener("pointerleave", () => controller.hover(null), { signal });
   lanes.addEventListener(
     "dblclick",
     (event) => {

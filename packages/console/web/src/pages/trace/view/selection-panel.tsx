@@ -1,10 +1,10 @@
-// What is selected, in words: a slice with its args and the slices it is tied to, or a range of time
-// with what happened in it.
+// What is selected, in words: a slice with its args and the slices it is tied to, or a range of
+// time with what happened in it.
 
 import type { VNode } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import { formatCount, formatPercent } from "../../../ui/format.ts";
-import { formatUs, formatWholeUs } from "../../../ui/time-axis.ts";
+import { formatExactUs, formatUs, formatWholeUs } from "../../../ui/time-axis.ts";
 import type { TracePhase } from "../session.ts";
 import { partnersOf } from "../timeline/flows.ts";
 import { laneTitle, processTitle } from "../timeline/lanes.ts";
@@ -12,6 +12,7 @@ import type { RangeStats } from "../timeline/range-stats.ts";
 import { laneOfRow, NONE, rowOfSlot } from "../timeline/rows.ts";
 import { slotName, type TraceData } from "../timeline/trace-data.ts";
 import type { TraceClient } from "../worker/client.ts";
+import { briefName } from "./brief-name.ts";
 import type { TimelineController } from "./controller.ts";
 import type { TimelineState } from "./state.ts";
 
@@ -64,8 +65,8 @@ function RangeFacts({ stats }: { readonly stats: RangeStats }): VNode {
   const { range, overlap, count, totalUs } = stats;
   const share = (us: number): string => formatPercent(overlap.spanUs > 0 ? us / overlap.spanUs : 0);
   const facts: Fact[] = [
-    ["From", formatUs(range.startUs)],
-    ["Duration", formatUs(range.endUs - range.startUs)],
+    ["From", formatExactUs(range.startUs)],
+    ["Duration", formatExactUs(range.endUs - range.startUs)],
     ["Kernels", `${formatCount(count)}, ${formatUs(totalUs)} in all`],
     ["Busy", `${formatWholeUs(overlap.busyUs)} · ${share(overlap.busyUs)}`],
     ["Computation", `${formatWholeUs(overlap.computationUs)} · ${share(overlap.computationUs)}`],
@@ -96,8 +97,8 @@ function SliceFacts({ data, slot, client, controller }: SliceFactsProps): VNode 
   const startUs = rows.start[slot] as number;
   const lane = lanes[laneOfRow(rows, rowOfSlot(rows, slot))];
   const facts: Fact[] = [
-    ["Start", formatUs(startUs)],
-    ["Duration", formatUs((rows.end[slot] as number) - startUs)],
+    ["Start", formatExactUs(startUs)],
+    ["Duration", formatExactUs((rows.end[slot] as number) - startUs)],
   ];
   if (lane) facts.push(["Lane", `${processTitle(lane)} · ${laneTitle(lane)}`]);
   const kind = strings[category[event] as number] ?? "";
@@ -105,9 +106,12 @@ function SliceFacts({ data, slot, client, controller }: SliceFactsProps): VNode 
   const className = classOf(data, event);
   if (className !== undefined) facts.push(["Class", className]);
   const { into, outOf } = partnersOf(data.links, slot);
+  const name = slotName(data, slot);
+  const brief = briefName(name);
+  if (brief !== name) facts.push(["Whole name", name]);
   return (
     <>
-      <p class="slice-name">{slotName(data, slot)}</p>
+      <p class="slice-name">{brief}</p>
       <Facts facts={facts} />
       <Partners title="From" slots={outOf} from={slot} data={data} controller={controller} />
       <Partners title="To" slots={into} from={slot} data={data} controller={controller} />
@@ -142,7 +146,7 @@ function Partners({ title, slots, from, data, controller }: PartnersProps): VNod
         {slots.slice(0, PARTNERS_SHOWN).map((slot) => (
           <li key={slot}>
             <button type="button" onClick={() => controller.current?.select(slot)}>
-              {slotName(data, slot)}
+              {briefName(slotName(data, slot))}
             </button>
             <span class="unit">
               {formatUs(Math.abs((start[slot] as number) - (start[from] as number)))}

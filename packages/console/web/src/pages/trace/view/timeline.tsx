@@ -5,6 +5,7 @@ import type { VNode } from "preact";
 import { useLayoutEffect, useRef } from "preact/hooks";
 import { formatUs } from "../../../ui/time-axis.ts";
 import { slotName } from "../timeline/trace-data.ts";
+import { briefName } from "./brief-name.ts";
 import { TimelineController, type TimelineHost } from "./controller.ts";
 import { Gutter } from "./gutter.tsx";
 import { followPointer } from "./pointer.ts";
@@ -16,7 +17,8 @@ export interface TimelineProps {
   readonly host: TimelineHost;
 }
 
-export function Timeline({ state, controller, host }: TimelineProps): VNode {
+/** Makes the controller once the canvases are there; it lives as long as they do. */
+function useController({ state, controller, host }: TimelineProps) {
   const overview = useRef<HTMLCanvasElement>(null);
   const head = useRef<HTMLCanvasElement>(null);
   const lanes = useRef<HTMLCanvasElement>(null);
@@ -37,6 +39,7 @@ export function Timeline({ state, controller, host }: TimelineProps): VNode {
     controller.current = made;
     const pointer = followPointer(made, elements);
     const fitting = keepAligned(elements);
+    made.scrollToWork();
     return () => {
       controller.current = null;
       fitting[Symbol.dispose]();
@@ -44,6 +47,12 @@ export function Timeline({ state, controller, host }: TimelineProps): VNode {
       made[Symbol.dispose]();
     };
   }, [state, controller]);
+  return { overview, head, lanes, scroll };
+}
+
+export function Timeline(props: TimelineProps): VNode {
+  const { overview, head, lanes, scroll } = useController(props);
+  const { state } = props;
   const { data } = state;
   return (
     <section class="timeline" aria-label="Timeline">
@@ -118,27 +127,40 @@ function BandLegend(): VNode {
   );
 }
 
-/** The pointed-at slice; beside the pointer, on the side where there is room. */
+/** CSS pixels a tooltip needs to the right of the pointer, and below it. */
+const TOOLTIP_WIDTH_PX = 340;
+const TOOLTIP_HEIGHT_PX = 84;
+
+/** The pointed-at slice, beside the pointer where there is room. */
 function Tooltip({ state }: { readonly state: TimelineState }): VNode | null {
+  const place = useRef<HTMLDivElement>(null);
   const hover = state.hover.value;
-  if (hover === null) return null;
   const { data } = state;
   const { rows } = data;
-  const startUs = rows.start[hover.slot] as number;
-  const durationUs = (rows.end[hover.slot] as number) - startUs;
-  const toLeft = hover.x > 420;
-  const x = toLeft ? hover.x - 12 : hover.x + 14;
+  const canvas = place.current?.parentElement;
+  const toLeft = hover !== null && hover.x > (canvas?.clientWidth ?? 0) - TOOLTIP_WIDTH_PX;
+  const above = hover !== null && hover.y > (canvas?.clientHeight ?? 0) - TOOLTIP_HEIGHT_PX;
+  const x = (hover?.x ?? 0) + (toLeft ? -12 : 14);
+  const y = (hover?.y ?? 0) + (above ? -10 : 16);
+  const startUs = rows.start[hover?.slot ?? 0] as number;
   return (
     <div
+      ref={place}
       class="timeline-tooltip"
       aria-hidden="true"
-      data-side={toLeft ? "left" : "right"}
-      style={{ left: `${x}px`, top: `${hover.y + 16}px` }}
+      hidden={hover === null}
+      data-side={`${above ? "above" : "below"} ${toLeft ? "left" : "right"}`}
+      style={{ left: `${x}px`, top: `${y}px` }}
     >
-      <strong>{slotName(data, hover.slot)}</strong>
-      <span>
-        {formatUs(durationUs)} <span class="unit">at {formatUs(startUs)}</span>
-      </span>
+      {hover !== null && (
+        <>
+          <strong>{briefName(slotName(data, hover.slot))}</strong>
+          <span>
+            {formatUs((rows.end[hover.slot] as number) - startUs)}{" "}
+            <span class="unit">at {formatUs(startUs)}</span>
+          </span>
+        </>
+      )}
     </div>
   );
 }

@@ -1,4 +1,5 @@
-// An open trace: figures, search, timeline, and below it what is selected beside what took the time.
+// An open trace: figures, search, timeline, and below it what is selected beside what took the
+// time.
 
 import type { VNode } from "preact";
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";

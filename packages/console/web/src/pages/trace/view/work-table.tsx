@@ -7,6 +7,7 @@ import { formatUs } from "../../../ui/time-axis.ts";
 import { kindOfClass, workKinds } from "../timeline/palette.ts";
 import type { RangeStats, WorkSum } from "../timeline/range-stats.ts";
 import type { TraceData } from "../timeline/trace-data.ts";
+import { briefName } from "./brief-name.ts";
 import type { TimelineController } from "./controller.ts";
 import type { TimelineState } from "./state.ts";
 
@@ -74,7 +75,7 @@ function SumTable({ state, stats, sums, byName, controller }: SumTableProps): VN
   const { data } = state;
   const most = sums[0]?.totalUs ?? 0;
   return (
-    <table class="work-table">
+    <table class="work-table" data-kind="sums">
       <thead>
         <tr>
           <th scope="col">{byName ? "Name" : "Class"}</th>
@@ -98,7 +99,7 @@ function SumTable({ state, stats, sums, byName, controller }: SumTableProps): VN
                     controller.current?.goToHit(1);
                   }}
                 >
-                  {data.strings[sum.id]}
+                  {briefName(data.strings[sum.id] ?? "")}
                 </button>
               ) : (
                 classText(data, sum.id)
