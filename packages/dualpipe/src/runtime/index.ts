@@ -29,7 +29,8 @@ export {
 export type { LaunchOptions, ScheduleBuilder } from "./launch-options.ts";
 export type { Batch, MicroBatch, MicroBatchList } from "./micro-batches.ts";
 export type { StepOutcome, StepStats, StepWork } from "./parts.ts";
-export { type RankProgram, rankPrograms } from "./program.ts";
+export type { RankProgram } from "./program.ts";
+export { rankPrograms } from "./rank-programs.ts";
 export { createMlpStage, type MlpOptions, MlpStage, mseLoss } from "./reference/mlp-stage.ts";
 export { PipelineRunner, type PlacedStage, type RunnerOptions } from "./runner.ts";
 export type {

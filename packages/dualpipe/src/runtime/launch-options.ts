@@ -40,6 +40,8 @@ export interface LaunchOptions {
    * Longest that one operation, or the wait for one message, may take, milliseconds. @default 600_000
    */
   readonly timeoutMs?: number;
+  /** Longest that loading a rank's stages may take, milliseconds. @default 600_000 */
+  readonly loadTimeoutMs?: number;
   /** Whether operations are recorded; see `Pipeline.trace`. @default false */
   readonly trace?: boolean;
   /** Ends the pipeline when aborted. */
@@ -57,6 +59,7 @@ export interface CheckedLaunch {
   readonly stageOptions: unknown;
   readonly batchDim: number;
   readonly timeoutMs: number;
+  readonly loadTimeoutMs: number;
   readonly trace: boolean;
   readonly signal: AbortSignal | undefined;
 }
@@ -107,6 +110,7 @@ export function checkLaunch(options: LaunchOptions): CheckedLaunch {
     stageOptions: packValue("stageOptions", options.stageOptions ?? {}),
     batchDim,
     timeoutMs: checkTimeout(options.timeoutMs),
+    loadTimeoutMs: checkTimeout(options.loadTimeoutMs, "loadTimeoutMs"),
     trace: options.trace ?? false,
     signal: options.signal,
   };

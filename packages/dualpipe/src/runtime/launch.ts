@@ -13,12 +13,13 @@ import { PipelineAbortedError, PipelineClosedError } from "./errors.ts";
 import { type CheckedLaunch, checkLaunch, type LaunchOptions } from "./launch-options.ts";
 import { type Batch, joinBatch, type MicroBatch, splitBatch } from "./micro-batches.ts";
 import type { StepStats } from "./parts.ts";
-import { holderOf, type RankProgram, rankPrograms, stagesOf } from "./program.ts";
+import { holderOf, type RankProgram, stagesOf } from "./program.ts";
 import type { RankRequest, RankStart, StepReply, TraceReply } from "./protocol.ts";
+import { rankPrograms } from "./rank-programs.ts";
 import { RankThread } from "./rank-thread.ts";
 import { type ChromeTrace, mergeTraces } from "./traces.ts";
 import { packValue, shareBatches, unpackValue, unshareBatches } from "./values.ts";
-import { Watchdog } from "./watchdog.ts";
+import { describeOperation, Watchdog } from "./watchdog.ts";
 
 /** How a step runs. */
 export interface PipelineStepOptions {
@@ -101,8 +102,8 @@ export class Pipeline implements AsyncDisposable {
     this.#placement = schedule;
     this.numStages = schedule.numStages;
     this.#control = new ControlBlock(this.numRanks);
-    this.#threads = startThreads(launch, schedule, this.#control, (rank, error) =>
-      this.#onFailure(rank, error),
+    this.#threads = startThreads(launch, schedule, this.#control, (error) =>
+      this.#onFailure(error),
     );
     launch.signal?.addEventListener("abort", this.#onAbort);
     if (launch.signal?.aborted) this.#onAbort();
@@ -110,9 +111,9 @@ export class Pipeline implements AsyncDisposable {
 
   /** Resolves when all stages are loaded. */
   async ready(): Promise<void> {
-    await this.#whileWatched(undefined, () =>
-      Promise.all(this.#threads.map((thread) => thread.ready)),
-    );
+    const { loadTimeoutMs } = this.#launch;
+    using _watchdog = this.#watch(loadTimeoutMs, () => "its stages");
+    await Promise.all(this.#threads.map((thread) => thread.ready));
   }
 
   /**
@@ -204,19 +205,21 @@ export class Pipeline implements AsyncDisposable {
     }
     const cut = splitBatch("inputs", inputs, numChunks, batchDim);
     const truth = labels && splitBatch("labels", labels, numChunks, batchDim);
-    const replies = await this.#whileWatched(programs.list, () =>
-      this.#askAll((rank) => {
-        const program = programs.list[rank] as RankProgram;
-        return {
-          type: "step",
-          programKey: programs.key,
-          ...(!programs.sent && { program }),
-          inputs: shareBatches(portions(program, cut, 0)),
-          labels: shareBatches(truth ? portions(program, truth, program.numStages - 1) : []),
-          returnOutputs,
-        };
-      }),
+    const programOf = (rank: number): RankProgram => programs.list[rank] as RankProgram;
+    using _watchdog = this.#watch(this.#launch.timeoutMs, (rank, index) =>
+      describeOperation(programOf(rank), index),
     );
+    const replies = await this.#askAll((rank) => {
+      const program = programOf(rank);
+      return {
+        type: "step",
+        programKey: programs.key,
+        ...(!programs.sent && { program }),
+        inputs: shareBatches(portions(program, cut, 0)),
+        labels: shareBatches(truth ? portions(program, truth, program.numStages - 1) : []),
+        returnOutputs,
+      };
+    });
     programs.sent = true;
     const joined = Array.isArray(inputs) ? batchDim : undefined;
     return collect(programs.list[0] as RankProgram, replies as StepReply[], joined);
@@ -240,14 +243,13 @@ export class Pipeline implements AsyncDisposable {
       const held = `${this.numRanks} ranks and ${this.numStages} stages`;
       throw new InputError("where", JSON.stringify(where), `a stage of the ${held}`);
     }
-    const answers = await this.#whileWatched(undefined, () =>
-      Promise.all(
-        this.#threads.map((thread) => {
-          const stages = perRank[thread.rank] ?? [];
-          if (stages.length === 0) return [];
-          return thread.ask({ type: "call", method, args: packed, stages });
-        }),
-      ),
+    using _watchdog = this.#watch(this.#launch.timeoutMs, () => `the end of ${method}`);
+    const answers = await Promise.all(
+      this.#threads.map((thread) => {
+        const stages = perRank[thread.rank] ?? [];
+        if (stages.length === 0) return [];
+        return thread.ask({ type: "call", method, args: packed, stages });
+      }),
     );
     const values = perRank.flatMap((stages, rank) =>
       stages.map((place, i) => {
@@ -281,27 +283,24 @@ export class Pipeline implements AsyncDisposable {
   async #exclusive<T>(run: () => Promise<T>): Promise<T> {
     const turn = this.#last.then(() => {
       if (this.#failure === undefined) return run();
-      const { message } = this.#failure;
-      const closed = this.#failure instanceof PipelineClosedError;
-      const text = closed ? message : `the pipeline has failed: ${message}`;
+      const { message, cause } = this.#failure;
+      if (this.#failure instanceof PipelineClosedError) {
+        throw new PipelineClosedError(message, { cause });
+      }
+      const text = `the pipeline has failed: ${message}`;
       throw new PipelineClosedError(text, { cause: this.#failure });
     });
     this.#last = turn.catch(() => {});
     return turn;
   }
 
-  async #whileWatched<T>(
-    programs: readonly RankProgram[] | undefined,
-    run: () => Promise<T>,
-  ): Promise<T> {
-    using _watchdog = new Watchdog(
-      this.#control,
-      programs,
-      this.#launch.timeoutMs,
-      (rank) => this.#threads[rank]?.busy ?? false,
-      (rank, error) => this.#onFailure(rank, error),
-    );
-    return await run();
+  #watch(timeoutMs: number, awaited: (rank: number, index: number) => string): Watchdog {
+    return new Watchdog(this.#control, {
+      timeoutMs,
+      awaited,
+      isBusy: (rank) => this.#threads[rank]?.busy ?? false,
+      onStuck: (error) => this.#fail(error),
+    });
   }
 
   readonly #onAbort = (): void => {
@@ -309,7 +308,7 @@ export class Pipeline implements AsyncDisposable {
     this.#fail(new PipelineClosedError("the pipeline was aborted", { cause: reason }));
   };
 
-  #onFailure(_rank: number, error: Error): void {
+  #onFailure(error: Error): void {
     if (!(error instanceof PipelineAbortedError)) {
       this.#fail(error);
       return;
@@ -336,7 +335,7 @@ function startThreads(
   launch: CheckedLaunch,
   placement: Pick<RankProgram, "rankOf" | "numStages">,
   control: ControlBlock,
-  onFailure: (rank: number, error: Error) => void,
+  onFailure: (error: Error) => void,
 ): readonly RankThread[] {
   const { numRanks } = launch;
   const ports = Array.from({ length: numRanks }, () =>

@@ -1,7 +1,5 @@
 // One rank's part of a schedule: what a rank needs to run a step, and all that crosses a thread.
 
-import { withCommunication } from "../schedule/communication.ts";
-import { forwardOnly } from "../schedule/forward-only.ts";
 import type { RankOps, Schedule } from "../schedule/schedule.ts";
 
 /** What one rank runs in a step. Plain data. */
@@ -18,27 +16,6 @@ export interface RankProgram {
   readonly ops: RankOps;
   /** Forward only: no backward will come. */
   readonly inference: boolean;
-}
-
-/** The part of each rank; sends and receives are added where the schedule has none. */
-export function rankPrograms(
-  schedule: Schedule,
-  options: { readonly inference?: boolean } = {},
-): readonly RankProgram[] {
-  const inference = options.inference ?? false;
-  const whole = withCommunication(schedule);
-  const { ranks } = inference ? forwardOnly(whole) : whole;
-  return ranks.map((ops, rank) => ({
-    scheduleName: schedule.name,
-    rank,
-    numRanks: schedule.numRanks,
-    numStages: schedule.numStages,
-    numDirections: schedule.numDirections,
-    microBatchesOf: schedule.microBatchesOf,
-    rankOf: schedule.rankOf,
-    ops,
-    inference,
-  }));
 }
 
 /** Rank of a stage of a direction; −1 before the first and after the last. */

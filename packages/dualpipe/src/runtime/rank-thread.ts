@@ -23,7 +23,7 @@ export class RankThread {
   readonly worker: Worker;
   /** Resolves when the stages are loaded. */
   readonly ready: Promise<void>;
-  readonly #onFailure: (rank: number, error: Error) => void;
+  readonly #onFailure: (error: Error) => void;
   readonly #pending = new Map<number, Pending>();
   readonly #started = Promise.withResolvers<void>();
   #nextId = 0;
@@ -34,7 +34,7 @@ export class RankThread {
   constructor(
     start: RankStart,
     transferList: readonly Transferable[],
-    onFailure: (rank: number, error: Error) => void,
+    onFailure: (error: Error) => void,
   ) {
     this.rank = start.rank;
     this.#onFailure = onFailure;
@@ -102,6 +102,6 @@ export class RankThread {
   }
 
   #fail(error: Error): void {
-    if (!this.#ended) this.#onFailure(this.rank, error);
+    if (!this.#ended) this.#onFailure(error);
   }
 }

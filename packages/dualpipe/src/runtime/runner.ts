@@ -40,9 +40,12 @@ export const defaultTimeoutMs = 600_000;
 const timeoutMsMax = 2 ** 31 - 1;
 
 /** The timeout to use. @throws InputError */
-export function checkTimeout(timeoutMs: number = defaultTimeoutMs): number {
+export function checkTimeout(
+  timeoutMs: number = defaultTimeoutMs,
+  parameter = "timeoutMs",
+): number {
   if (timeoutMs > 0 && timeoutMs <= timeoutMsMax) return timeoutMs;
-  throw new InputError("timeoutMs", `${timeoutMs}`, `more than 0 and at most ${timeoutMsMax}`);
+  throw new InputError(parameter, `${timeoutMs}`, `more than 0 and at most ${timeoutMsMax}`);
 }
 
 /** Transport's rank of each rank of the pipeline. @throws InputError if it is no permutation. */

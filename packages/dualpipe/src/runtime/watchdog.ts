@@ -9,11 +9,21 @@ import type { RankProgram } from "./program.ts";
 /** How often it looks, of the time allowed. */
 const looksPerTimeout = 8;
 
-/** The operation a rank is in, in words. */
-function describeOperation(program: RankProgram | undefined, index: number): string {
-  if (program === undefined || index >= program.ops.length) return "its answer";
+/** What a rank that begins operation `index` is waited for, in words. */
+export function describeOperation(program: RankProgram, index: number): string {
+  if (index >= program.ops.length) return "its answer";
   const { kind, direction, stage, microBatch } = opAt(program.ops, index);
   return `the end of ${kind} of direction ${direction}, stage ${stage}, micro-batch ${microBatch}`;
+}
+
+/** What is watched. */
+export interface WatchdogOptions {
+  readonly timeoutMs: number;
+  /** Whether a rank's answer is still to come. */
+  isBusy(rank: number): boolean;
+  /** What a rank at that operation is waited for, in words. */
+  awaited(rank: number, index: number): string;
+  onStuck(error: Error): void;
 }
 
 /** Watches ranks that have been asked for something, until it is disposed. */
@@ -21,16 +31,10 @@ export class Watchdog implements Disposable {
   readonly #timer: NodeJS.Timeout;
 
   /**
-   * @param isBusy Whether a rank's answer is still to come.
-   * @param onStuck Called once, for the first rank that made no progress in `timeoutMs`.
+   * Calls `onStuck` once, for the first rank that makes no progress in `timeoutMs`.
    */
-  constructor(
-    control: ControlBlock,
-    programs: readonly RankProgram[] | undefined,
-    timeoutMs: number,
-    isBusy: (rank: number) => boolean,
-    onStuck: (rank: number, error: Error) => void,
-  ) {
+  constructor(control: ControlBlock, options: WatchdogOptions) {
+    const { timeoutMs, isBusy, awaited, onStuck } = options;
     const now = performance.now();
     const seen = Array.from({ length: control.numRanks }, (_, rank) => ({
       at: control.progressOf(rank),
@@ -44,8 +48,7 @@ export class Watchdog implements Disposable {
           seen[rank] = { at, sinceMs: nowMs };
         } else if (nowMs - last.sinceMs > timeoutMs) {
           clearInterval(this.#timer);
-          const what = describeOperation(programs?.[rank], at.index);
-          onStuck(rank, new WaitTimeoutError(-1, rank, what, timeoutMs));
+          onStuck(new WaitTimeoutError(-1, rank, awaited(rank, at.index), timeoutMs));
           return;
         }
       }
