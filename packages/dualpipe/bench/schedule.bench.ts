@@ -69,7 +69,7 @@ function besidePlain(name: BuiltInName, numRanks: number, numMicroBatches: numbe
 export async function run(options: { readonly quick?: boolean } = {}): Promise<BenchRow[]> {
   const [numRanks, numMicroBatches] = options.quick ? [128, 512] : [1024, 4096];
   return [
-    besidePlain("dualpipe", ...(options.quick ? ([64, 256] as const) : ([256, 1024] as const))),
+    options.quick ? besidePlain("dualpipe", 64, 256) : besidePlain("dualpipe", 256, 1024),
     ...stages("dualpipe", numRanks, numMicroBatches),
     ...stages("1f1b", numRanks, numMicroBatches),
   ];

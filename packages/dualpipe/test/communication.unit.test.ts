@@ -86,8 +86,8 @@ describe("the original's places", () => {
     );
     expect(formatRank(schedule, 1).split(" ").slice(0, 29).join(" ")).toBe(
       ">RECV_F0 >F0 >SEND_F0 >RECV_F1 <RECV_F0 <F0 <SEND_F0 >F1 >SEND_F1 >RECV_F2 <RECV_F1 <F1 " +
-        ">F2 <SEND_F1 <RECV_B0 <B0 >SEND_F2 <SEND_B0 <RECV_F2 >RECV_B0 (<F2|>B0) <SEND_F2 >SEND_B0 " +
-        ">RECV_F3 <RECV_B1 (>F3|<B1) >SEND_F3 <SEND_B1 <RECV_F3",
+        ">F2 <SEND_F1 <RECV_B0 <B0 >SEND_F2 <SEND_B0 <RECV_F2 >RECV_B0 (<F2|>B0) <SEND_F2 " +
+        ">SEND_B0 >RECV_F3 <RECV_B1 (>F3|<B1) >SEND_F3 <SEND_B1 <RECV_F3",
     );
   });
 });

@@ -86,8 +86,8 @@ const schedule = buildCommand({
       "Prints one row a rank: F forward, B backward, I backward for the input only, W the\n" +
       "weights' gradients put off, (a|b) a forward overlapped with a backward. A number before\n" +
       "the letter is the stage; > and < are DualPipe's two directions; the number after it is\n" +
-      "the micro-batch. Then the eight steps, the peaks, the closed formula, and whether the schedule\n" +
-      "is complete and free of deadlock; exit status 1 if not.\n" +
+      "the micro-batch. Then the eight steps, the peaks, the closed formula, and whether the\n" +
+      "schedule is complete and free of deadlock; exit status 1 if not.\n" +
       "--json prints the schedule with operations as [kind, [direction, stage], micro-batch].",
   },
 });
