@@ -16,13 +16,27 @@ import { UsageError } from "./parse.ts";
 /** Values of `clusterFlags` in routes/eplb.ts. */
 export interface ClusterFlags extends EplbShape {}
 
-/** Library names that are flags of the commands. */
-const flagNames =
-  /\b(?:num(?:Replicas|Groups|Nodes|Gpus|Layers|Logical|Steps)|max(?:MovedSlots|BytesPerStep)|bytesPerExpert|layersPerStep|startAbove|stopBelow|intervalSteps|cooldownSteps|minGain|windowSteps|hotExperts|targetMaxOverMean|staging|policy|period|change|duration)\b/g;
+/** What the library calls the flags. */
+const flags: ReadonlyMap<string, string> = new Map([
+  ["numReplicas", "--num-replicas"],
+  ["numGroups", "--num-groups"],
+  ["numNodes", "--num-nodes"],
+  ["numGpus", "--num-gpus"],
+  ["numLayers", "--num-layers"],
+  ["numLogical", "--num-logical"],
+  ["numSteps", "--num-steps"],
+  ["hotExperts", "--hot-experts"],
+  ["targetMaxOverMean", "--target"],
+  ["maxMovedSlots", "--max-moved-slots"],
+  ["maxBytesPerStep", "--max-bytes-per-step"],
+  ["bytesPerExpert", "--bytes-per-expert"],
+  ["layersPerStep", "--layers-per-step"],
+  ["startAbove", "--start-above"],
+  ["stopBelow", "--stop-below"],
+  ["minGain", "--min-gain"],
+]);
 
-function asFlag(name: string): string {
-  return `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
-}
+const flagNames = new RegExp(`\\b(?:${[...flags.keys()].join("|")})\\b`, "g");
 
 /** Runs `work`; an input error names the flag, or `file` if it is about `parameter…` inside it. */
 export function inTermsOf<T>(files: Readonly<Record<string, string>>, work: () => T): T {
@@ -32,7 +46,7 @@ export function inTermsOf<T>(files: Readonly<Record<string, string>>, work: () =
     if (!(error instanceof InputError)) throw error;
     const inside = Object.keys(files).find((prefix) => error.parameter.startsWith(prefix));
     if (inside !== undefined) throw new UsageError(`${files[inside]}: ${error.message}`);
-    throw new UsageError(error.message.replace(flagNames, asFlag));
+    throw new UsageError(error.message.replace(flagNames, (name) => flags.get(name) ?? name));
   }
 }
 
@@ -49,7 +63,8 @@ export function weightsFrom(input: InputText): LoadRows {
     throw new UsageError(`${input.name} ${got}; expected [[…], …], […] or {"weight": [[…], …]}`);
   }
   // Which numbers are wrong is the library's to say; it names row and column.
-  const rows = value.some((row) => Array.isArray(row)) ? value : [value];
+  const isRow = value.length > 0 && !value.some((row) => Array.isArray(row));
+  const rows = isRow ? [value] : value;
   return rows as unknown as LoadRows;
 }
 

@@ -250,7 +250,8 @@ function totalsRow(title: string, arm: ArmTotals, bytesShown: boolean): string[]
   return bytesShown ? [...cells, formatBytes(bytes)] : cells;
 }
 
-function reportLines({ metrics, reports, peakStepBytes, unserved }: SimulationResult): string[] {
+function reportLines(result: SimulationResult, bytesShown: boolean): string[] {
+  const { metrics, reports, peakStepBytes, unserved } = result;
   const { plansStarted, plansCompleted, plansAborted, declined, retries } = metrics;
   const failures = reports.filter(
     ({ event }) => event === "rank-failed" || event === "aborted" || event === "capacity",
@@ -258,7 +259,7 @@ function reportLines({ metrics, reports, peakStepBytes, unserved }: SimulationRe
   return [
     `plans     ${plansStarted} started, ${plansCompleted} completed, ${plansAborted} aborted, ` +
       `${declined} declined; ${retries} moves tried again`,
-    `copied    ${formatNumber(peakStepBytes)} bytes in the fullest step`,
+    `copied    ${bytesShown ? formatBytes(peakStepBytes) : `${peakStepBytes} slots`} at most a step`,
     ...(unserved > 0 ? [`unserved  ${percent(unserved)} of the tokens`] : []),
     ...failures.slice(0, 20).map((report) => {
       if (report.event === "aborted") return `step ${report.step}: plan aborted, ${report.cause}`;
@@ -287,7 +288,7 @@ function linesOf(result: SimulationResult, trace: LoadTrace, options: SimulateOp
       arms.map(([arm, title]) => totalsRow(title, result[arm], bytesShown)),
     ),
     "",
-    ...reportLines(result),
+    ...reportLines(result, bytesShown),
   ];
 }
 
