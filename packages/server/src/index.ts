@@ -12,3 +12,4 @@ export type { ConsoleFiles, LoadProgress, LogLevel, ServerOptions } from "./opti
 export type { ServerEnv } from "./scope.ts";
 export { type RunningServer, type StartServerOptions, startServer } from "./server.ts";
 export { type Phase, type ServerParts, version } from "./state.ts";
+export { type RunningViewer, startViewer, type ViewerOptions } from "./viewer.ts";

@@ -6,8 +6,9 @@ import type { AddressInfo } from "node:net";
 import type { Duplex } from "node:stream";
 import { getRequestListener } from "@hono/node-server";
 import { buildApp } from "./app.ts";
-import { ApiError, ListenError, PortInUseError } from "./errors.ts";
+import { ApiError } from "./errors.ts";
 import { isLoopback } from "./guards.ts";
+import { listen, visitUrl } from "./listen.ts";
 import { type Phase, type ServerParts, ServerState } from "./state.ts";
 
 export interface StartServerOptions extends ServerParts {
@@ -74,27 +75,6 @@ export async function startServer(options: StartServerOptions): Promise<RunningS
   return new HttpServer({ server, state, host, port: address.port });
 }
 
-async function listen(server: Server, host: string, port: number): Promise<void> {
-  try {
-    await new Promise<void>((resolve, reject) => {
-      server.once("error", reject);
-      server.listen(port, host, () => {
-        server.off("error", reject);
-        resolve();
-      });
-    });
-  } catch (cause) {
-    const { code, message } = cause as NodeJS.ErrnoException;
-    if (code === "EADDRINUSE") throw new PortInUseError(host, port, { cause });
-    const reasons: Readonly<Record<string, string>> = {
-      EACCES: "ports below 1024 need privileges; choose a higher one",
-      EADDRNOTAVAIL: "this machine does not have that address",
-      ENOTFOUND: "the name is not known",
-    };
-    throw new ListenError(host, port, reasons[code ?? ""] ?? message, { cause });
-  }
-}
-
 /** Requests that never become one for the application: a bad Host header, a bad address. */
 function badRequestLine(error: unknown): Response {
   const message = error instanceof Error ? error.message : "malformed request";
@@ -140,9 +120,7 @@ class HttpServer implements RunningServer {
     this.#state = state;
     this.host = host;
     this.port = port;
-    // A wildcard address cannot be visited.
-    const name = host === "0.0.0.0" || host === "::" ? "localhost" : host;
-    this.url = `http://${name.includes(":") ? `[${name}]` : name}:${port}`;
+    this.url = visitUrl(host, port);
   }
 
   get ready(): Promise<void> {

@@ -131,8 +131,38 @@ const diff = buildCommand({
   },
 });
 
+const view = buildCommand({
+  loader: async () => import("../commands/trace-view.ts"),
+  parameters: {
+    flags: {
+      port: {
+        kind: "parsed",
+        parse: integer(0, 65535),
+        brief: "Port; 0 takes a free one",
+        default: "0",
+      },
+      open: {
+        kind: "boolean",
+        brief: "Open the page in the system's browser",
+        default: false,
+        withNegated: false,
+      },
+    },
+    positional: {
+      kind: "tuple",
+      parameters: [{ ...traceFile, brief: "Chrome or Kineto trace, JSON or gzip" }],
+    },
+  },
+  docs: {
+    brief: "Show a trace's timeline in the web console",
+    fullDescription:
+      "Serves the console's trace page with the file on a loopback address, prints the address, and\n" +
+      "ends on Ctrl-C. The browser reads the file; nothing is sent elsewhere.",
+  },
+});
+
 /** `open-infra trace`. */
 export const trace: RouteMap<CliContext> = buildRouteMap({
-  routes: { analyze, diff },
-  docs: { brief: "Analyse and compare traces" },
+  routes: { analyze, diff, view },
+  docs: { brief: "Analyse, compare and show traces" },
 });
