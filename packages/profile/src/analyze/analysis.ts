@@ -68,6 +68,7 @@ export { builtinRules } from "./rules.ts";
 export { shortName } from "./short-name.ts";
 export { type GridShare, multiprocessors, type SmPartition, smPartition } from "./sm-partition.ts";
 export { type Distribution, distribution } from "./statistics.ts";
+export type { WorkDevice, WorkStream } from "./streams.ts";
 export {
   breakdownOf,
   type DeviceBreakdown,
@@ -85,7 +86,5 @@ export {
   unionOfClasses,
   unionOfStream,
   type Work,
-  type WorkDevice,
   type WorkOptions,
-  type WorkStream,
 } from "./work.ts";

@@ -8,7 +8,8 @@ import type { Launches } from "./launches.ts";
 import { enclosingSpans, isAnnotation, spansByStart } from "./nesting.ts";
 import { sortIndices } from "./order.ts";
 import { percent, roundUs } from "./statistics.ts";
-import { classMask, deviceOf, unionOfClasses, type Work } from "./work.ts";
+import { deviceOf } from "./streams.ts";
+import type { Work } from "./work.ts";
 
 /** Which annotation each event belongs to. */
 export interface Attribution {
@@ -198,13 +199,7 @@ export function annotationBreakdown(work: Work, attribution: Attribution): Annot
       outer.inclusiveUs += duration;
     }
   }
-  const compute = work.devices.map((_, device) =>
-    unionOfClasses(
-      work,
-      device,
-      classMask(work, ({ group }) => group === "computation"),
-    ),
-  );
+  const compute = work.devices.map((_, device) => work.timeOf(device, "computation"));
   return {
     kind: work.source === "lanes" ? "spans" : "annotations",
     annotations: [...names.values()].map((gathered) => gathered.done(work, compute, sum)),

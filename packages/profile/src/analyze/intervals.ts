@@ -61,12 +61,27 @@ export function lengthOf(set: Intervals): number {
   return sum;
 }
 
+/** Index of the first interval that ends after a time. */
+function firstEndingAfter({ bounds, length }: Intervals, timeUs: number): number {
+  let low = 0;
+  for (let high = length; low < high; ) {
+    const middle = (low + high) >> 1;
+    if (bounds[2 * middle + 1]! <= timeUs) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
 /** Length of what two sets share, µs, without building it. */
 export function sharedLength(a: Intervals, b: Intervals): number {
   const x = a.bounds;
   const y = b.bounds;
+  if (a.length === 0 || b.length === 0) return 0;
   let sum = 0;
-  for (let i = 0, j = 0; i < a.length && j < b.length; ) {
+  // A short set against a long one costs the short one's part of it, not the whole.
+  let i = firstEndingAfter(a, y[0]!);
+  let j = firstEndingAfter(b, x[0]!);
+  while (i < a.length && j < b.length) {
     const endA = x[2 * i + 1]!;
     const endB = y[2 * j + 1]!;
     const low = Math.max(x[2 * i]!, y[2 * j]!);
@@ -123,15 +138,8 @@ export function unite(a: Intervals, b: Intervals): Intervals {
 
 /** Length of the part of `set` between two times, µs; a binary search, then only that part. */
 export function lengthWithin(set: Intervals, startUs: number, endUs: number): number {
-  let low = 0;
-  let high = set.length;
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if (set.bounds[2 * middle + 1]! <= startUs) low = middle + 1;
-    else high = middle;
-  }
   let sum = 0;
-  for (let i = low; i < set.length && set.bounds[2 * i]! < endUs; i++) {
+  for (let i = firstEndingAfter(set, startUs); i < set.length && set.bounds[2 * i]! < endUs; i++) {
     sum += Math.min(set.bounds[2 * i + 1]!, endUs) - Math.max(set.bounds[2 * i]!, startUs);
   }
   return sum;

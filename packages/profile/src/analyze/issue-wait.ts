@@ -6,7 +6,7 @@
 
 import { lengthWithin } from "./intervals.ts";
 import { percent, roundUs } from "./statistics.ts";
-import { classMask, unionOfClasses, type Work } from "./work.ts";
+import type { Work } from "./work.ts";
 
 /** One issue and its wait. */
 export interface IssueWaitPair {
@@ -75,13 +75,7 @@ export function issueWaitPairs(work: Work, options: IssueWaitOptions = {}): Issu
     unpaired += events.length - 2 * (found.length - before);
   }
   if (found.length > 0) {
-    const compute = work.devices.map((_, device) =>
-      unionOfClasses(
-        work,
-        device,
-        classMask(work, ({ group }) => group === "computation"),
-      ),
-    );
+    const compute = work.devices.map((_, device) => work.timeOf(device, "computation"));
     for (const { issue, wait } of found) {
       const { device, stream } = work.streams[work.stream[issue]!]!;
       const from = work.endUs[issue]!;

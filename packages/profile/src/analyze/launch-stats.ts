@@ -81,6 +81,12 @@ export function launchStats(
   };
 }
 
+/** Sorts in place; streams mostly are. */
+function sorted(values: Float64Array): Float64Array {
+  for (let i = 1; i < values.length; i++) if (values[i]! < values[i - 1]!) return values.sort();
+  return values;
+}
+
 function queueOf(work: Work, { launchRow }: Launches, s: number): LaunchStats["queues"][number] {
   const { device, stream, first, end } = work.streams[s]!;
   const launched = new Float64Array(end - first);
@@ -96,8 +102,8 @@ function queueOf(work: Work, { launchRow }: Launches, s: number): LaunchStats["q
     delays[count] = startUs - (launched[count]! + work.table.durationUs[launch]!);
     started[count++] = startUs;
   }
-  const begins = launched.subarray(0, count).sort();
-  const starts = started.subarray(0, count).sort();
+  const begins = sorted(launched.subarray(0, count));
+  const starts = sorted(started.subarray(0, count));
   let maxLength = 0;
   // At the begin of launch k (k + 1 launched), j events have started.
   for (let k = 0, j = 0; k < count; k++) {

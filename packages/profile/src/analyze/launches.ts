@@ -26,7 +26,7 @@ const notALaunch = /launchhostfunc|getlast|graphinstantiate/i;
  */
 export function findLaunches(work: Work): Launches {
   const { table } = work;
-  const head = new Map<number, number>();
+  const head = correlationIndex(table);
   const next = new Int32Array(table.length).fill(-1);
   const isCall = callCategories(table);
   const onDevice = new Uint8Array(table.length);
@@ -38,7 +38,7 @@ export function findLaunches(work: Work): Launches {
     if (correlation < 0 || table.phase[row] !== PHASE_X || onDevice[row] === 1) continue;
     if (isCall[table.category[row]!] === 0) continue;
     const before = head.get(correlation);
-    if (before !== undefined) next[row] = before;
+    if (before >= 0) next[row] = before;
     head.set(correlation, row);
     calls++;
   }
@@ -47,11 +47,51 @@ export function findLaunches(work: Work): Launches {
   for (let i = 0; i < work.length; i++) {
     const correlation = table.correlation[work.row[i]!]!;
     if (correlation < 0) continue;
-    const found = bestCall(table, head.get(correlation) ?? -1, next, table.startUs[work.row[i]!]!);
+    const found = bestCall(table, head.get(correlation), next, table.startUs[work.row[i]!]!);
     launchRow[i] = found;
     if (found >= 0) used[found] = 1;
   }
   return { launchRow, calls, launchesWithoutEvent: countUnused(table, head, next, used) };
+}
+
+/** Rows by correlation; −1 where there is none. */
+interface CorrelationIndex {
+  get(correlation: number): number;
+  set(correlation: number, row: number): void;
+  each(visit: (row: number) => void): void;
+}
+
+/** Profilers count correlations up, so that an array usually serves; a map where they are sparse. */
+function correlationIndex(table: EventTable): CorrelationIndex {
+  let max = -1;
+  let whole = true;
+  for (let i = 0; i < table.length; i++) {
+    const value = table.correlation[i]!;
+    if (value > max) max = value;
+    if (value !== Math.floor(value)) whole = false;
+  }
+  if (whole && max < 4 * table.length + 1024) {
+    const rows = new Int32Array(max + 1).fill(-1);
+    return {
+      get: (correlation) => rows[correlation]!,
+      set: (correlation, row) => {
+        rows[correlation] = row;
+      },
+      each: (visit) => {
+        for (const row of rows) if (row >= 0) visit(row);
+      },
+    };
+  }
+  const rows = new Map<number, number>();
+  return {
+    get: (correlation) => rows.get(correlation) ?? -1,
+    set: (correlation, row) => {
+      rows.set(correlation, row);
+    },
+    each: (visit) => {
+      for (const row of rows.values()) visit(row);
+    },
+  };
 }
 
 function callCategories(table: EventTable): Uint8Array {
@@ -73,13 +113,13 @@ function bestCall(table: EventTable, first: number, next: Int32Array, startUs: n
 
 function countUnused(
   table: EventTable,
-  head: ReadonlyMap<number, number>,
+  head: CorrelationIndex,
   next: Int32Array,
   used: Uint8Array,
 ): number {
   const launches = new Int8Array(table.strings.length).fill(-1);
   let unused = 0;
-  for (const first of head.values()) {
+  head.each((first) => {
     for (let row = first; row >= 0; row = next[row]!) {
       if (used[row] === 1) continue;
       const name = table.name[row]!;
@@ -89,6 +129,6 @@ function countUnused(
       }
       unused += launches[name]!;
     }
-  }
+  });
   return unused;
 }

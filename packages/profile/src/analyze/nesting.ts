@@ -14,16 +14,22 @@ export function isAnnotation(category: string): boolean {
 
 /** Rows of complete spans by start, outer before inner. */
 export function spansByStart(table: EventTable, keep: (row: number) => boolean): Uint32Array {
-  const rows = new Uint32Array(table.length);
+  const found = new Uint32Array(table.length);
   let count = 0;
   for (let i = 0; i < table.length; i++) {
-    if (table.phase[i] === PHASE_X && keep(i)) rows[count++] = i;
+    if (table.phase[i] === PHASE_X && keep(i)) found[count++] = i;
   }
-  const order = rows.slice(0, count);
-  // Of spans with one start, the longer is the outer one.
-  const outerFirst = table.durationUs.map((duration) => -duration);
-  sortIndices(order, table.startUs, outerFirst);
-  return order;
+  const startUs = new Float64Array(count);
+  const outerFirst = new Float64Array(count);
+  const order = new Uint32Array(count);
+  for (let k = 0; k < count; k++) {
+    startUs[k] = table.startUs[found[k]!]!;
+    // Of spans with one start, the longer is the outer one.
+    outerFirst[k] = -table.durationUs[found[k]!]!;
+    order[k] = k;
+  }
+  sortIndices(order, startUs, outerFirst);
+  return order.map((k) => found[k]!);
 }
 
 /**

@@ -44,13 +44,7 @@ const PAIRED_STREAMS = 32;
 
 /** Overlap of communication and computation. */
 export function overlap(work: Work): OverlapAnalysis {
-  const compute = work.devices.map((_, device) =>
-    unionOfClasses(
-      work,
-      device,
-      classMask(work, ({ group }) => group === "computation"),
-    ),
-  );
+  const compute = work.devices.map((_, device) => work.timeOf(device, "computation"));
   const present = new Set<number>(work.classId);
   const names = new Set(
     [...present].flatMap((id) => {

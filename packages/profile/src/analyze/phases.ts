@@ -6,7 +6,7 @@ import type { Attribution } from "./annotations.ts";
 import { type Bounds, bounds } from "./bounds.ts";
 import { lengthOf, sharedLength, UnionBuilder, unite } from "./intervals.ts";
 import { percent, roundUs } from "./statistics.ts";
-import { classMask, unionOfClasses, type Work } from "./work.ts";
+import type { Work } from "./work.ts";
 
 /** One repetition. */
 export interface Phase extends Bounds {
@@ -139,13 +139,7 @@ function measure(
       union.add(work.startUs[i]!, work.endUs[i]!);
     }
   });
-  const all = work.devices.map((_, device) =>
-    unionOfClasses(
-      work,
-      device,
-      classMask(work, ({ group }) => group === "computation"),
-    ),
-  );
+  const all = work.devices.map((_, device) => work.timeOf(device, "computation"));
   return gathered.flatMap((phase, index) =>
     phase.events === 0 ? [] : [figures(phase, names[index]!, index, all)],
   );

@@ -11,7 +11,7 @@ import {
   unite,
 } from "./intervals.ts";
 import { percent, roundUs } from "./statistics.ts";
-import { classMask, unionOfClasses, unionOfStream, type Work } from "./work.ts";
+import { unionOfStream, type Work } from "./work.ts";
 
 /** Times of a device, or summed over devices. A moment counts once however many kernels ran. */
 export interface TimeBreakdown {
@@ -83,11 +83,7 @@ export interface DeviceTime {
 export function deviceTime(work: Work, device: number): DeviceTime {
   const { first, end } = work.devices[device]!;
   const [compute, communication, memory, other] = kernelGroups.map((group) =>
-    unionOfClasses(
-      work,
-      device,
-      classMask(work, (each) => each.group === group),
-    ),
+    work.timeOf(device, group),
   ) as [Intervals, Intervals, Intervals, Intervals];
   const busy = unite(unite(compute, communication), unite(memory, other));
   let endUs = first < end ? work.startUs[first]! : 0;

@@ -3,12 +3,19 @@
 // device (our own runtimes, CPU-only profiles) give the innermost spans of their lanes instead.
 
 import { InputError } from "@open-infra/errors";
-import { type Classifier, createClassifier, type KernelClass, kernelGroups } from "./classify.ts";
-import type { EventTable, TraceLane } from "./event-table.ts";
+import {
+  type Classifier,
+  createClassifier,
+  type KernelClass,
+  type KernelGroup,
+  kernelGroups,
+} from "./classify.ts";
+import type { EventTable } from "./event-table.ts";
 import { type Intervals, UnionBuilder } from "./intervals.ts";
 import { innermostSpans } from "./nesting.ts";
 import { sortIndices } from "./order.ts";
 import { builtinRules } from "./rules.ts";
+import { deviceOf, streamsOf, type WorkDevice, type WorkStream } from "./streams.ts";
 
 /** Which part of a trace to analyse. */
 export interface Selection {
@@ -35,26 +42,6 @@ export interface WorkOptions {
   readonly source?: "auto" | "device" | "lanes";
 }
 
-/** A device, or what stands for one where lanes are analysed. Its events are `first` to `end`. */
-export interface WorkDevice {
-  /** The `pid`; of a lane named `rank 3`, that name: ranks share nothing, even in one process. */
-  readonly pid: string | number;
-  readonly name: string;
-  readonly first: number;
-  readonly end: number;
-}
-
-/** A stream of a device, or a lane. Its events are `streamEvents[first..end)`, by start. */
-export interface WorkStream {
-  /** Index into `devices`. */
-  readonly device: number;
-  /** The stream's number, or the lane's `tid` where there are no streams. */
-  readonly stream: string | number;
-  readonly name: string;
-  readonly first: number;
-  readonly end: number;
-}
-
 /** Events to analyse, in columns, sorted by device, start, end. */
 export interface Work {
   readonly table: EventTable;
@@ -76,6 +63,8 @@ export interface Work {
   readonly streams: readonly WorkStream[];
   /** Events grouped by stream, within a stream by start. */
   readonly streamEvents: Uint32Array;
+  /** When at least one event of a group ran on a device. */
+  timeOf(device: number, group: KernelGroup): Intervals;
 }
 
 const PHASE_X = 88;
@@ -115,10 +104,7 @@ export function selectWork(table: EventTable, options: WorkOptions = {}): Work {
   const selection = options.selection ?? {};
   checkRange(selection);
   rows = selectLanes(table, source, rows, selection);
-  const startUs = new Float64Array(table.length);
-  const endUs = new Float64Array(table.length);
-  rows = clip(table, rows, selection, startUs, endUs);
-  return build(table, source, rows, startUs, endUs, options.classifier);
+  return build(table, source, clip(table, rows, selection), options.classifier);
 }
 
 function checkRange({ startUs, endUs }: Selection): void {
@@ -127,14 +113,6 @@ function checkRange({ startUs, endUs }: Selection): void {
       throw new InputError(`selection.${parameter}`, "NaN", "a number of microseconds");
     }
   }
-}
-
-/** What a lane belongs to; see `WorkDevice.pid`. */
-export function deviceOf(
-  { pid, threadName }: TraceLane,
-  source: "device" | "lanes",
-): string | number {
-  return source === "lanes" && /^rank \d+$/.test(threadName) ? threadName : pid;
 }
 
 function selectLanes(
@@ -154,177 +132,93 @@ function selectLanes(
   return rows.filter((row) => keep[table.lane[row]!]);
 }
 
-function clip(
-  table: EventTable,
-  rows: Uint32Array,
-  selection: Selection,
-  startUs: Float64Array,
-  endUs: Float64Array,
-): Uint32Array {
+/** Rows, and their times cut to the selection. */
+interface Clipped {
+  readonly rows: Uint32Array;
+  readonly startUs: Float64Array;
+  readonly endUs: Float64Array;
+}
+
+function clip(table: EventTable, rows: Uint32Array, selection: Selection): Clipped {
   const low = selection.startUs ?? Number.NEGATIVE_INFINITY;
   const high = selection.endUs ?? Number.POSITIVE_INFINITY;
-  let count = 0;
+  const startUs = new Float64Array(rows.length);
+  const endUs = new Float64Array(rows.length);
   const kept = new Uint32Array(rows.length);
+  let count = 0;
   for (let i = 0; i < rows.length; i++) {
     const row = rows[i]!;
     const start = table.startUs[row]!;
     const end = start + table.durationUs[row]!;
     // What only touches the range is outside, but for an instant at its start.
     if (start >= high || end < low || (end === low && start < end)) continue;
-    startUs[row] = start < low ? low : start;
-    endUs[row] = end > high ? high : end;
+    startUs[count] = start < low ? low : start;
+    endUs[count] = end > high ? high : end;
     kept[count++] = row;
   }
-  return kept.subarray(0, count);
+  return { rows: kept.subarray(0, count), startUs, endUs };
 }
 
-interface StreamSeen {
-  readonly device: number;
-  readonly stream: string | number;
-  readonly name: string;
-  events: number;
-}
-
-/** Devices and streams in order of first appearance, and the stream of each row. */
-function findStreams(table: EventTable, source: "device" | "lanes", rows: Uint32Array) {
-  const devices: { pid: string | number; name: string; events: number }[] = [];
-  const deviceIds = new Map<string, number>();
-  const streams: StreamSeen[] = [];
-  const byKey = new Map<number, number>();
-  const laneDevice = table.lanes.map(() => -1);
-  const streamOf = new Uint32Array(rows.length);
-  for (let i = 0; i < rows.length; i++) {
-    const row = rows[i]!;
-    const laneId = table.lane[row]!;
-    const lane = table.lanes[laneId]!;
-    if (laneDevice[laneId] === -1) {
-      const pid = deviceOf(lane, source);
-      if (!deviceIds.has(String(pid))) {
-        deviceIds.set(String(pid), devices.length);
-        devices.push({ pid, name: lane.processName, events: 0 });
-      }
-      laneDevice[laneId] = deviceIds.get(String(pid))!;
-    }
-    const device = laneDevice[laneId]!;
-    const number = source === "device" ? table.stream[row]! : -1;
-    // A stream is known by its number on its device; what has none, by its lane.
-    const key = number >= 0 ? number * 2 ** 20 + device : -1 - laneId;
-    let id = byKey.get(key);
-    if (id === undefined) {
-      const stream = number >= 0 ? number : lane.tid;
-      const same = streams.findIndex((s) => s.device === device && s.stream === stream);
-      id =
-        same >= 0 ? same : streams.push({ device, stream, name: lane.threadName, events: 0 }) - 1;
-      byKey.set(key, id);
-    }
-    streamOf[i] = id;
-    streams[id]!.events++;
-    devices[device]!.events++;
-  }
-  return { devices, streams, streamOf };
-}
-
-/** Numbers before words, numbers by size, also within words: `rank 2` before `rank 10`. */
-export function compareIds(a: string | number, b: string | number): number {
-  if (typeof a === "number" && typeof b === "number") return a - b;
-  if (typeof a !== typeof b) return typeof a === "number" ? -1 : 1;
-  return String(a).localeCompare(String(b), "en", { numeric: true });
-}
-
+/** Everything about `rows`, whose cut times are given beside them, sorted. */
 function build(
   table: EventTable,
   source: "device" | "lanes",
-  rows: Uint32Array,
-  tableStartUs: Float64Array,
-  tableEndUs: Float64Array,
+  { rows, startUs, endUs }: Clipped,
   classifier: Classifier = createClassifier(builtinRules),
 ): Work {
-  const seen = findStreams(table, source, rows);
-  const deviceRank = ranks(seen.devices, (a, b) => compareIds(a.pid, b.pid));
-  const streamRank = ranks(
-    seen.streams,
-    (a, b) => deviceRank[a.device]! - deviceRank[b.device]! || compareIds(a.stream, b.stream),
-  );
-  const length = rows.length;
-  const bounds = new Uint32Array(seen.devices.length + 1);
-  seen.devices.forEach(({ events }, d) => {
-    bounds[deviceRank[d]! + 1] = events;
-  });
-  for (let d = 0; d < seen.devices.length; d++) bounds[d + 1]! += bounds[d]!;
-  const fill = bounds.slice();
-  const row = new Uint32Array(length);
-  const streamOfRow = new Uint32Array(table.length);
-  for (let i = 0; i < length; i++) {
-    const id = seen.streamOf[i]!;
-    row[fill[deviceRank[seen.streams[id]!.device]!]!++] = rows[i]!;
-    streamOfRow[rows[i]!] = streamRank[id]!;
-  }
-  for (let d = 0; d < seen.devices.length; d++) {
-    sortIndices(row, tableStartUs, tableEndUs, bounds[d]!, bounds[d + 1]!);
-  }
-  const devices: WorkDevice[] = [];
-  seen.devices.forEach(({ pid, name }, d) => {
-    const at = deviceRank[d]!;
-    devices[at] = { pid, name, first: bounds[at]!, end: bounds[at + 1]! };
-  });
-  const stream = row.length === 0 ? new Uint32Array(0) : row.map((r) => streamOfRow[r]!);
-  const grouped = groupByStream(seen.streams, streamRank, deviceRank, stream);
-  return {
+  const { devices, streams, streamOf } = streamsOf(table, source, rows);
+  const order = groupOrder(rows.length, devices, (i) => streams[streamOf[i]!]!.device);
+  for (const { first, end } of devices) sortIndices(order, startUs, endUs, first, end);
+  const row = gather(new Uint32Array(rows.length), rows, order);
+  const stream = gather(new Uint32Array(rows.length), streamOf, order);
+  return withTimes({
     table,
     source,
-    length,
+    length: rows.length,
     row,
-    startUs: gather(tableStartUs, row),
-    endUs: gather(tableEndUs, row),
+    startUs: gather(new Float64Array(rows.length), startUs, order),
+    endUs: gather(new Float64Array(rows.length), endUs, order),
     ...classify(table, row, classifier),
     stream,
     devices,
-    ...grouped,
+    streams,
+    streamEvents: groupOrder(rows.length, streams, (i) => stream[i]!),
+  });
+}
+
+/** Indices 0 to `length`, brought together by group, within a group as they were. */
+function groupOrder(
+  length: number,
+  groups: readonly { readonly first: number }[],
+  groupOf: (i: number) => number,
+): Uint32Array {
+  const fill = Uint32Array.from(groups, ({ first }) => first);
+  const order = new Uint32Array(length);
+  for (let i = 0; i < length; i++) order[fill[groupOf(i)]!++] = i;
+  return order;
+}
+
+function gather<T extends Uint32Array | Float64Array>(to: T, from: T, order: Uint32Array): T {
+  for (let i = 0; i < order.length; i++) to[i] = from[order[i]!]!;
+  return to;
+}
+
+/** Adds the sets of time, each found when first asked for. */
+function withTimes(work: Omit<Work, "timeOf">): Work {
+  const known = new Map<string, Intervals>();
+  const whole: Work = {
+    ...work,
+    timeOf: (device, group) => {
+      const key = `${device} ${group}`;
+      let set = known.get(key);
+      if (set === undefined) {
+        const mask = classMask(whole, (each) => each.group === group);
+        known.set(key, (set = unionOfClasses(whole, device, mask)));
+      }
+      return set;
+    },
   };
-}
-
-function gather(column: Float64Array, row: Uint32Array): Float64Array {
-  const out = new Float64Array(row.length);
-  for (let i = 0; i < row.length; i++) out[i] = column[row[i]!]!;
-  return out;
-}
-
-/** `ranks(items)[i]` is the place of item `i` once sorted. */
-function ranks<T>(items: readonly T[], compare: (a: T, b: T) => number): Uint32Array {
-  const order = items.map((_, i) => i).sort((a, b) => compare(items[a]!, items[b]!));
-  const out = new Uint32Array(items.length);
-  order.forEach((item, place) => {
-    out[item] = place;
-  });
-  return out;
-}
-
-function groupByStream(
-  seen: readonly StreamSeen[],
-  streamRank: Uint32Array,
-  deviceRank: Uint32Array,
-  stream: Uint32Array,
-): { streams: readonly WorkStream[]; streamEvents: Uint32Array } {
-  const bounds = new Uint32Array(seen.length + 1);
-  seen.forEach(({ events }, s) => {
-    bounds[streamRank[s]! + 1] = events;
-  });
-  for (let s = 0; s < seen.length; s++) bounds[s + 1]! += bounds[s]!;
-  const streams: WorkStream[] = [];
-  seen.forEach((each, s) => {
-    const at = streamRank[s]!;
-    streams[at] = {
-      device: deviceRank[each.device]!,
-      stream: each.stream,
-      name: each.name,
-      first: bounds[at]!,
-      end: bounds[at + 1]!,
-    };
-  });
-  const fill = bounds.slice();
-  const streamEvents = new Uint32Array(stream.length);
-  for (let i = 0; i < stream.length; i++) streamEvents[fill[stream[i]!]!++] = i;
-  return { streams, streamEvents };
+  return whole;
 }
 
 function classify(
