@@ -64,6 +64,7 @@ export {
   rankToJson,
   type ScheduleJson,
   scheduleFromJson,
+  scheduleJsonText,
   scheduleToJson,
 } from "./schedule/json.ts";
 export {

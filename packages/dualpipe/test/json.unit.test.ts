@@ -12,6 +12,7 @@ import {
   formatSchedule,
   oneFOneB,
   scheduleFromJson,
+  scheduleJsonText,
   scheduleToJson,
   validateSchedule,
   withCommunication,
@@ -27,6 +28,8 @@ describe("JSON", () => {
       for (const schedule of [alone, withCommunication(alone)]) {
         const text = JSON.stringify(scheduleToJson(schedule));
         expect(scheduleFromJson(JSON.parse(text)), name).toEqual(schedule);
+        const pieces = [...scheduleJsonText(schedule, { more: [1] })].join("");
+        expect(JSON.parse(pieces), name).toEqual({ ...JSON.parse(text), more: [1] });
       }
     }
   });

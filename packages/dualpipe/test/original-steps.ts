@@ -1,6 +1,7 @@
 // The eight steps of the original as words, for tests: an independent way to the same lists. `F0`
-// is a forward of slot 0, `X1` a backward that step 6 turns from B to I, `M01` forward 0 overlapped
-// with backward 1; `rF0` posts a receive and `sB1` a send, which vanish where nothing crosses ranks.
+// is a forward of slot 0, `X1` a backward that step 6 turns from B to I, `M01` forward 0
+// overlapped with backward 1; `rF0` posts a receive and `sB1` a send, which vanish where nothing
+// crosses ranks.
 
 import type { OpInput, OpKindName } from "../src/index.ts";
 

@@ -6,7 +6,7 @@ import {
   formatRank,
   isBuiltInName,
   type Schedule,
-  scheduleToJson,
+  scheduleJsonText,
   stepCounts,
   stepUnits,
   type ValidationReport,
@@ -137,13 +137,13 @@ export default function dualpipeSchedule(this: CliContext, flags: Flags): void {
     for (const line of lines(report)) printLine(this, line);
     return;
   }
-  const document = {
-    ...scheduleToJson(schedule),
+  const extra = {
     numMicroBatches: schedule.numMicroBatches,
     ...(steps !== undefined && { stepCounts: steps }),
     validation,
     ...(formula !== undefined && { formula: { ...formula, times } }),
   };
   // On one line: a row an operation would be a hundred thousand lines for a middling schedule.
-  printLine(this, JSON.stringify(document));
+  for (const piece of scheduleJsonText(schedule, extra)) this.process.stdout.write(piece);
+  printLine(this);
 }

@@ -62,8 +62,8 @@ function runs(phase: Uint8Array): [number, number][] {
   return found;
 }
 
-/** A schedule as a value for `JSON.stringify`. */
-export function scheduleToJson(schedule: Schedule): ScheduleJson {
+/** Everything but the operations. */
+function headToJson(schedule: Schedule): Omit<ScheduleJson, "ops"> {
   const { name, numRanks, numStages, numDirections, microBatchesOf, rankOf } = schedule;
   const hasPhases = schedule.ranks.some(({ phase }) => phase.some((value) => value !== 0));
   return {
@@ -77,9 +77,29 @@ export function scheduleToJson(schedule: Schedule): ScheduleJson {
       Array.from(rankOf.subarray(d * numStages, (d + 1) * numStages)),
     ),
     hasCommunication: schedule.hasCommunication,
-    ops: schedule.ranks.map(rankToJson),
     ...(hasPhases && { phases: schedule.ranks.map(({ phase }) => runs(phase)) }),
   };
+}
+
+/** A schedule as a value for `JSON.stringify`. */
+export function scheduleToJson(schedule: Schedule): ScheduleJson {
+  return { ...headToJson(schedule), ops: schedule.ranks.map(rankToJson) };
+}
+
+/**
+ * The same document as text, piece by piece: millions of operations do not fit one string. `extra`
+ * are further fields of the document.
+ */
+export function* scheduleJsonText(
+  schedule: Schedule,
+  extra: Readonly<Record<string, unknown>> = {},
+): Generator<string> {
+  yield JSON.stringify({ ...headToJson(schedule), ...extra }).slice(0, -1);
+  yield ',"ops":[';
+  for (const [rank, ops] of schedule.ranks.entries()) {
+    yield `${rank === 0 ? "" : ","}${JSON.stringify(rankToJson(ops))}`;
+  }
+  yield "]}";
 }
 
 /** A value as it may stand in an error: short, whatever it is. */
