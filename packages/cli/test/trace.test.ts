@@ -21,7 +21,7 @@ beforeAll(() => {
 });
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-/** A GEMM of `gemmUs` beside a dispatch that outlasts it by `exposedUs`, launched in annotations. */
+/** A GEMM beside a dispatch that outlasts it by `exposedUs`, both launched in annotations. */
 function traceText(gemmUs = 1000, exposedUs = 100, name = gemm): string {
   const kernel = (name: string, stream: number, dur: number, correlation: number) => ({
     ...{ ph: "X", cat: "kernel", name, pid: 0, tid: stream, ts: 5000, dur },

@@ -46,7 +46,7 @@ interface Drawn {
   readonly table: EventTable;
 }
 
-/** Streams without overlap on themselves, launches before or long before, annotations side by side. */
+/** Streams without overlap on themselves, launches long before or not, annotations in a row. */
 function draw(random: Random): Drawn {
   const maker = new TraceMaker();
   const kernels: Kernel[] = [];

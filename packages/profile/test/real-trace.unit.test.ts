@@ -1,6 +1,6 @@
 // The published training trace of DeepSeek-V3 (one forward and one backward chunk of DualPipe, four
-// layers, 64 ranks), read and analysed; figures found independently from the same file. The file has
-// no licence and is not in the repository: without it these tests do nothing.
+// layers, 64 ranks), read and analysed; figures found independently from the same file. The file
+// has no licence and is not in the repository: without it these tests do nothing.
 
 import { readFileSync } from "node:fs";
 import { join } from "node:path";

@@ -74,8 +74,9 @@ const analyze = buildCommand({
   docs: {
     brief: "Say where a trace's time goes: overlap, exposed communication, idle time, kernels",
     fullDescription:
-      "Reads a trace of the PyTorch profiler, of `open-infra serve --trace` or any other in Chrome's\n" +
-      "format. --json prints all figures; the fields are documented in @open-infra/profile's README.",
+      "Reads a trace of the PyTorch profiler, of `open-infra serve --trace` or any other in\n" +
+      "Chrome's format. --json prints all figures; the fields are documented in the README of\n" +
+      "@open-infra/profile.",
   },
 });
 
@@ -125,9 +126,9 @@ const diff = buildCommand({
   docs: {
     brief: "Compare two traces and fail on a regression (exit status 3)",
     fullDescription:
-      "Compares times of the whole, of classes of kernels and of kernels. A regression is a time that\n" +
-      "grew by more than --fail-above and by more than --noise-us. Exit status: 0 none, 3 regression,\n" +
-      "2 a file that cannot be read.",
+      "Compares times of the whole, of classes of kernels and of kernels. A regression is a\n" +
+      "time that grew by more than --fail-above and by more than --noise-us. Exit status: 0 none,\n" +
+      "3 regression, 2 a file that cannot be read.",
   },
 });
 

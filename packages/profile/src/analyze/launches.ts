@@ -61,7 +61,7 @@ interface CorrelationIndex {
   each(visit: (row: number) => void): void;
 }
 
-/** Profilers count correlations up, so that an array usually serves; a map where they are sparse. */
+/** Profilers count correlations up: an array usually serves, else a map. */
 function correlationIndex(table: EventTable): CorrelationIndex {
   let max = -1;
   let whole = true;

@@ -3,7 +3,7 @@
 
 const brackets: Readonly<Record<string, string>> = { "<": ">", "(": ")", "{": "}", "[": "]" };
 
-/** Kernels of PyTorch that are named after their shape; what they compute is a template argument. */
+/** PyTorch names these after their shape; what they compute is a template argument. */
 const shapedKernel = /(?:elementwise|reduce)_kernel\w*$/;
 const functor = /(\w+_kernel_cuda)\b|(\w*Functor(?:OnSelf)?(?:_\w+)?|\w+Ops?)\s*</g;
 
