@@ -1,10 +1,15 @@
 // Columns that grow by blocks: appending never copies what is there, and joining the blocks at the
-// end frees each column's blocks before the next column is joined.
+// end frees each block as it is copied, so that the whole never exists twice.
 
 /** Rows a block holds. */
 export const BLOCK_ROWS: number = 1 << 15;
 const SHIFT = 15;
 const MASK = BLOCK_ROWS - 1;
+
+/** Gives a buffer's memory back now, not when the garbage collector gets to it. */
+export function release(array: NumberArray): void {
+  (array.buffer as ArrayBuffer).transfer(0);
+}
 
 type NumberArray = Uint8Array | Int32Array | Uint32Array | Float64Array;
 
@@ -45,6 +50,7 @@ export class Column<T extends NumberArray> {
       const start = i * BLOCK_ROWS;
       const part = rows - start < BLOCK_ROWS ? block.subarray(0, rows - start) : block;
       whole.set(part, start);
+      release(block);
     });
     this.#blocks = [];
     this.#last = this.#make(0);

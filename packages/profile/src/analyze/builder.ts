@@ -72,9 +72,8 @@ class ArgsArena {
       throw new LimitReached("maxTextBytes", this.#maxBytes, "bytes of args");
     }
     if (used > this.#bytes.length) {
-      const grown = new Uint8Array(Math.max(used, this.#bytes.length * 2));
-      grown.set(this.#bytes.subarray(0, this.#used));
-      this.#bytes = grown;
+      const buffer = this.#bytes.buffer as ArrayBuffer;
+      this.#bytes = new Uint8Array(buffer.transfer(Math.max(used, buffer.byteLength * 2)));
     }
     this.#bytes.set(bytes.subarray(start, end), this.#used);
     this.#used = used;
@@ -84,7 +83,7 @@ class ArgsArena {
   /** A function that gives the text of a row. */
   finish(rows: number): (i: number) => string | undefined {
     const ends = this.ends.join(rows);
-    const bytes = this.#bytes.slice(0, this.#used);
+    const bytes = new Uint8Array((this.#bytes.buffer as ArrayBuffer).transfer(this.#used));
     const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
     return (i) => {
       const start = i === 0 ? 0 : (ends[i - 1] as number);
@@ -330,6 +329,8 @@ export class EventTableBuilder {
     const length = this.#length;
     this.#pairAsync();
     for (const rows of this.#open.values()) this.#unclosedBegins += rows.length;
+    // The strings first: what they were found by can go before the columns are joined.
+    const strings = this.strings.finish();
     const startUs = this.#startUs.join(length);
     const originUs = this.#moveOrigin(startUs);
     const lane = this.#lane.join(length);
@@ -353,7 +354,7 @@ export class EventTableBuilder {
           (this.#argColumns[i] as Column<Float64Array>).join(length),
         ]),
       ),
-      strings: this.strings.decode(),
+      strings,
       lanes: this.#placeLanes(lane),
       metadata,
       notes: {

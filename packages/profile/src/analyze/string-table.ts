@@ -1,6 +1,7 @@
 // Strings, each once, found by their UTF-8 bytes: the reader meets a kernel's name a thousand times
 // and decodes it once, at the end. An open-addressing hash table over an arena of bytes.
 
+import { release } from "../columns.ts";
 import { LimitReached } from "./limits.ts";
 
 const encoder = new TextEncoder();
@@ -75,12 +76,16 @@ export class StringTable {
     return index;
   }
 
-  /** All strings, decoded. */
-  decode(): string[] {
+  /** All strings, decoded. The table must not be used again. */
+  finish(): string[] {
+    release(this.#slots);
+    release(this.#hashes);
     const strings = new Array<string>(this.#count);
     const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
     for (let i = 0; i < this.#count; ) i = this.#decodeRun(i, strings, decoder);
     for (const [text, index] of this.#illFormed) strings[index] = text;
+    release(this.#arena);
+    release(this.#ends);
     return strings;
   }
 
@@ -125,9 +130,8 @@ export class StringTable {
       throw new LimitReached("maxTextBytes", this.#maxBytes, "bytes of different strings");
     }
     if (used > this.#arena.length) {
-      const arena = new Uint8Array(Math.max(used, this.#arena.length * 2));
-      arena.set(this.#arena.subarray(0, this.#used));
-      this.#arena = arena;
+      const buffer = this.#arena.buffer as ArrayBuffer;
+      this.#arena = new Uint8Array(buffer.transfer(Math.max(used, buffer.byteLength * 2)));
     }
     if (this.#count === this.#ends.length) this.#growIndex();
     this.#arena.set(bytes.subarray(start, end), this.#used);
@@ -138,12 +142,9 @@ export class StringTable {
   }
 
   #growIndex(): void {
-    const ends = new Uint32Array(this.#count * 2);
-    ends.set(this.#ends);
-    this.#ends = ends;
-    const hashes = new Int32Array(this.#count * 2);
-    hashes.set(this.#hashes);
-    this.#hashes = hashes;
+    const bytes = this.#count * 2 * 4;
+    this.#ends = new Uint32Array((this.#ends.buffer as ArrayBuffer).transfer(bytes));
+    this.#hashes = new Int32Array((this.#hashes.buffer as ArrayBuffer).transfer(bytes));
   }
 
   #rehash(): void {
@@ -157,6 +158,7 @@ export class StringTable {
       while (slots[slot] !== 0) slot = (slot + 1) & mask;
       slots[slot] = i + 1;
     }
+    release(this.#slots);
     this.#slots = slots;
   }
 }
