@@ -52,6 +52,9 @@ class LayerDraft {
   /** Slots lent to break a ring, and the slot whose copy ends the loan. */
   readonly lent = new Map<number, number>();
   readonly waves: Wave[] = [];
+  /** Scratch of `findRings`: the only slot of each expert, and the walk that met each slot. */
+  readonly holder: Int32Array;
+  readonly visit: Int32Array;
   skipped = 0;
 
   constructor({ held, target, numLogical, slotsPerGpu }: LayerProblem) {
@@ -59,6 +62,8 @@ class LayerDraft {
     this.target = target.map((expert, slot) => (expert < 0 ? (held[slot] as number) : expert));
     this.slotsPerGpu = slotsPerGpu;
     this.count = new Int32Array(numLogical);
+    this.holder = new Int32Array(numLogical);
+    this.visit = new Int32Array(held.length);
     for (const expert of held) {
       if (expert >= 0) this.count[expert] = (this.count[expert] as number) + 1;
     }
@@ -112,23 +117,27 @@ class LayerDraft {
  * No slot of a ring can be written first. Everything else resolves by itself.
  */
 function findRings(draft: LayerDraft, todo: readonly number[]): number[][] {
-  const holder = new Map<number, number>();
-  for (const slot of todo) {
-    if (!draft.isFree(slot)) holder.set(draft.held[slot] as number, slot);
-  }
+  const { held, target, holder, visit } = draft;
+  holder.fill(-1);
+  visit.fill(0);
+  for (const slot of todo) if (!draft.isFree(slot)) holder[held[slot] as number] = slot;
   const rings: number[][] = [];
-  const seen = new Set<number>();
-  for (const start of holder.values()) {
-    if (seen.has(start)) continue;
-    const path: number[] = [];
-    let slot: number | undefined = start;
-    while (slot !== undefined && !seen.has(slot)) {
-      seen.add(slot);
-      path.push(slot);
-      slot = holder.get(draft.target[slot] as number);
+  let walk = 0;
+  for (const start of todo) {
+    if (draft.isFree(start) || visit[start] !== 0) continue;
+    walk++;
+    let slot = start;
+    while (slot >= 0 && visit[slot] === 0) {
+      visit[slot] = walk;
+      slot = holder[target[slot] as number] as number;
     }
-    const at = slot === undefined ? -1 : path.indexOf(slot);
-    if (at >= 0) rings.push(path.slice(at));
+    if (slot < 0 || visit[slot] !== walk) continue;
+    const ring: number[] = [];
+    for (let member = slot; ring.length === 0 || member !== slot; ) {
+      ring.push(member);
+      member = holder[target[member] as number] as number;
+    }
+    rings.push(ring);
   }
   return rings;
 }

@@ -102,7 +102,11 @@ class LayerQueue {
   /** Moves copies of the current wave into the step as long as it takes them. */
   fill(step: StepDraft): void {
     const left: LayerCopy[][] = [];
-    for (const group of this.#groups) {
+    for (const [i, group] of this.#groups.entries()) {
+      if (step.full) {
+        left.push(...this.#groups.slice(i));
+        break;
+      }
       if (this.#partial > 0 && group !== this.#groups[0]) {
         left.push(group);
         continue;
@@ -134,15 +138,13 @@ class StepDraft {
   readonly copies: SlotCopy[] = [];
   readonly commits: SlotCommit[] = [];
   readonly #copiesMax: number;
-  /** Staging buffers in use by GPU, also by groups begun in earlier steps; none in place. */
-  readonly #buffers: Map<number, number> | undefined;
-  readonly #buffersMax: number;
+  /** Staging buffers free by GPU, those of groups begun in earlier steps taken; none in place. */
+  readonly #buffers: Int32Array | undefined;
   readonly #slotsPerGpu: number;
   readonly #release: number[] = [];
 
-  constructor(limits: StepLimits, buffers: Map<number, number> | undefined) {
+  constructor(limits: StepLimits, buffers: Int32Array | undefined) {
     this.#copiesMax = limits.copiesMax;
-    this.#buffersMax = limits.buffersMax;
     this.#slotsPerGpu = limits.slotsPerGpu;
     this.#buffers = buffers;
   }
@@ -156,9 +158,14 @@ class StepDraft {
     if (this.full) return false;
     const buffers = this.#buffers;
     if (buffers === undefined) return true;
-    const gpus = group.map(({ to }) => Math.floor(to / this.#slotsPerGpu));
-    if (gpus.some((gpu) => (buffers.get(gpu) ?? 0) >= this.#buffersMax)) return false;
-    for (const gpu of gpus) buffers.set(gpu, (buffers.get(gpu) ?? 0) + 1);
+    // A ring passes each GPU once, so its buffers can be looked at one by one.
+    for (const { to } of group) {
+      if ((buffers[Math.floor(to / this.#slotsPerGpu)] as number) < 1) return false;
+    }
+    for (const { to } of group) {
+      const gpu = Math.floor(to / this.#slotsPerGpu);
+      buffers[gpu] = (buffers[gpu] as number) - 1;
+    }
     return true;
   }
 
@@ -180,9 +187,8 @@ class StepDraft {
 
   /** Gives back the buffers of what is committed with this step. */
   close(): void {
-    for (const gpu of this.#release) {
-      this.#buffers?.set(gpu, (this.#buffers.get(gpu) ?? 0) - 1);
-    }
+    if (this.#buffers === undefined) return;
+    for (const gpu of this.#release) this.#buffers[gpu] = (this.#buffers[gpu] as number) + 1;
   }
 }
 
@@ -194,9 +200,12 @@ interface StepLimits {
   readonly bytesPerExpert: number;
 }
 
-function packSteps(queues: LayerQueue[], limits: StepLimits, staging: Staging): MigrationStep[] {
+function packSteps(
+  queues: readonly LayerQueue[],
+  limits: StepLimits,
+  buffers: Int32Array | undefined,
+): MigrationStep[] {
   const steps: MigrationStep[] = [];
-  const buffers = staging === "double-buffer" ? new Map<number, number>() : undefined;
   let active = queues.filter((queue) => !queue.done);
   while (active.length > 0) {
     const step = new StepDraft(limits, buffers);
@@ -283,7 +292,9 @@ export function planMigration(
     skippedSlots += moves.skipped;
     queues.push(new LayerQueue(layer, moves));
   }
-  const steps = packSteps(queues, limits, staging);
+  const buffered = staging === "double-buffer";
+  const buffers = buffered ? new Int32Array(numGpus).fill(limits.buffersMax) : undefined;
+  const steps = packSteps(queues, limits, buffers);
   return { staging, steps, final, skippedSlots, ...totals(steps, held, final, slotsPerGpu) };
 }
 
