@@ -2,6 +2,7 @@
 // budget, spends it where a moved slot takes most off the maximum load of a layer.
 
 import { InputError } from "@open-infra/errors";
+import { alignGpu } from "../moves.ts";
 import type { EplbShape, Placement } from "../placement.ts";
 import type { LoadMatrix } from "../shape.ts";
 import { LayerMigrator, type LayerPlan } from "./layer-migrator.ts";
@@ -43,22 +44,25 @@ export function migratedSlots(
     const old = slotsOf(from.phy2log, layer);
     plans.push(migrator.plan(loadsOf(layer), old, slotsOf(slots, layer)));
   }
-  const wanted = plans.reduce((sum, plan) => sum + (plan.path.at(-1) as PathPoint).moved, 0);
-  if (wanted <= goal.maxMovedSlots) return slots;
-
   const points = spend(plans, goal.maxMovedSlots);
   for (const [layer, { path }] of plans.entries()) {
     const point = points[layer] as number;
-    const isWhole = point === path.length - 1;
-    if (isWhole) continue; // Planned so already, fresh or not.
+    if (point === path.length - 1) continue; // Planned so already, fresh or not.
     const cap = (path[point] as PathPoint).moved;
     migrator.migrate(loadsOf(layer), slotsOf(from.phy2log, layer), slotsOf(slots, layer), cap);
+  }
+  // An expert may have come back to its GPU by another slot.
+  const perGpu = numReplicas / shape.numGpus;
+  for (let at = 0; at < slots.length; at += perGpu) {
+    alignGpu(from.phy2log.subarray(at, at + perGpu), slots.subarray(at, at + perGpu));
   }
   return slots;
 }
 
 /** Chooses a point of every layer's path: always the step that lowers most for each moved slot. */
 function spend(plans: readonly LayerPlan[], budget: number): Int32Array {
+  const wanted = plans.reduce((sum, { path }) => sum + (path.at(-1) as PathPoint).moved, 0);
+  if (wanted <= budget) return Int32Array.from(plans, ({ path }) => path.length - 1);
   const at = new Int32Array(plans.length);
   let left = budget;
   for (const { path } of plans) left -= (path[0] as PathPoint).moved;

@@ -31,10 +31,13 @@ export class Search {
   readonly #region: Region;
   readonly #best: Change = { kind: "none", slot: -1, other: -1, worst: 0 };
   readonly #bestSlots: Int32Array;
+  /** No change may put an expert twice on a GPU; false where there are too few experts for that. */
+  readonly #tidy: boolean;
   #random = 0;
 
   constructor(region: Region) {
     this.#region = region;
+    this.#tidy = region.canAvoidDuplicates;
     this.#bestSlots = new Int32Array(region.numSlots);
   }
 
@@ -102,6 +105,7 @@ export class Search {
   #findSwap(heaviest: number): void {
     const { gpuLoad, slots, share, held, numGpus, perGpu } = this.#region;
     const best = this.#best;
+    const tidy = this.#tidy;
     const loadH = gpuLoad[heaviest] as number;
     const first = heaviest * perGpu;
     for (let gpu = 0; gpu < numGpus; gpu++) {
@@ -110,12 +114,13 @@ export class Search {
       for (let slot = first; slot < first + perGpu; slot++) {
         const a = slots[slot] as number;
         const shareA = share[a] as number;
-        if ((held[a * numGpus + gpu] as number) > 0) continue;
+        if (tidy && (held[a * numGpus + gpu] as number) > 0) continue;
         for (let other = gpu * perGpu; other < (gpu + 1) * perGpu; other++) {
           const b = slots[other] as number;
           const difference = shareA - (share[b] as number);
           const worst = Math.max(loadH - difference, load + difference);
-          if (worst >= best.worst || (held[b * numGpus + heaviest] as number) > 0) continue;
+          if (worst >= best.worst) continue;
+          if (tidy && (held[b * numGpus + heaviest] as number) > 0) continue;
           this.#take("swap", slot, other, worst);
         }
       }
@@ -131,7 +136,8 @@ export class Search {
       if (gpu === heaviest) continue;
       for (let i = heaviest * perGpu; i < (heaviest + 1) * perGpu; i++) {
         const expert = slots[i] as number;
-        if ((count[expert] as number) < numGpus) this.#tryReplace(slot, expert, heaviest);
+        if (this.#tidy && (count[expert] as number) >= numGpus) continue;
+        this.#tryReplace(slot, expert, heaviest);
       }
     }
   }
@@ -153,12 +159,13 @@ export class Search {
     const limit = this.#best.worst;
     const old = slots[slot] as number;
     const gpu = Math.floor(slot / perGpu);
-    if (expert === old || (held[expert * numGpus + gpu] as number) > 0) return;
+    const newCopies = held[expert * numGpus + gpu] as number;
+    if (expert === old || (this.#tidy && newCopies > 0)) return;
     const oldShare = share[old] as number;
     const rise = (load[old] as number) / ((count[old] as number) - 1) - oldShare;
     const newShare = (load[expert] as number) / ((count[expert] as number) + 1);
     const fall = (share[expert] as number) - newShare;
-    let worst = (gpuLoad[gpu] as number) - oldShare + newShare;
+    let worst = (gpuLoad[gpu] as number) - oldShare + newShare - newCopies * fall;
     const oldCopies = held[old * numGpus + gpu] as number;
     if (oldCopies > 1) worst += (oldCopies - 1) * rise;
     if (worst >= limit) return;
@@ -193,14 +200,15 @@ export class Search {
       const expert = slots[slot] as number;
       if (this.#draw(2) === 0 && (count[expert] as number) > 1) {
         const next = this.#draw(numExperts);
-        if (next === expert || region.holds(next, gpu)) continue;
+        if (next === expert || (this.#tidy && region.holds(next, gpu))) continue;
         region.replace(slot, next);
       } else {
         const other = this.#draw(numSlots);
         const otherGpu = Math.floor(other / perGpu);
         const otherExpert = slots[other] as number;
         if (otherGpu === gpu || otherExpert === expert) continue;
-        if (region.holds(expert, otherGpu) || region.holds(otherExpert, gpu)) continue;
+        const doubles = region.holds(expert, otherGpu) || region.holds(otherExpert, gpu);
+        if (this.#tidy && doubles) continue;
         region.swap(slot, other);
       }
       i++;
