@@ -127,8 +127,8 @@ const diff = buildCommand({
     brief: "Compare two traces and fail on a regression (exit status 3)",
     fullDescription:
       "Compares times of the whole, of classes of kernels and of kernels. A regression is a\n" +
-      "time that grew by more than --fail-above and by more than --noise-us. Exit status: 0 none,\n" +
-      "3 regression, 2 a file that cannot be read.",
+      "time that grew by more than --fail-above and by more than --noise-us. Exit status:\n" +
+      "0 none, 3 regression, 2 a file that cannot be read.",
   },
 });
 
@@ -157,8 +157,8 @@ const view = buildCommand({
   docs: {
     brief: "Show a trace's timeline in the web console",
     fullDescription:
-      "Serves the console's trace page with the file on a loopback address, prints the address, and\n" +
-      "ends on Ctrl-C. The browser reads the file; nothing is sent elsewhere.",
+      "Serves the console's trace page with the file on a loopback address, prints the address,\n" +
+      "and ends on Ctrl-C. The browser reads the file; nothing is sent elsewhere.",
   },
 });
 
