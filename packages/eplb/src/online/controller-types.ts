@@ -27,7 +27,7 @@ export interface Payback {
 export interface EplbControllerOptions
   extends EplbShape,
     ExpertCount,
-    Omit<MigrationOptions, "layerOrder"> {
+    Omit<MigrationOptions, "layerOrder" | "numNodes"> {
   /** What slots hold at the start. @default the original's placement for equal loads */
   readonly initial?: Placement;
   /**

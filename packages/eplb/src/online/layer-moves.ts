@@ -39,6 +39,8 @@ export interface LayerProblem {
   readonly target: Int32Array;
   readonly numLogical: number;
   readonly slotsPerGpu: number;
+  /** Node of each slot; copies inside a node are preferred. */
+  readonly nodeOfSlot: Int32Array;
   readonly staging: Staging;
 }
 
@@ -47,6 +49,7 @@ class LayerDraft {
   readonly held: Int32Array;
   readonly target: Int32Array;
   readonly slotsPerGpu: number;
+  readonly nodeOfSlot: Int32Array;
   /** Slots that hold each expert. */
   readonly count: Int32Array;
   /** Slots lent to break a ring, and the slot whose copy ends the loan. */
@@ -57,10 +60,11 @@ class LayerDraft {
   readonly visit: Int32Array;
   skipped = 0;
 
-  constructor({ held, target, numLogical, slotsPerGpu }: LayerProblem) {
+  constructor({ held, target, numLogical, slotsPerGpu, nodeOfSlot }: LayerProblem) {
     this.held = held.slice();
     this.target = target.map((expert, slot) => (expert < 0 ? (held[slot] as number) : expert));
     this.slotsPerGpu = slotsPerGpu;
+    this.nodeOfSlot = nodeOfSlot;
     this.count = new Int32Array(numLogical);
     this.holder = new Int32Array(numLogical);
     this.visit = new Int32Array(held.length);
@@ -189,22 +193,25 @@ function openRingsByLoan(draft: LayerDraft, rings: readonly number[][]): boolean
   return opened;
 }
 
-/** A redundant slot, best on a GPU of the ring, where it costs one copy and not two. */
+/** A redundant slot, best on a GPU of the ring, where it costs one copy and not two, or its node. */
 function findLoan(
   draft: LayerDraft,
   ring: readonly number[],
   left: Int32Array,
 ): { readonly lender: number; readonly member: number } | undefined {
-  let elsewhere: number | undefined;
+  let nearby: { readonly lender: number; readonly member: number } | undefined;
+  let elsewhere: typeof nearby;
   for (let slot = 0; slot < draft.held.length; slot++) {
     const expert = draft.held[slot] as number;
     if (expert < 0 || (left[expert] as number) < 2 || draft.lent.has(slot)) continue;
     const member = ring.find((other) => draft.gpuOf(other) === draft.gpuOf(slot));
     if (member !== undefined) return { lender: slot, member };
-    elsewhere ??= slot;
+    elsewhere ??= { lender: slot, member: ring[0] as number };
+    if (nearby !== undefined) continue;
+    const near = ring.find((other) => draft.nodeOfSlot[other] === draft.nodeOfSlot[slot]);
+    if (near !== undefined) nearby = { lender: slot, member: near };
   }
-  if (elsewhere === undefined) return undefined;
-  return { lender: elsewhere, member: ring[0] as number };
+  return nearby ?? elsewhere;
 }
 
 /** What is already chosen for a wave: slots to be written, reads by GPU, replicas given up. */
@@ -259,20 +266,21 @@ class WaveDraft {
     this.groups.push([{ expert, from, to: slot }]);
   }
 
-  /** Where to read from: the same GPU if it can be, else the GPU with the fewest reads. */
+  /** Where to read from: the same GPU, else the same node, and there the GPU with fewest reads. */
   #source(expert: number, to: number): number | undefined {
     const draft = this.#draft;
     if (draft.count[expert] === 0) return this.#fetched.has(expert) ? undefined : -1;
     let best: number | undefined;
-    let bestReads = Number.POSITIVE_INFINITY;
+    let bestCost = Number.POSITIVE_INFINITY;
     for (let slot = 0; slot < draft.held.length; slot++) {
       if (draft.held[slot] !== expert || this.#written.has(slot)) continue;
       const gpu = draft.gpuOf(slot);
       if (gpu === draft.gpuOf(to)) return slot;
-      const reads = this.#reads.get(gpu) ?? 0;
-      if (reads < bestReads) {
+      const remote = draft.nodeOfSlot[slot] === draft.nodeOfSlot[to] ? 0 : draft.held.length;
+      const cost = remote + (this.#reads.get(gpu) ?? 0);
+      if (cost < bestCost) {
         best = slot;
-        bestReads = reads;
+        bestCost = cost;
       }
     }
     return best;

@@ -3,6 +3,7 @@
 // a layer at a time in layer-moves.ts; here the layers' copies are dealt to steps.
 
 import { InputError } from "@open-infra/errors";
+import { nodeOfGpu } from "../shape.ts";
 import type { LayerCopy, LayerMoves, Staging, Wave } from "./layer-moves.ts";
 import { planLayer } from "./layer-moves.ts";
 import type { SlotShape } from "./slots.ts";
@@ -44,6 +45,8 @@ export interface MigrationOptions {
    * chunk. @default all
    */
   readonly layersPerStep?: number;
+  /** Nodes the GPUs are on; what can be read from the same node is. @default 1 */
+  readonly numNodes?: number;
   /** Layers in the order in which they shall be moved. @default 0, 1, 2, … */
   readonly layerOrder?: readonly number[];
   /**
@@ -67,8 +70,9 @@ export interface MigrationPlan {
   /** Copies, those through a redundant slot included. */
   readonly copies: number;
   readonly bytes: number;
-  /** Copies whose source is on another GPU, and those that no slot can serve. */
+  /** Copies whose source is on another GPU, of these on another node, and those without one. */
   readonly crossGpuCopies: number;
+  readonly crossNodeCopies: number;
   readonly hostCopies: number;
   /**
    * Slots left as they were: experts that trade places in a layer without any redundant slot need
@@ -273,11 +277,15 @@ export function planMigration(
   options: MigrationOptions = {},
 ): MigrationPlan {
   const { numLayers, numLogical, numReplicas, numGpus } = shape;
-  const { staging = "in-place" } = options;
+  const { staging = "in-place", numNodes = 1 } = options;
+  checkWhole("numNodes", numNodes, 1);
   checkSlots("held", held, shape);
   checkSlots("target", target, shape);
   const slotsPerGpu = numReplicas / numGpus;
   const limits = migrationLimits(options, slotsPerGpu);
+  const nodeOfSlot = Int32Array.from({ length: numReplicas }, (_, slot) =>
+    nodeOfGpu(Math.floor(slot / slotsPerGpu), { numGpus, numNodes }),
+  );
   const aligned = alignWithinGpus(held, target, slotsPerGpu);
   const final = new Int32Array(held.length);
   const queues: LayerQueue[] = [];
@@ -286,8 +294,8 @@ export function planMigration(
     const row = held.subarray(layer * numReplicas, (layer + 1) * numReplicas);
     const rowTarget = aligned.subarray(layer * numReplicas, (layer + 1) * numReplicas);
     checkKept(row, rowTarget, layer, numLogical);
-    const problem = { held: row, target: rowTarget, numLogical, slotsPerGpu, staging };
-    const moves = planLayer(problem);
+    const cluster = { numLogical, slotsPerGpu, nodeOfSlot, staging };
+    const moves = planLayer({ held: row, target: rowTarget, ...cluster });
     final.set(moves.final, layer * numReplicas);
     skippedSlots += moves.skipped;
     queues.push(new LayerQueue(layer, moves));
@@ -295,22 +303,32 @@ export function planMigration(
   const buffered = staging === "double-buffer";
   const buffers = buffered ? new Int32Array(numGpus).fill(limits.buffersMax) : undefined;
   const steps = packSteps(queues, limits, buffers);
-  return { staging, steps, final, skippedSlots, ...totals(steps, held, final, slotsPerGpu) };
+  const moved = held.reduce((sum, expert, at) => sum + (expert === final[at] ? 0 : 1), 0);
+  const gpuOf = (slot: number): number => Math.floor(slot / slotsPerGpu);
+  return {
+    staging,
+    steps,
+    final,
+    skippedSlots,
+    movedSlots: moved,
+    ...totals(steps, gpuOf, nodeOfSlot),
+  };
 }
 
 function totals(
   steps: readonly MigrationStep[],
-  held: Int32Array,
-  final: Int32Array,
-  slotsPerGpu: number,
-): Pick<MigrationPlan, "movedSlots" | "copies" | "bytes" | "crossGpuCopies" | "hostCopies"> {
-  const all = steps.flatMap(({ copies }) => copies);
-  const gpuOf = (slot: number): number => Math.floor(slot / slotsPerGpu);
-  return {
-    movedSlots: held.reduce((sum, expert, at) => sum + (expert === final[at] ? 0 : 1), 0),
-    copies: all.length,
-    bytes: steps.reduce((sum, { bytes }) => sum + bytes, 0),
-    crossGpuCopies: all.filter(({ from, to }) => from >= 0 && gpuOf(from) !== gpuOf(to)).length,
-    hostCopies: all.filter(({ from }) => from < 0).length,
-  };
+  gpuOf: (slot: number) => number,
+  nodeOfSlot: Int32Array,
+): Pick<MigrationPlan, "copies" | "bytes" | "crossGpuCopies" | "crossNodeCopies" | "hostCopies"> {
+  let [copied, bytes, crossGpuCopies, crossNodeCopies, hostCopies] = [0, 0, 0, 0, 0];
+  for (const { copies, bytes: stepBytes } of steps) {
+    copied += copies.length;
+    bytes += stepBytes;
+    for (const { from, to } of copies) {
+      if (from < 0) hostCopies++;
+      else if (gpuOf(from) !== gpuOf(to)) crossGpuCopies++;
+      if (from >= 0 && nodeOfSlot[from] !== nodeOfSlot[to]) crossNodeCopies++;
+    }
+  }
+  return { copies: copied, bytes, crossGpuCopies, crossNodeCopies, hostCopies };
 }
