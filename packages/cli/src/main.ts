@@ -12,7 +12,9 @@ process.stdout.on("error", (error: NodeJS.ErrnoException) => {
   if (error.code !== "EPIPE") throw error;
   process.exit();
 });
-await run(app, process.argv.slice(2), context);
+// The parser takes a flag of one letter with one dash only; two mean the same.
+const args = process.argv.slice(2).map((arg) => arg.replace(/^--(?=[a-z](?:=|$))/i, "-"));
+await run(app, args, context);
 
 // Stricli's own codes are negative; a shell knows 2 as 'wrong usage' and 1 as 'failed'.
 const code = process.exitCode;

@@ -59,3 +59,31 @@ export function percentage(text: string): number {
   }
   return value;
 }
+
+/** `16,32,64` as whole numbers from 1. */
+export function wholeList(value: string): readonly number[] {
+  return value.split(",").map((part) => integer(1, Number.MAX_SAFE_INTEGER)(part));
+}
+
+const byteUnits: Readonly<Record<string, number>> = {
+  "": 1,
+  B: 1,
+  KB: 1e3,
+  MB: 1e6,
+  GB: 1e9,
+  TB: 1e12,
+  KIB: 2 ** 10,
+  MIB: 2 ** 20,
+  GIB: 2 ** 30,
+  TIB: 2 ** 40,
+};
+
+/** `80GB`, `1.5GiB` or `4096` as bytes; GB is 10⁹, GiB 2³⁰. */
+export function byteCount(value: string): number {
+  const match = /^(\d+(?:\.\d+)?(?:e\d+)?)\s*([kmgt]?i?b)?$/i.exec(value.trim());
+  const factor = byteUnits[(match?.[2] ?? "").toUpperCase()];
+  if (match === null || factor === undefined) {
+    throw new UsageError(`'${value}' is not a number of bytes; expected e.g. 80GB or 1.5GiB`);
+  }
+  return Number(match[1]) * factor;
+}

@@ -16,7 +16,7 @@ function label({ kind, direction, microBatch, pair }: Cell, size: number): strin
           `${microBatch}&${pair.microBatch}`,
           "X",
         ];
-  const text = candidates.find(({ length }) => length <= size - 1) ?? (candidates.at(-1) as string);
+  const text = candidates.find(({ length }) => length <= size) ?? (candidates.at(-1) as string);
   return text.slice(0, size).padEnd(size, pair === undefined ? "-" : "=");
 }
 

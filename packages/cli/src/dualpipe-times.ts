@@ -1,0 +1,98 @@
+// What `dualpipe simulate` knows of times, links and memory, from flags and from a file.
+
+import type { Communication, StageMemory, StageTimes } from "@open-infra/dualpipe";
+import type { CliContext } from "./context.ts";
+import { parseJson, readText } from "./json-input.ts";
+import { UsageError } from "./parse.ts";
+
+/** Values of the flags that say what a transfer costs. */
+export interface LinkFlags {
+  readonly latency?: number;
+  readonly bandwidth?: number;
+  readonly bytes?: number;
+  readonly exclusiveLinks: boolean;
+}
+
+/** Values of the flags that say how long things take. */
+export interface TimeFlags extends LinkFlags {
+  readonly timeF?: number;
+  readonly timeB?: number;
+  readonly timeI?: number;
+  readonly timeW?: number;
+  readonly fb?: number;
+  readonly stageTimes?: string;
+}
+
+/** Everything but the schedule. */
+export interface Costs {
+  readonly times: StageTimes;
+  readonly communication?: Communication;
+  readonly memory?: StageMemory;
+}
+
+const timeFields = ["F", "B", "I", "W", "FB", "rankSlowdown"] as const;
+const allFields: readonly string[] = [...timeFields, "communication", "memory"];
+
+/** The link that the flags describe; undefined where they say nothing. */
+export function linkOf(flags: LinkFlags): Communication | undefined {
+  const { latency, bandwidth, bytes, exclusiveLinks } = flags;
+  if (latency === undefined && bandwidth === undefined && bytes === undefined) return undefined;
+  return {
+    ...(latency !== undefined && { latency }),
+    ...(bandwidth !== undefined && { bandwidth }),
+    ...(bytes !== undefined && { bytes }),
+    exclusiveLinks,
+  };
+}
+
+/** The document of `--stage-times`; values are checked where they are used. */
+async function readCosts(context: CliContext, file: string): Promise<Costs> {
+  const usage = 'expected {"F": 1, "B": 2, …}';
+  const document = parseJson(await readText(context, file, usage));
+  if (typeof document !== "object" || document === null || Array.isArray(document)) {
+    throw new UsageError(`${file} holds no object; ${usage}`);
+  }
+  const fields = document as Readonly<Record<string, unknown>>;
+  for (const [key, value] of Object.entries(fields)) {
+    if (!allFields.includes(key)) {
+      throw new UsageError(`${file} has the field ${key}; known are ${allFields.join(", ")}`);
+    }
+    if (value === null) throw new UsageError(`${file}: ${key} is null; leave it out instead`);
+  }
+  const times = Object.fromEntries(
+    timeFields.filter((key) => key in fields).map((key) => [key, fields[key]]),
+  ) as unknown as StageTimes;
+  return {
+    times,
+    ...("communication" in fields && { communication: fields.communication as Communication }),
+    ...("memory" in fields && { memory: fields.memory as StageMemory }),
+  };
+}
+
+/**
+ * Times, links and memory that the flags ask for.
+ *
+ * @throws UsageError if a file and flags say the same thing twice.
+ */
+export async function costsOf(context: CliContext, flags: TimeFlags): Promise<Costs> {
+  const { timeF, timeB, timeI, timeW, fb, stageTimes } = flags;
+  const communication = linkOf(flags);
+  if (stageTimes !== undefined) {
+    if ([timeF, timeB, timeI, timeW, fb].some((value) => value !== undefined)) {
+      throw new UsageError("--stage-times brings all times: leave out -f, -b, -i, -w and --fb");
+    }
+    const costs = await readCosts(context, stageTimes);
+    if (costs.communication !== undefined && communication !== undefined) {
+      throw new UsageError("give links either in --stage-times or by flags");
+    }
+    return { ...costs, ...(communication && { communication }) };
+  }
+  const times: StageTimes = {
+    F: timeF ?? 1,
+    B: timeB ?? 2,
+    ...(timeI !== undefined && { I: timeI }),
+    ...(timeW !== undefined && { W: timeW }),
+    ...(fb !== undefined && { FB: fb }),
+  };
+  return { times, ...(communication && { communication }) };
+}
