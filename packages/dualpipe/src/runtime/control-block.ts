@@ -1,6 +1,6 @@
 // The few words of shared memory through which threads of one pipeline wake each other, say that it
 // is over, and show how far they are. A line of the cache for each rank, so that they do not
-// contend.
+// contend; then a word for each pair.
 
 const wordsPerRank = 16;
 /** Word 0: 0, or 1 + the rank that ended the pipeline; the host counts as rank −1 and writes −1. */
@@ -8,7 +8,6 @@ const endedWord = 0;
 const doorbellOf = (rank: number): number => (rank + 1) * wordsPerRank;
 const stepOf = (rank: number): number => doorbellOf(rank) + 1;
 const operationOf = (rank: number): number => doorbellOf(rank) + 2;
-const sentOf = (rank: number): number => doorbellOf(rank) + 3;
 
 /** A view of the shared words; each thread makes its own. */
 export class ControlBlock {
@@ -18,7 +17,8 @@ export class ControlBlock {
 
   constructor(numRanks: number, buffer?: SharedArrayBuffer) {
     this.numRanks = numRanks;
-    this.buffer = buffer ?? new SharedArrayBuffer((numRanks + 1) * wordsPerRank * 4);
+    const words = (numRanks + 1) * wordsPerRank + numRanks * numRanks;
+    this.buffer = buffer ?? new SharedArrayBuffer(words * Int32Array.BYTES_PER_ELEMENT);
     this.#words = new Int32Array(this.buffer);
   }
 
@@ -64,13 +64,18 @@ export class ControlBlock {
     return { step, index: Atomics.load(this.#words, operationOf(rank)) };
   }
 
-  /** Counts a message that a rank has sent. */
-  countSent(rank: number): void {
-    Atomics.add(this.#words, sentOf(rank), 1);
+  /** Notes that `to` has posted a receive from `from`, which may wait for that. */
+  countPosted(from: number, to: number): void {
+    Atomics.add(this.#words, this.#pair(from, to), 1);
+    this.ring(from);
   }
 
-  /** Messages a rank has sent since the pipeline began. */
-  sentBy(rank: number): number {
-    return Atomics.load(this.#words, sentOf(rank));
+  /** Receives from `from` that `to` has posted since the pipeline began; wraps at 2^32. */
+  posted(from: number, to: number): number {
+    return Atomics.load(this.#words, this.#pair(from, to));
+  }
+
+  #pair(from: number, to: number): number {
+    return (this.numRanks + 1) * wordsPerRank + from * this.numRanks + to;
   }
 }

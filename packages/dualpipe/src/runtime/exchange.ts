@@ -84,24 +84,26 @@ export class Exchange {
     else this.#outbox.set(key, tensors);
   }
 
-  send(kind: MessageKind, user: CellPlace): void {
+  /** @returns what the rank awaits before its next cell, if the receiver is too far behind. */
+  send(kind: MessageKind, user: CellPlace): Promise<void> | undefined {
     const key = this.#key(kind, user);
     const tensors = this.#outbox.get(key);
     if (tensors === undefined) throw this.#error(`${describeKey(key)} is sent before it is made`);
     this.#outbox.delete(key);
-    const { transport, recorder } = this.#parts;
+    const { transport, recorder, timeoutMs } = this.#parts;
     const { direction, stage, microBatch } = user;
     const peer = this.#parts.transportRank(holderOf(this.#program, direction, stage));
     const startUs = recorder.enabled ? recorder.now() : 0;
     if (recorder.enabled) recorder.flow(this.#lane, "transfer", key, "start");
-    transport.send(peer, key, tensors);
+    const room = transport.send(peer, key, tensors, timeoutMs);
     let bytes = 0;
     for (const tensor of tensors) bytes += tensor.byteLength;
     this.#stats.messagesSent++;
     this.#stats.bytesSent += bytes;
-    if (!recorder.enabled) return;
+    if (!recorder.enabled) return room;
     const args = { direction, stage, microBatch, bytes };
     recorder.span(this.#lane, kind === MessageKind.F ? "send F" : "send B", startUs, args);
+    return room;
   }
 
   post(kind: MessageKind, user: CellPlace): void {

@@ -3,9 +3,15 @@
 // dropped, so that what threads do by chance can be replayed.
 
 import { HostStorage, Tensor } from "@open-infra/tensor";
-import { PipelineAbortedError, RankLostError } from "./errors.ts";
+import { PipelineAbortedError, RankLostError, WaitTimeoutError } from "./errors.ts";
 import { Mailbox } from "./mailbox.ts";
-import type { Message, Receive, Transport } from "./transport.ts";
+import {
+  describeKey,
+  type Message,
+  type Receive,
+  sendWindow,
+  type Transport,
+} from "./transport.ts";
 
 /** How an in-process network misbehaves; by default it does not. */
 export interface InProcessOptions {
@@ -36,11 +42,55 @@ function copyMessage(tensors: readonly Tensor[]): Message {
   };
 }
 
+interface Waiter {
+  readonly room: PromiseWithResolvers<void>;
+  readonly timer: NodeJS.Timeout;
+}
+
+/** How far one rank is behind in posting receives for what another sends it. */
+class SendWindow {
+  readonly #from: number;
+  readonly #to: number;
+  #behind = 0;
+  readonly #waiters: Waiter[] = [];
+
+  constructor(from: number, to: number) {
+    this.#from = from;
+    this.#to = to;
+  }
+
+  sent(key: number, timeoutMs: number): Promise<void> | undefined {
+    if (++this.#behind <= sendWindow) return undefined;
+    const room = Promise.withResolvers<void>();
+    const awaited = `a receive, to send ${describeKey(key)},`;
+    const late = new WaitTimeoutError(this.#from, this.#to, awaited, timeoutMs);
+    this.#waiters.push({ room, timer: setTimeout(() => room.reject(late), timeoutMs) });
+    return room.promise;
+  }
+
+  posted(): void {
+    if (--this.#behind === sendWindow) this.#end(({ room }) => room.resolve());
+  }
+
+  fail(error: Error): void {
+    this.#end(({ room }) => room.reject(error));
+  }
+
+  #end(settle: (waiter: Waiter) => void): void {
+    for (const waiter of this.#waiters.splice(0)) {
+      clearTimeout(waiter.timer);
+      settle(waiter);
+    }
+  }
+}
+
 /** Connects ranks of one event loop. */
 export class InProcessNetwork {
   readonly numRanks: number;
   readonly #options: InProcessOptions;
   readonly #mailboxes: readonly Mailbox[];
+  /** By sender and receiver. */
+  readonly #windows: readonly (readonly SendWindow[])[];
   /** Messages sent and bytes copied so far. */
   readonly sent: { messages: number; bytes: number } = { messages: 0, bytes: 0 };
 
@@ -51,6 +101,9 @@ export class InProcessNetwork {
       { length: options.numRanks },
       (_, rank) => new Mailbox(rank, options.numRanks),
     );
+    this.#windows = this.#mailboxes.map((_, from) =>
+      this.#mailboxes.map((_, to) => new SendWindow(from, to)),
+    );
   }
 
   /** The end of one rank. */
@@ -59,11 +112,17 @@ export class InProcessNetwork {
     return {
       rank,
       numRanks: this.numRanks,
-      send: (to, key, tensors) => this.#send(rank, to, key, tensors),
-      receive: (from, key): Receive => ({
-        poll: () => mailbox.take(from, key),
-        wait: async (timeoutMs) => mailbox.wait(from, key, timeoutMs),
-      }),
+      send: (to, key, tensors, timeoutMs) => {
+        this.#send(rank, to, key, tensors);
+        return this.#windows[rank]?.[to]?.sent(key, timeoutMs);
+      },
+      receive: (from, key): Receive => {
+        this.#windows[from]?.[rank]?.posted();
+        return {
+          poll: () => mailbox.take(from, key),
+          wait: async (timeoutMs) => mailbox.wait(from, key, timeoutMs),
+        };
+      },
       abort: (error) => this.#abort(rank, error),
     };
   }
@@ -91,5 +150,6 @@ export class InProcessNetwork {
   #abort(by: number, error: Error): void {
     const wrapped = new PipelineAbortedError(by, { cause: error });
     for (const mailbox of this.#mailboxes) mailbox.fail(wrapped);
+    for (const window of this.#windows.flat()) window.fail(wrapped);
   }
 }

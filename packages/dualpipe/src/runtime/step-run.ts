@@ -46,6 +46,8 @@ export class StepRun {
   readonly #losses = new Map<number, Float64Array>();
   readonly #outputs = new Map<number, MicroBatch[]>();
   readonly #stats: StepStats = zeroStats();
+  /** Sends whose receivers are too far behind. */
+  readonly #room: Promise<void>[] = [];
   /** Cells whose input's gradient is still due. */
   #active = 0;
   /** What runs in a user's code now, so that an error of it is told from one of ours. */
@@ -67,9 +69,12 @@ export class StepRun {
     try {
       for (let i = 0; i < ops.length; i++) {
         onOperation?.(i);
+        // Everything is posted before a rank waits: a cell waits for room, not the send itself.
+        if (this.#room.length > 0 && (ops.kind[i] as number) <= OpKind.FB) await this.#haveRoom();
         const done = this.#operation(i);
         if (done !== undefined) await done;
       }
+      await this.#haveRoom();
     } catch (error) {
       if (this.#calling === undefined) throw error;
       const { op, context } = this.#calling;
@@ -92,10 +97,10 @@ export class StepRun {
     switch (kind) {
       // A send is named by the cell that made it, a message by the one that uses it.
       case OpKind.SendF:
-        this.#exchange.send(MessageKind.F, { direction, stage: stage + 1, microBatch });
+        this.#send(MessageKind.F, { direction, stage: stage + 1, microBatch });
         return;
       case OpKind.SendB:
-        this.#exchange.send(MessageKind.B, { direction, stage: stage - 1, microBatch });
+        this.#send(MessageKind.B, { direction, stage: stage - 1, microBatch });
         return;
       case OpKind.RecvF:
         this.#exchange.post(MessageKind.F, { direction, stage, microBatch });
@@ -116,6 +121,19 @@ export class StepRun {
       default:
         kind satisfies never;
     }
+  }
+
+  #send(kind: MessageKind, user: CellPlace): void {
+    const room = this.#exchange.send(kind, user);
+    if (room === undefined) return;
+    // If the step fails first, nobody comes to await it.
+    room.catch(() => {});
+    this.#room.push(room);
+  }
+
+  async #haveRoom(): Promise<void> {
+    await Promise.all(this.#room);
+    this.#room.length = 0;
   }
 
   #pairOf(i: number): Cell {

@@ -55,10 +55,10 @@ export async function syncGradients(runner: PipelineRunner): Promise<void> {
     const received = stages.map(({ direction, stage }) =>
       transport.receive(peer, messageKey(MessageKind.Sync, 1 - direction, stage, 0, step)),
     );
-    stages.forEach(({ direction, stage }, i) => {
+    for (const [i, { direction, stage }] of stages.entries()) {
       const key = messageKey(MessageKind.Sync, direction, stage, 0, step);
-      transport.send(peer, key, gradients[i] as MicroBatch);
-    });
+      await transport.send(peer, key, gradients[i] as MicroBatch, runner.timeoutMs);
+    }
     for (const [i, receive] of received.entries()) {
       const message: Message = receive.poll() ?? (await receive.wait(runner.timeoutMs));
       const own = gradients[i] as MicroBatch;

@@ -3,7 +3,10 @@
 // Implementations: in-process.ts (one event loop), worker-transport.ts (threads, shared memory).
 //
 // What must hold of each (test/transport-contract.ts checks it):
-// - `send` has taken the bytes when it returns: the caller may overwrite them. It never blocks.
+// - `send` has taken the bytes when it returns: the caller may overwrite them. It never blocks; but
+//   when the receiver is `sendWindow` messages behind with posting receives, it gives a promise that
+//   the caller awaits before it computes more, so that a fast rank does not fill the memory. A
+//   schedule free of deadlock in rendezvous order is so with any window.
 // - A message arrives once, whole, with dtypes and shapes; it needs no agreement on sizes before.
 // - A receive may be posted before or after the message arrives. Delivery goes on while a rank
 //   computes, and `poll` sees it without a turn of the event loop.
@@ -78,6 +81,9 @@ export function keysFit(
   return numDirections <= 2 && numStages <= stages && microBatchesMax <= microBatches;
 }
 
+/** Messages to one rank that may be on their way without a receive posted for them. */
+export const sendWindow = 8;
+
 /** Tensors that arrived. */
 export interface Message {
   readonly tensors: readonly Tensor[];
@@ -97,8 +103,20 @@ export interface Receive {
 export interface Transport {
   readonly rank: number;
   readonly numRanks: number;
-  /** Sends contiguous host tensors to another rank. @throws PipelineAbortedError */
-  send(to: number, key: number, tensors: readonly Tensor[]): void;
+  /**
+   * Sends contiguous host tensors to another rank.
+   *
+   * @param timeoutMs Longest that the promise, if one comes, may take.
+   * @returns what to await before computing more (but after all else is posted), if the receiver is
+   *   too far behind.
+   * @throws PipelineAbortedError; the promise WaitTimeoutError too.
+   */
+  send(
+    to: number,
+    key: number,
+    tensors: readonly Tensor[],
+    timeoutMs: number,
+  ): Promise<void> | undefined;
   /** Announces that a message will be wanted, once a message. */
   receive(from: number, key: number): Receive;
   /** Ends everything on all ranks, because of `error`; the first call counts. */

@@ -8,7 +8,13 @@ import type { ControlBlock } from "./control-block.ts";
 import { PipelineAbortedError, WaitTimeoutError } from "./errors.ts";
 import { Mailbox } from "./mailbox.ts";
 import { type PackedMessage, SharedBufferPool, unpackMessage } from "./shared-buffers.ts";
-import { describeKey, type Message, type Receive, type Transport } from "./transport.ts";
+import {
+  describeKey,
+  type Message,
+  type Receive,
+  sendWindow,
+  type Transport,
+} from "./transport.ts";
 
 interface Envelope extends PackedMessage {
   readonly key: number;
@@ -29,6 +35,8 @@ export class WorkerTransport implements Transport {
   readonly #control: ControlBlock;
   readonly #mailbox: Mailbox;
   readonly #pool = new SharedBufferPool();
+  /** Messages sent to each rank. */
+  readonly #sent: number[];
   #cause: Error | undefined;
 
   constructor({ rank, ports, control }: WorkerTransportOptions) {
@@ -37,6 +45,7 @@ export class WorkerTransport implements Transport {
     this.#ports = ports;
     this.#control = control;
     this.#mailbox = new Mailbox(rank, ports.length);
+    this.#sent = ports.map(() => 0);
   }
 
   /** Bytes of shared memory this rank's messages have needed. */
@@ -44,16 +53,23 @@ export class WorkerTransport implements Transport {
     return this.#pool.allocatedBytes;
   }
 
-  send(to: number, key: number, tensors: readonly Tensor[]): void {
+  send(
+    to: number,
+    key: number,
+    tensors: readonly Tensor[],
+    timeoutMs: number,
+  ): Promise<void> | undefined {
     this.#throwIfEnded();
     const port = this.#ports[to] as MessagePort;
     const envelope: Envelope = { key, ...this.#pool.pack(tensors) };
     port.postMessage(envelope);
-    this.#control.countSent(this.rank);
+    (this.#sent[to] as number)++;
     this.#control.ring(to);
+    return this.#hasRoom(to) ? undefined : this.#room(to, key, timeoutMs);
   }
 
   receive(from: number, key: number): Receive {
+    this.#control.countPosted(from, this.rank);
     return {
       poll: () => this.#poll(from, key),
       wait: (timeoutMs) => this.#wait(from, key, timeoutMs),
@@ -73,15 +89,40 @@ export class WorkerTransport implements Transport {
     return this.#mailbox.take(from, key);
   }
 
-  async #wait(from: number, key: number, timeoutMs: number): Promise<Message> {
+  #wait(from: number, key: number, timeoutMs: number): Promise<Message> {
+    const look = (): Message | undefined => this.#poll(from, key);
+    return this.#until(look, from, () => describeKey(key), timeoutMs);
+  }
+
+  /** Whether a rank has posted receives for all but a window of what it was sent. */
+  #hasRoom(to: number): boolean {
+    const behind = ((this.#sent[to] as number) - this.#control.posted(this.rank, to)) | 0;
+    return behind <= sendWindow;
+  }
+
+  async #room(to: number, key: number, timeoutMs: number): Promise<void> {
+    const look = (): true | undefined => {
+      this.#throwIfEnded();
+      return this.#hasRoom(to) || undefined;
+    };
+    await this.#until(look, to, () => `a receive, to send ${describeKey(key)},`, timeoutMs);
+  }
+
+  /** Looks, sleeps until the rank is rung, and looks again. */
+  async #until<T>(
+    look: () => T | undefined,
+    from: number,
+    awaited: () => string,
+    timeoutMs: number,
+  ): Promise<T> {
     const deadline = performance.now() + timeoutMs;
     for (;;) {
-      // Read before the look, so that a message that comes in between is not slept through.
+      // Read before the look, so that what comes in between is not slept through.
       const rings = this.#control.rings(this.rank);
-      const message = this.#poll(from, key);
-      if (message !== undefined) return message;
+      const found = look();
+      if (found !== undefined) return found;
       const leftMs = deadline - performance.now();
-      if (leftMs <= 0) throw new WaitTimeoutError(this.rank, from, describeKey(key), timeoutMs);
+      if (leftMs <= 0) throw new WaitTimeoutError(this.rank, from, awaited(), timeoutMs);
       await this.#control.sleep(this.rank, rings, leftMs);
     }
   }

@@ -1,11 +1,12 @@
 // The pipeline over worker threads, checked as the original checks itself: losses and outputs equal
 // those of the unpipelined model to the bit, gradients to 1e-13, on 2, 4 and 8 ranks.
 
-import type { Tensor } from "@open-infra/tensor";
+import { Tensor } from "@open-infra/tensor";
 import { seededRandom, testSeed } from "@open-infra/testing";
 import { afterAll, describe, expect, it } from "vitest";
 import { launchPipeline, type Pipeline, type StageValue } from "../../src/runtime/launch.ts";
 import type { MlpOptions } from "../../src/runtime/reference/mlp-stage.ts";
+import { sendWindow } from "../../src/runtime/transport.ts";
 import { peakActivations } from "../../src/schedule/activations.ts";
 import { buildSchedule } from "../../src/schedule/build.ts";
 import { expectClose, expectSameBits, randomTensor, unpipelined } from "./reference.ts";
@@ -215,5 +216,20 @@ describe("what else a pipeline does", () => {
     for (let m = 1; m < numChunks - 1; m++) {
       expect(endOf("send F", m, 1), `message ${m}`).toBeLessThan(endOf("F", 0, 2));
     }
+  });
+
+  it("does not let a fast rank fill the memory", async () => {
+    const numChunks = 64;
+    const begun = new Int32Array(new SharedArrayBuffer(4));
+    const pipeline = await open({
+      schedule: "1f1b",
+      stageExport: "createWaiting",
+      stageOptions: { begun, wanted: 8 },
+    });
+    const x = Tensor.empty([numChunks, 64], "f64");
+    const { ranks } = await pipeline.step([x], { numChunks, inference: true });
+    expect(ranks[0]?.messagesSent).toBe(numChunks);
+    // A window without a receive, the receive posted ahead, the one in use, and the one being sent.
+    expect(ranks[0]?.messageBufferBytes).toBeLessThanOrEqual((sendWindow + 3) * 1024);
   });
 });

@@ -8,6 +8,7 @@ import {
   type Message,
   MessageKind,
   messageKey,
+  sendWindow,
   type Transport,
 } from "../../src/runtime/transport.ts";
 import { bitsOf } from "./reference.ts";
@@ -38,7 +39,7 @@ export function transportContract(
           const tensor = Tensor.empty(shape, dtype);
           tensor.bytes().set(Array.from(tensor.bytes(), () => random.int(0, 256)));
           const second = Tensor.from([1, 2, 3], [3], "i32");
-          a.send(1, key(i), [tensor, second]);
+          a.send(1, key(i), [tensor, second], waitMs);
           const message = await receive(b, 0, key(i));
           expect(message.tensors.map((t) => t.describe())).toEqual([
             `tensor ${dtype}[${shape}]`,
@@ -54,7 +55,7 @@ export function transportContract(
     it("are taken when they are sent, and do not change afterwards", async () => {
       const [a, b] = two();
       const tensor = Tensor.from([1, 2], [2], "f64");
-      a.send(1, key(0), [tensor]);
+      a.send(1, key(0), [tensor], waitMs);
       tensor.fill(9);
       expect([...((await receive(b, 0, key(0))).tensors[0] as Tensor).toFloat64()]).toEqual([1, 2]);
     });
@@ -63,7 +64,7 @@ export function transportContract(
       const [a, b] = two();
       const random = seededRandom(testSeed());
       const keys = Array.from({ length: 40 }, (_, i) => key(i, i % 2 === 0 ? 0 : 1));
-      for (const k of keys) a.send(1, k, [Tensor.from([k], [1], "f64")]);
+      for (const k of keys) a.send(1, k, [Tensor.from([k], [1], "f64")], waitMs);
       for (const k of keys.toSorted(() => random.next() - 0.5)) {
         const { tensors, release } = await receive(b, 0, k);
         expect(tensors[0]?.toFloat64()[0], `seed ${random.seed}`).toBe(k);
@@ -76,7 +77,7 @@ export function transportContract(
       const [a, b] = two();
       const waits = [2, 0, 1].map((i) => receive(b, 0, key(i)));
       await new Promise((resolve) => setImmediate(resolve));
-      for (const i of [0, 1, 2]) a.send(1, key(i), [Tensor.from([i], [1], "f64")]);
+      for (const i of [0, 1, 2]) a.send(1, key(i), [Tensor.from([i], [1], "f64")], waitMs);
       const got = await Promise.all(waits);
       expect(got.map(({ tensors }) => tensors[0]?.toFloat64()[0])).toEqual([2, 0, 1]);
     });
@@ -85,7 +86,7 @@ export function transportContract(
       const [a, b] = two();
       const posted = b.receive(0, key(7));
       expect(posted.poll()).toBeUndefined();
-      a.send(1, key(7), [Tensor.from([7], [1], "u8")]);
+      a.send(1, key(7), [Tensor.from([7], [1], "u8")], waitMs);
       expect(posted.poll()?.tensors[0]?.toFloat64()[0]).toBe(7);
     });
 
@@ -93,7 +94,7 @@ export function transportContract(
       const ends = connect(3);
       for (const { rank, send } of ends.map((t) => ({ rank: t.rank, send: t.send.bind(t) }))) {
         for (let to = 0; to < 3; to++) {
-          if (to !== rank) send(to, key(0), [Tensor.from([10 * rank + to], [1], "f64")]);
+          if (to !== rank) send(to, key(0), [Tensor.from([10 * rank + to], [1], "f64")], waitMs);
         }
       }
       for (const end of ends) {
@@ -109,7 +110,7 @@ export function transportContract(
   describe(`${name}: memory and ends`, () => {
     it("refuses tensors of a message that was given back", async () => {
       const [a, b] = two();
-      a.send(1, key(0), [Tensor.from([1], [1], "f64")]);
+      a.send(1, key(0), [Tensor.from([1], [1], "f64")], waitMs);
       const { tensors, release } = await receive(b, 0, key(0));
       release();
       release();
@@ -128,8 +129,34 @@ export function transportContract(
         const wanted = expect.objectContaining({ code: "aborted", abortedBy: 2 });
         await expect(receive(end, peer, key(1))).rejects.toEqual(wanted);
         expect(() => end.receive(peer, key(1)).poll()).toThrow(PipelineAbortedError);
-        expect(() => end.send(peer, key(1), [])).toThrow(PipelineAbortedError);
+        expect(() => end.send(peer, key(1), [], waitMs)).toThrow(PipelineAbortedError);
       }
+    });
+
+    it("asks a sender to wait while the receiver is a window behind with its receives", async () => {
+      const [a, b] = two();
+      const small = [Tensor.from([1], [1], "u8")];
+      for (let i = 0; i < sendWindow; i++) expect(a.send(1, key(i), small, waitMs)).toBeUndefined();
+      let room = false;
+      const wait = a.send(1, key(99), small, waitMs)?.then(() => {
+        room = true;
+      });
+      for (let i = 0; i < 5; i++) await new Promise((resolve) => setImmediate(resolve));
+      expect(room).toBe(false);
+      // Posting is enough; the message need not be used.
+      b.receive(0, key(0));
+      await wait;
+      expect(room).toBe(true);
+      const late = await a.send(1, key(100), small, 20)?.catch((e: unknown) => e);
+      expect((late as Error | undefined)?.message).toBe(
+        "rank 0 waited 20 ms for a receive, to send the input of direction 0, stage 1, " +
+          "micro-batch 100, from rank 1",
+      );
+      const ended = expect(a.send(1, key(101), small, waitMs)).rejects.toThrow(
+        PipelineAbortedError,
+      );
+      b.abort(new Error("enough"));
+      await ended;
     });
 
     it("waits no longer than told, and says for what and for whom", async () => {

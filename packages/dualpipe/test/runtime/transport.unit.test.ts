@@ -51,7 +51,7 @@ describe("worker threads: shared memory", () => {
     const held: { release(): void }[] = [];
     for (let i = 0; i < 100; i++) {
       const key = messageKey(MessageKind.F, 0, 1, i, 0);
-      a.send(1, key, [tensor]);
+      a.send(1, key, [tensor], 1000);
       held.push(await b.receive(0, key).wait(1000));
       // Three at a time.
       if (held.length === 3) held.shift()?.release();
@@ -67,7 +67,7 @@ describe("in process: what goes wrong", () => {
     const network = new InProcessNetwork({ numRanks: 2, delayTurns: () => random.int(0, 20) });
     const [a, b] = [network.transport(0), network.transport(1)] as [Transport, Transport];
     const keys = Array.from({ length: 30 }, (_, i) => messageKey(MessageKind.B, 1, i, 3, 2));
-    for (const key of keys) a.send(1, key, [Tensor.from([key], [1], "f64")]);
+    for (const key of keys) a.send(1, key, [Tensor.from([key], [1], "f64")], 1000);
     for (const key of keys) {
       const { tensors } = await b.receive(0, key).wait(5000);
       expect(tensors[0]?.toFloat64()[0], `seed ${random.seed}`).toBe(key);

@@ -15,6 +15,8 @@ export interface MlpOptions {
   readonly hidden?: number;
   /** @default "f32" */
   readonly dtype?: "f32" | "f64";
+  /** Weights lie within `gain / √fan-in`; deep models train from √6 (He). @default 1, as torch */
+  readonly gain?: number;
   /** Of the weights; each stage of the model draws its own. @default 233 */
   readonly seed?: number;
 }
@@ -49,7 +51,7 @@ export class MlpStage implements Stage<Saved> {
     const { features, hidden, dtype } = this;
     const draw = uniform((options.seed ?? 233) * 1000 + index);
     const make = (rows: number, columns: number): MlpTensor => {
-      const bound = 1 / Math.sqrt(columns);
+      const bound = (options.gain ?? 1) / Math.sqrt(columns);
       const values = Float64Array.from({ length: rows * columns }, () => (2 * draw() - 1) * bound);
       return Tensor.from(values, [rows, columns], dtype);
     };
