@@ -126,9 +126,7 @@ export function rebalanceStraight(
   );
   const pphy2phy = inverse(phy2pphy);
   const pphy2mlog = join(
-    gather(phy2mlog, pphy2phy).map((row, i) =>
-      row.map((e) => e + ((i % nodes) * experts) / nodes),
-    ),
+    gather(phy2mlog, pphy2phy).map((row, i) => row.map((e) => e + ((i % nodes) * experts) / nodes)),
     nodes,
   );
   const phy2log = gather(mlog2log, pphy2mlog);

@@ -7,13 +7,13 @@
 // 1. Mean: T ≥ total load ÷ g.
 // 2. Heavy replicas: whoever holds a replica of expert e also holds S − 1 others, which weigh at
 //    least `fill` together. So every replica of e weighs at most T − fill, which takes at least
-//    need(e) = ⌈load(e) ÷ (T − fill)⌉ of them. Σ need ≤ R; slots beyond that (`spare`) are all there
-//    is to make light replicas lighter, which in turn bounds `fill` from below.
+//    need(e) = ⌈load(e) ÷ (T − fill)⌉ of them. Σ need ≤ R; slots beyond that (`spare`) are all
+//    there is to make light replicas lighter, which in turn bounds `fill` from below.
 // 3. Crowding: a GPU has room for at most k − 1 replicas heavier than T ÷ k. Making an expert's
 //    replicas lighter than that costs spare slots; the best use of them is bounded by the
 //    fractional knapsack.
-// Each condition is monotone in T, so the smallest T that passes is found by bisection, and the
-// largest T known to fail is the bound. Tiny regions of two slots a GPU are solved instead.
+// A T that fails proves that every lower T fails too; bisection looks for the largest. Tiny regions
+// of two slots a GPU are solved instead.
 //
 // With the node limit a placement is a partition of the groups into nodes, each node a region; the
 // bound is the best partition's worst region, if the partitions are few enough to list. Otherwise

@@ -1,6 +1,7 @@
 // What it takes to get from one placement to another, as data: which slot needs which expert, and
 // where a copy can come from. It plans no order and no time; the online controller cuts the moves
-// into steps. Slots inside a GPU are interchangeable, so `alignSlots` first makes kept experts stay.
+// into steps. Slots inside a GPU are interchangeable, so `alignSlots` first makes kept experts
+// stay.
 
 import { InputError } from "@open-infra/errors";
 import { completePlacement } from "./convert.ts";
@@ -75,7 +76,9 @@ export function alignGpu(before: Int32Array, after: Int32Array): void {
   }
 }
 
-/** Slots of one GPU that need a copy from elsewhere: experts of `after` beyond those of `before`. */
+/**
+ * Slots of one GPU that need a copy from elsewhere: experts of `after` beyond those of `before`.
+ */
 export function movedInGpu(before: Int32Array, after: Int32Array, balance: Int32Array): number {
   for (const expert of before) if (expert >= 0) balance[expert] = (balance[expert] as number) + 1;
   let moved = 0;
@@ -89,9 +92,9 @@ export function movedInGpu(before: Int32Array, after: Int32Array, balance: Int32
 }
 
 /**
- * Every slot of `to` that holds another expert than in `from`, layer by layer, slot by slot. Give it
- * an aligned `to` (as all policies return when they are given `from`), or moves inside a GPU appear
- * as moves whose nearest source is `gpu`.
+ * Every slot of `to` that holds another expert than in `from`, layer by layer, slot by slot. Give
+ * it an aligned `to` (as all policies return when they are given `from`), or moves inside a GPU
+ * appear as moves whose nearest source is `gpu`.
  *
  * @throws InputError if the two differ in layers, experts or slots.
  */

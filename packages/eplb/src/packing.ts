@@ -7,9 +7,6 @@ import { ascendingKey, keyIndex, siftDown, sortDescending } from "./order.ts";
 import type { LoadRows } from "./placement.ts";
 import { loadMatrix, shown } from "./shape.ts";
 
-/** From this many packs on a heap finds the lightest faster than a scan (NOTES.md). */
-const heapPacks = 24;
-
 /** Scratch for packing `numItems` into `numPacks`; made once, used for every row. */
 export class Packer {
   readonly numItems: number;
@@ -51,32 +48,11 @@ export class Packer {
     sortDescending(this.weights, this.#keys, this.#order);
     this.#loads.fill(0);
     this.#counts.fill(0);
-    if (this.numPacks < heapPacks) this.#packByScan();
-    else this.#packByHeap();
+    this.#fillPacks();
   }
 
-  #packByScan(): void {
-    const { weights, packOf, rankOf, capacity, numPacks } = this;
-    const loads = this.#loads;
-    const counts = this.#counts;
-    for (const item of this.#order) {
-      let best = -1;
-      let lightest = Number.POSITIVE_INFINITY;
-      for (let pack = 0; pack < numPacks; pack++) {
-        if ((counts[pack] as number) === capacity) continue;
-        const load = loads[pack] as number;
-        if (best >= 0 && load >= lightest) continue;
-        best = pack;
-        lightest = load;
-      }
-      packOf[item] = best;
-      rankOf[item] = counts[best] as number;
-      counts[best] = (counts[best] as number) + 1;
-      loads[best] = (loads[best] as number) + (weights[item] as number); // Rounds to float32.
-    }
-  }
-
-  #packByHeap(): void {
+  /** A heap has the lightest pack with room on top; full packs leave it. */
+  #fillPacks(): void {
     const { weights, packOf, rankOf, capacity } = this;
     const loads = this.#loads;
     const counts = this.#counts;

@@ -1,9 +1,11 @@
-// Regions with two slots a GPU. Once the replica counts are chosen, the best pairs are known: sorted
-// by load, the heaviest with the lightest, the second with the second last, and so on. So only the
-// counts are left to choose: all of them are tried in tiny regions (`pairOptimum`), and a few at a
-// time in larger ones (optimize/pair-search.ts).
+// Regions with two slots a GPU. Once the replica counts are chosen, the best pairs are known:
+// sorted by load, the heaviest with the lightest, the second with the second last, and so on. So
+// only the counts are left to choose: all of them are tried in tiny regions (`pairOptimum`), and a
+// few at a time in larger ones (optimize/pair-search.ts).
 
-/** Ways to give `spare` slots to experts: (spare + experts − 1) choose spare, or more than `most`. */
+/**
+ * Ways to give `spare` slots to experts: (spare + experts − 1) choose spare, or more than `most`.
+ */
 function countVectors(numExperts: number, spare: number, most: number): number {
   let ways = 1;
   for (let i = 1; i <= spare && ways <= most; i++) ways = (ways * (numExperts - 1 + i)) / i;
@@ -27,9 +29,9 @@ export function heaviestPair(shares: Float64Array): number {
 
 /**
  * The lowest maximum load of any placement of these experts (loads ascending) on numSlots ÷ 2 GPUs
- * of two slots, those with an expert twice on a GPU included. Tries every choice of counts but those
- * that give an expert too few replicas to be below the best found so far. `bestCounts`, if given,
- * gets the replicas of each expert in the best choice.
+ * of two slots, those with an expert twice on a GPU included. Tries every choice of counts but
+ * those that give an expert too few replicas to be below the best found so far. `bestCounts`, if
+ * given, gets the replicas of each expert in the best choice.
  */
 export function pairOptimum(
   ascending: Float64Array,

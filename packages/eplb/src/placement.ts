@@ -57,8 +57,8 @@ export interface LayerBalance {
   /** Slots that hold an expert their GPU has already. */
   readonly duplicates: number;
   /**
-   * Slots that need a copy from another GPU, seen from the placement it was compared with; 0 without
-   * one. A slot whose expert its GPU held already, in any slot, has not moved.
+   * Slots that need a copy from another GPU, seen from the placement it was compared with; 0
+   * without one. A slot whose expert its GPU held already, in any slot, has not moved.
    */
   readonly movedSlots: number;
 }

@@ -34,8 +34,8 @@ export const policyNames = [
  * - `deepseek-hierarchical`, `deepseek-global`: one of its two policies, whatever the shape.
  * - `optimized`: lowest maximum load we can find; keeps groups on one node where `deepseek` would.
  * - `optimized-global`: the same without the node limit.
- * - `minimal-migration`: from a placement, reach a target balance by moving few slots; keeps the node
- *   limit where `deepseek` would. `minimal-migration-global` is without it.
+ * - `minimal-migration`: from a placement, reach a target balance by moving few slots; keeps the
+ *   node limit where `deepseek` would. `minimal-migration-global` is without it.
  */
 export type PolicyName = (typeof policyNames)[number];
 
@@ -72,8 +72,8 @@ export interface Rebalanced extends Placement {
 }
 
 /**
- * `rebalance_experts` of the original, with other policies beside its own: chooses how many replicas
- * each expert gets and in which slots they are.
+ * `rebalance_experts` of the original, with other policies beside its own: chooses how many
+ * replicas each expert gets and in which slots they are.
  *
  * @throws InputError for loads, a shape or options that cannot be used, with the numbers.
  */

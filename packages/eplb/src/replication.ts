@@ -7,10 +7,9 @@ import { descendingKey, keyIndex, siftDown } from "./order.ts";
 import type { LoadRows } from "./placement.ts";
 import { loadMatrix, maxSlots, shown } from "./shape.ts";
 
-/** With more extra slots × experts than this a heap is faster than a scan for each (NOTES.md). */
-const heapWork = 6000;
-
-/** Scratch for giving `numPhysical` slots to `numLogical` experts; made once, used for every row. */
+/**
+ * Scratch for giving `numPhysical` slots to `numLogical` experts; made once, used for every row.
+ */
 export class Replicator {
   readonly numLogical: number;
   readonly numPhysical: number;
@@ -40,9 +39,15 @@ export class Replicator {
     for (let e = 0; e < numLogical; e++) this.phy2log[e] = e;
     this.logcnt.fill(1);
     this.#share.set(this.weights);
-    const extra = numPhysical - numLogical;
-    if (extra * numLogical <= heapWork) this.#byScan();
-    else this.#byHeap();
+    const heap = this.#heap;
+    for (let e = 0; e < numLogical; e++) heap[e] = descendingKey(this.share(e), e);
+    heap.sort(); // A sorted array is a heap, its root the heaviest replica.
+    for (let slot = numLogical; slot < numPhysical; slot++) {
+      const heaviest = keyIndex(heap[0] as number);
+      this.#give(slot, heaviest);
+      heap[0] = descendingKey(this.share(heaviest), heaviest);
+      siftDown(heap, numLogical);
+    }
   }
 
   /** Load of one replica of an expert, float32. */
@@ -56,34 +61,6 @@ export class Replicator {
     this.rank[slot] = count;
     this.logcnt[expert] = count + 1;
     this.#share[expert] = (this.weights[expert] as number) / (count + 1); // Rounds to float32.
-  }
-
-  #byScan(): void {
-    const { numLogical, numPhysical } = this;
-    const share = this.#share;
-    for (let slot = numLogical; slot < numPhysical; slot++) {
-      let best = 0;
-      let heaviest = share[0] as number;
-      for (let e = 1; e < numLogical; e++) {
-        if ((share[e] as number) <= heaviest) continue;
-        best = e;
-        heaviest = share[e] as number;
-      }
-      this.#give(slot, best);
-    }
-  }
-
-  #byHeap(): void {
-    const { numLogical, numPhysical } = this;
-    const heap = this.#heap;
-    for (let e = 0; e < numLogical; e++) heap[e] = descendingKey(this.share(e), e);
-    heap.sort(); // A sorted array is a heap.
-    for (let slot = numLogical; slot < numPhysical; slot++) {
-      const best = keyIndex(heap[0] as number);
-      this.#give(slot, best);
-      heap[0] = descendingKey(this.share(best), best);
-      siftDown(heap, numLogical);
-    }
   }
 }
 

@@ -1,6 +1,6 @@
-// Checks at the edge: the cluster's shape and the loads. What passes here is never checked again, so
-// every message names the constraint that failed and the numbers that failed it. Nothing is rounded,
-// padded or dropped to make an input fit.
+// Checks at the edge: the cluster's shape and the loads. What passes here is never checked again,
+// so every message names the constraint that failed and the numbers that failed it. Nothing is
+// rounded, padded or dropped to make an input fit.
 
 import { InputError } from "@open-infra/errors";
 import type { EplbShape, LoadRows } from "./placement.ts";
@@ -98,7 +98,8 @@ function checkLoad(value: unknown, layer: number, expert: number): number {
 /**
  * Copies the loads of all layers into one block.
  *
- * @throws InputError for no rows, empty or ragged rows, and any load that is negative, NaN, infinite
+ * @throws InputError for no rows, empty or ragged rows, and any load that is negative, NaN,
+ * infinite
  *   (also once rounded to float32, which the original does first) or no number.
  */
 export function loadMatrix(weight: LoadRows): LoadMatrix {

@@ -88,7 +88,7 @@ describe("options that cannot be used", () => {
     [{ policy: "best" }, /^policy is "best"; expected deepseek, deepseek-hierarchical, /],
     [
       { policy: "minimal-migration" },
-      'from is undefined; expected the placement in use, which policy "minimal-migration" starts from',
+      /^from is undefined; expected the placement in use, .* "minimal-migration" starts from$/,
     ],
     [
       { ...migrate, targetMaxOverMean: 0.99 },
@@ -141,7 +141,7 @@ describe("placements from outside", () => {
         [0, 1, 2],
         [0, 0, 2],
       ],
-      "phy2log[1] is a row without expert 1; expected every expert from 0 to 2 in at least one slot",
+      "phy2log[1] is a row without expert 1; expected every expert from 0 to 2 in at least one",
     ],
   ])("%j", (rows, text) => {
     expect(() => placementFrom(rows, 3)).toThrow(text);

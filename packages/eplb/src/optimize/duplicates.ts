@@ -1,6 +1,6 @@
-// Takes second copies of an expert off a GPU: each is exchanged with a slot of another GPU, or gives
-// its place to another expert, whichever leaves the lowest maximum. A copy that cannot go without
-// raising a GPU above a limit stays: load comes before tidiness.
+// Takes second copies of an expert off a GPU: each is exchanged with a slot of another GPU, or
+// gives its place to another expert, whichever leaves the lowest maximum. A copy that cannot go
+// without raising a GPU above a limit stays: load comes before tidiness.
 
 import type { Region } from "./region.ts";
 

@@ -1,7 +1,7 @@
-// The `minimal-migration` policies for one layer: each region (the cluster, or a node under the node
-// limit) is changed until its GPUs are below the target. If that cannot be reached from the old
-// placement, a fresh one, relabelled and brought back towards the old one, is the alternative. How
-// many layers may move how much is decided in migrate.ts.
+// The `minimal-migration` policies for one layer: each region (the cluster, or a node under the
+// node limit) is changed until its GPUs are below the target. If that cannot be reached from the
+// old placement, a fresh one, relabelled and brought back towards the old one, is the alternative.
+// How many layers may move how much is decided in migrate.ts.
 
 import type { EplbShape } from "../placement.ts";
 import { relabelLayer } from "./assignment.ts";

@@ -1,6 +1,6 @@
-// Groups to nodes where the partitions are too many to list: from the original's packing, groups are
-// exchanged while that lowers the bound of the worst node. The bound sees more than the sum of the
-// loads: a node whose groups hold two hot experts may lack slots for both.
+// Groups to nodes where the partitions are too many to list: from the original's packing, groups
+// are exchanged while that lowers the bound of the worst node. The bound sees more than the sum of
+// the loads: a node whose groups hold two hot experts may lack slots for both.
 
 /** A packing under improvement. */
 export interface NodePacking {

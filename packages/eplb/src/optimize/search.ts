@@ -1,8 +1,8 @@
 // Local search: while some GPU is too heavy, make the best change that leaves every GPU it touches
 // lighter than the heaviest one was. Changes are a swap of two slots, or one replica of an expert
-// less and one of another more in its place. Every change makes the sorted list of loads smaller, so
-// the search ends. Where it ends too high, it is kicked (a few random changes) and tried again, a
-// fixed number of times from a fixed seed: the result depends on the input alone.
+// less and one of another more in its place. Every change makes the sorted list of loads smaller,
+// so the search ends. Where it ends too high, it is kicked (a few random changes) and tried again,
+// a fixed number of times from a fixed seed: the result depends on the input alone.
 
 import type { Region } from "./region.ts";
 
@@ -127,7 +127,9 @@ export class Search {
     }
   }
 
-  /** One replica more of an expert of the heaviest GPU, in the place of another's on another GPU. */
+  /**
+   * One replica more of an expert of the heaviest GPU, in the place of another's on another GPU.
+   */
   #findRelief(heaviest: number): void {
     const { slots, count, perGpu, numGpus } = this.#region;
     for (let slot = 0; slot < slots.length; slot++) {

@@ -1,7 +1,7 @@
 // Where the search starts: the counts of least maximum replica load, and the heaviest replica first
 // to the lightest GPU that has room and not this expert yet. If that paints itself into a corner,
-// replicas are dealt round the GPUs, which never puts an expert twice on one while there are no more
-// replicas of it than GPUs.
+// replicas are dealt round the GPUs, which never puts an expert twice on one while there are no
+// more replicas of it than GPUs.
 
 import type { Region } from "./region.ts";
 
