@@ -7,7 +7,6 @@ import { closeSync, mkdtempSync, openSync, readSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { readTrace } from "@open-infra/profile/analyze";
-import { kinetoText } from "./kineto-text.ts";
 
 if (globalThis.gc === undefined) throw new Error("run with --expose-gc");
 const collect = globalThis.gc;

@@ -30,16 +30,16 @@ function devicePid(pid: number, device: number): number {
 export class Recording {
   readonly #pid: number;
   readonly #processName: string;
-  readonly #phase = new Column((length) => new Uint8Array(length));
-  readonly #lane = new Column((length) => new Uint32Array(length));
-  readonly #name = new Column((length) => new Uint32Array(length));
-  readonly #category = new Column((length) => new Uint32Array(length));
-  readonly #startUs = new Column((length) => new Float64Array(length));
-  readonly #durationUs = new Column((length) => new Float64Array(length));
+  readonly #phase = new Column(Uint8Array);
+  readonly #lane = new Column(Uint32Array);
+  readonly #name = new Column(Uint32Array);
+  readonly #category = new Column(Uint32Array);
+  readonly #startUs = new Column(Float64Array);
+  readonly #durationUs = new Column(Float64Array);
   /** Id of an arrow, or correlation of a span; NaN where there is none. */
-  readonly #id = new Column((length) => new Float64Array(length));
+  readonly #id = new Column(Float64Array);
   /** Index into `#argsList`, or `NONE`. */
-  readonly #args = new Column((length) => new Int32Array(length));
+  readonly #args = new Column(Int32Array);
   readonly #argsList: TraceArgs[] = [];
   /** Names and categories, each once; the first is no category. */
   readonly #strings: string[] = [""];
@@ -145,7 +145,11 @@ export class Recording {
           events.push({ ...this.#common(row, lane, "C"), args: this.#argsOf(row) ?? {} });
           break;
         case PHASE.s:
-          events.push({ ...this.#common(row, lane, "s"), id: this.#id.get(row), cat: "flow" });
+          events.push({
+            ...this.#common(row, lane, "s"),
+            id: this.#id.get(row),
+            cat: "flow",
+          });
           break;
         default: {
           const common = this.#common(row, lane, "f");
@@ -161,7 +165,13 @@ export class Recording {
     { pid, tid }: Lane,
     ph: Phase,
   ): { name: string; ph: Phase; pid: number; tid: number; ts: number } {
-    return { name: this.#string(this.#name.get(row)), ph, pid, tid, ts: this.#startUs.get(row) };
+    return {
+      name: this.#string(this.#name.get(row)),
+      ph,
+      pid,
+      tid,
+      ts: this.#startUs.get(row),
+    };
   }
 
   #description(row: number, { pid, tid, name }: Lane): TraceEvent {

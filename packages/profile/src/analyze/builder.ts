@@ -59,7 +59,7 @@ class ArgsArena {
   readonly #maxBytes: number;
   #bytes: Uint8Array = new Uint8Array(1 << 16);
   #used = 0;
-  readonly ends: Column<Float64Array> = new Column((length) => new Float64Array(length));
+  readonly ends: Column<Float64Array> = new Column(Float64Array);
 
   constructor(maxBytes: number) {
     this.#maxBytes = maxBytes;
@@ -96,25 +96,21 @@ class ArgsArena {
 
 const noBytes = new Uint8Array(0);
 const encoder = new TextEncoder();
-const u8 = (length: number): Uint8Array => new Uint8Array(length);
-const u32 = (length: number): Uint32Array => new Uint32Array(length);
-const i32 = (length: number): Int32Array => new Int32Array(length);
-const f64 = (length: number): Float64Array => new Float64Array(length);
 
 export class EventTableBuilder {
   readonly #limits: Required<TraceLimits>;
   readonly strings: StringTable;
   readonly lanes: LaneTable;
-  readonly #phase = new Column(u8);
-  readonly #lane = new Column(u32);
-  readonly #name = new Column(u32);
-  readonly #category = new Column(u32);
-  readonly #startUs = new Column(f64);
-  readonly #durationUs = new Column(f64);
-  readonly #flowId = new Column(u32);
-  readonly #correlation = new Column(f64);
-  readonly #stream = new Column(i32);
-  readonly #gridBlocks = new Column(u32);
+  readonly #phase = new Column(Uint8Array);
+  readonly #lane = new Column(Uint32Array);
+  readonly #name = new Column(Uint32Array);
+  readonly #category = new Column(Uint32Array);
+  readonly #startUs = new Column(Float64Array);
+  readonly #durationUs = new Column(Float64Array);
+  readonly #flowId = new Column(Uint32Array);
+  readonly #correlation = new Column(Float64Array);
+  readonly #stream = new Column(Int32Array);
+  readonly #gridBlocks = new Column(Uint32Array);
   /** Names of the extra columns, and what each is for the event being read; NaN where absent. */
   readonly argNames: readonly string[];
   readonly argValues: Float64Array;
@@ -136,8 +132,8 @@ export class EventTableBuilder {
     this.strings = new StringTable(limits.maxStrings, limits.maxTextBytes);
     this.lanes = new LaneTable(limits.maxLanes);
     this.argNames = [...new Set(options.argColumns)];
-    this.argValues = f64(this.argNames.length).fill(Number.NaN);
-    this.#argColumns = this.argNames.map(() => new Column(f64));
+    this.argValues = new Float64Array(this.argNames.length).fill(Number.NaN);
+    this.#argColumns = this.argNames.map(() => new Column(Float64Array));
     this.#args = options.keepArgs ? new ArgsArena(limits.maxTextBytes) : undefined;
   }
 

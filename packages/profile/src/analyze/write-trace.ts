@@ -20,25 +20,9 @@ const PH_f = 102;
 const PH_i = 105;
 const PH_b = 98;
 
-/** What Kineto's own numbers in args become columns of; the writer gives them back. */
-function argsOf(table: EventTable, row: number): string {
-  const kept = table.argsText(row);
-  // Other readers know no NaN and no raw control characters; white space goes as well.
-  if (kept !== undefined) {
-    return /[Nn]a[Nn]|[Ii]nf|[^ -\uffff]/.test(kept) ? JSON.stringify(parseLenient(kept)) : kept;
-  }
-  const args: Record<string, unknown> = {};
-  for (const [name, column] of Object.entries(table.argColumns)) {
-    const value = column[row] as number;
-    if (!Number.isNaN(value)) args[name] = value;
-  }
-  const stream = table.stream[row] as number;
-  const correlation = table.correlation[row] as number;
-  const blocks = table.gridBlocks[row] as number;
-  if (stream !== -1) args.stream = stream;
-  if (correlation !== -1) args.correlation = correlation;
-  if (blocks !== 0) args.grid = [blocks, 1, 1];
-  return Object.keys(args).length === 0 ? "" : JSON.stringify(args);
+/** Args that were kept, as other readers take them: they know no NaN and no raw control characters. */
+function keptArgs(text: string): string {
+  return /[Nn]a[Nn]|[Ii]nf|[^ -\uffff]/.test(text) ? JSON.stringify(parseLenient(text)) : text;
 }
 
 /**
@@ -47,12 +31,13 @@ function argsOf(table: EventTable, row: number): string {
  */
 function absoluteTime(base: number, us: number): string {
   const sum = base + Math.floor(us);
-  if (sum < 0 || !Number.isSafeInteger(sum)) return JSON.stringify(base + us);
+  if (sum < 0 || !Number.isSafeInteger(sum)) return String(base + us);
+  if (Number.isInteger(us)) return String(sum);
   const rounded = us.toFixed(6);
   // Nearer than arithmetic is exact: then the short spelling is the one that was meant.
   const meant = Math.abs(Number(rounded) - us) <= us * 2 ** -50;
   const text = meant ? rounded.replace(/\.?0+$/, "") : String(us);
-  if (text.includes("e")) return JSON.stringify(base + us);
+  if (text.includes("e")) return String(base + us);
   const point = text.indexOf(".");
   const whole = base + Number(point < 0 ? text : text.slice(0, point));
   return point < 0 ? String(whole) : `${whole}${text.slice(point)}`;
@@ -87,12 +72,18 @@ class RowWriter {
   readonly #table: EventTable;
   readonly #strings: (string | undefined)[] = [];
   readonly #lanes: readonly string[];
+  /** Spelled names, and values. */
+  readonly #argColumns: readonly (readonly [string, Float64Array])[];
 
   constructor(table: EventTable) {
     this.#table = table;
     this.#lanes = table.lanes.map(
-      ({ pid, tid }) => `"pid": ${JSON.stringify(pid)}, "tid": ${JSON.stringify(tid)}`,
+      ({ pid, tid }) => `, "pid": ${JSON.stringify(pid)}, "tid": ${JSON.stringify(tid)}`,
     );
+    // Those that are columns anyway come from there.
+    this.#argColumns = Object.entries(table.argColumns)
+      .filter(([name]) => name !== "stream" && name !== "correlation" && name !== "grid")
+      .map(([name, column]) => [JSON.stringify(name), column]);
   }
 
   #string(index: number): string {
@@ -105,21 +96,37 @@ class RowWriter {
     const phase = table.phase[row] as number;
     const category = table.category[row] as number;
     const flow = table.flowId[row] as number;
-    const id = flow !== NO_STRING ? this.#string(flow) : `"row ${row}"`;
-    const args = argsOf(table, row);
-    return [
-      `{"ph": "${String.fromCharCode(phase)}"`,
-      flow !== NO_STRING || phase === PH_b ? `, "id": ${id}` : "",
-      table.strings[category] === "" ? "" : `, "cat": ${this.#string(category)}`,
-      `, "name": ${this.#string(table.name[row] as number)}`,
-      `, ${this.#lanes[table.lane[row] as number]}`,
-      `, "ts": ${absoluteTime(table.originUs, table.startUs[row] as number)}`,
-      phase === PH_X ? `, "dur": ${JSON.stringify(table.durationUs[row])}` : "",
-      phase === PH_f ? ', "bp": "e"' : "",
-      phase === PH_i ? ', "s": "t"' : "",
-      args === "" ? "" : `, "args": ${args}`,
-      "}",
-    ].join("");
+    const args = this.#args(row);
+    let text = `{"ph": "${String.fromCharCode(phase)}"`;
+    if (flow !== NO_STRING) text += `, "id": ${this.#string(flow)}`;
+    else if (phase === PH_b) text += `, "id": "row ${row}"`;
+    if (table.strings[category] !== "") text += `, "cat": ${this.#string(category)}`;
+    text += `, "name": ${this.#string(table.name[row] as number)}`;
+    text += this.#lanes[table.lane[row] as number];
+    text += `, "ts": ${absoluteTime(table.originUs, table.startUs[row] as number)}`;
+    if (phase === PH_X) text += `, "dur": ${table.durationUs[row]}`;
+    else if (phase === PH_f) text += ', "bp": "e"';
+    else if (phase === PH_i) text += ', "s": "t"';
+    return args === "" ? `${text}}` : `${text}, "args": ${args}}`;
+  }
+
+  /** The args that were kept, or those the columns were read from. */
+  #args(row: number): string {
+    const table = this.#table;
+    const kept = table.argsText(row);
+    if (kept !== undefined) return keptArgs(kept);
+    const stream = table.stream[row] as number;
+    const correlation = table.correlation[row] as number;
+    const blocks = table.gridBlocks[row] as number;
+    let text = "";
+    for (const [name, column] of this.#argColumns) {
+      const value = column[row] as number;
+      if (Number.isFinite(value)) text += `, ${name}: ${value}`;
+    }
+    if (stream !== -1) text += `, "stream": ${stream}`;
+    if (correlation !== -1) text += `, "correlation": ${correlation}`;
+    if (blocks !== 0) text += `, "grid": [${blocks}, 1, 1]`;
+    return text === "" ? "" : `{${text.slice(2)}}`;
   }
 }
 
