@@ -1,5 +1,5 @@
-// Reads a JSON document that a user names or pipes in. What is wrong with it is said with its place:
-// which file, which line and column, what stands there.
+// Reads a JSON document that a user names or pipes in. What is wrong with it is said with its
+// place: which file, which line and column, what stands there.
 
 import { createReadStream, type Stats, statSync } from "node:fs";
 import type { CliContext } from "./context.ts";
@@ -87,8 +87,14 @@ export function parseJson({ name, text }: InputText): unknown {
   }
 }
 
-const tokens =
-  /[ \t\r\n]*(?:([[\]{},:])|("(?:[^"\\]|\\(?:["\\/bfnrt]|u[\da-fA-F]{4}))*")|(-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?|true|false|null)|$)/y;
+const markPattern = String.raw`[[\]{},:]`;
+const stringPattern = String.raw`"(?:[^"\\]|\\(?:["\\/bfnrt]|u[\da-fA-F]{4}))*"`;
+const numberPattern = String.raw`-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?`;
+/** The next token: a mark, a string, another scalar, or the end. */
+const tokens = new RegExp(
+  `[ \\t\\r\\n]*(?:(${markPattern})|(${stringPattern})|(${numberPattern}|true|false|null)|$)`,
+  "y",
+);
 
 /** What may come next: a value, a key, or what follows either. */
 type Expected = "value" | "value-or-]" | "key" | "key-or-}" | "colon" | "comma-or-end" | "nothing";
@@ -97,7 +103,7 @@ function nextExpected(stack: string[]): Expected {
   return stack.length === 0 ? "nothing" : "comma-or-end";
 }
 
-/** What is expected after `mark`, or undefined if it may not stand here; keeps the open brackets. */
+/** What is expected after `mark`, undefined if it may not stand here; keeps the open brackets. */
 function afterMark(mark: string, expected: Expected, stack: string[]): Expected | undefined {
   if (mark === "[" || mark === "{") {
     if (!expected.startsWith("value")) return undefined;

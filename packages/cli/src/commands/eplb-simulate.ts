@@ -253,13 +253,14 @@ function totalsRow(title: string, arm: ArmTotals, bytesShown: boolean): string[]
 function reportLines(result: SimulationResult, bytesShown: boolean): string[] {
   const { metrics, reports, peakStepBytes, unserved } = result;
   const { plansStarted, plansCompleted, plansAborted, declined, retries } = metrics;
+  const peak = bytesShown ? formatBytes(peakStepBytes) : `${peakStepBytes} slots`;
   const failures = reports.filter(
     ({ event }) => event === "rank-failed" || event === "aborted" || event === "capacity",
   );
   return [
     `plans     ${plansStarted} started, ${plansCompleted} completed, ${plansAborted} aborted, ` +
       `${declined} declined; ${retries} moves tried again`,
-    `copied    ${bytesShown ? formatBytes(peakStepBytes) : `${peakStepBytes} slots`} at most a step`,
+    `copied    ${peak} at most a step`,
     ...(unserved > 0 ? [`unserved  ${percent(unserved)} of the tokens`] : []),
     ...failures.slice(0, 20).map((report) => {
       if (report.event === "aborted") return `step ${report.step}: plan aborted, ${report.cause}`;

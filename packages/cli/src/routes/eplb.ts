@@ -89,8 +89,8 @@ const rebalance = buildCommand({
     brief: "Replicate and place experts for given loads",
     fullDescription:
       "Reads the load of every expert of every layer and prints how many replicas each gets and\n" +
-      "where they go, and how balanced that is: per layer the load of the fullest GPU, the mean,\n" +
-      "a proven lower bound and the gap to it, experts twice on a GPU, slots moved.\n" +
+      "where they go, and how balanced that is: per layer the load of the fullest GPU, the\n" +
+      "mean, a proven lower bound and the gap to it, experts twice on a GPU, slots moved.\n" +
       "--json prints phy2log, log2phy and logcnt as nested arrays, which --from reads again.",
   },
 });
@@ -198,8 +198,8 @@ const simulate = buildCommand({
   docs: {
     brief: "Replay a load trace through the online controller",
     fullDescription:
-      "Replays a recorded load, or one made up from a seed, through the controller, and beside it\n" +
-      "through a placement that never changes and through the original run afresh at every\n" +
+      "Replays a recorded load, or one made up from a seed, through the controller, and beside\n" +
+      "it through a placement that never changes and through the original run afresh at every\n" +
       "interval. Prints the max/mean load of the three over time, and what was moved.\n" +
       'A trace is {"steps": [step][layer][expert]} of token counts, or a step a line.',
   },

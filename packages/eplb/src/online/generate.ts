@@ -197,7 +197,7 @@ class Shares {
   }
 }
 
-/** Size of the table that noise is drawn from; drawing each number anew would take the most time. */
+/** Size of the table noise is drawn from; to draw each number anew would take the most time. */
 const noiseTable = 1 << 14;
 
 /**

@@ -8,7 +8,7 @@ import { InfraError } from "@open-infra/errors";
 /** A weight copy inside one layer. */
 export interface LayerCopy {
   readonly expert: number;
-  /** Slot to read from; −1: no slot holds the expert, read it from host memory or the checkpoint. */
+  /** Slot to read from; −1: no slot holds the expert, read it from the host or the checkpoint. */
   readonly from: number;
   readonly to: number;
 }
@@ -193,7 +193,7 @@ function openRingsByLoan(draft: LayerDraft, rings: readonly number[][]): boolean
   return opened;
 }
 
-/** A redundant slot, best on a GPU of the ring, where it costs one copy and not two, or its node. */
+/** A redundant slot, best on a GPU of the ring, where it costs one copy and not two, else near. */
 function findLoan(
   draft: LayerDraft,
   ring: readonly number[],
