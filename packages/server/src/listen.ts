@@ -1,5 +1,5 @@
-// Taking a port, with errors that say what to do, and the address a person visits. What answers there
-// is the caller's.
+// Taking a port, with errors that say what to do, and the address a person visits. What answers
+// there is the caller's.
 
 import type { Server } from "node:http";
 import { ListenError, PortInUseError } from "./errors.ts";

@@ -1,6 +1,6 @@
 // A small server for one file and the console that shows it: the page of a trace on this machine,
-// without an engine. Nothing else of the disk can be reached: the console's built files, and the one
-// file at an address that cannot be guessed.
+// without an engine. Nothing else of the disk can be reached: the console's built files, and the
+// one file at an address that cannot be guessed.
 
 import { randomBytes } from "node:crypto";
 import { type FileHandle, open } from "node:fs/promises";

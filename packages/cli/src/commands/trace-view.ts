@@ -1,4 +1,5 @@
-// `open-infra trace view`: the console's timeline of one trace, served on this machine until stopped.
+// `open-infra trace view`: the console's timeline of one trace, served on this machine until
+// stopped.
 
 import { spawn } from "node:child_process";
 import { consoleDir } from "@open-infra/console";

@@ -1,14 +1,8 @@
-// Colours of tokens.css as numbers for pixel buffers, and mixtures of them. A canvas keeps what was
-// drawn, so whoever uses these draws anew when the scheme changes.
+// Colours of tokens.css as numbers for pixel buffers, and mixtures of them. Reading them from an
+// element is in tokens.ts.
 
 /** Red, green, blue, each 0 to 255. */
 export type Rgb = readonly [number, number, number];
-
-/** Reads tokens of an element: the custom property without its dashes. */
-export function tokenReader(element: Element): (token: string) => Rgb {
-  const style = getComputedStyle(element);
-  return (token) => parseHex(style.getPropertyValue(`--${token}`).trim());
-}
 
 /** `#rgb` and `#rrggbb`, as tokens.css writes colours. Anything else is a mid grey. */
 export function parseHex(text: string): Rgb {

@@ -171,18 +171,16 @@ export function rasterMatches(
     const shade = (colorOf[slot] as number) * SHADES + SHADES - 1;
     line.fill(shades[shade] as number, from, Math.min(to, widthPx));
     rectangles++;
-    const next = firstMatch(matches, rows.start, startUs + to * usPerPx, index + 1, high);
+    const paintedUs = startUs + to * usPerPx;
+    const next = firstMatch(matches, rows.start, paintedUs, index + 1, high);
     // A neighbour that begins in the last painted pixel and leaves it must not be lost.
-    index = next > index + 1 && endsAfter(raster, matches[next - 1]!, to) ? next - 1 : next;
+    const last = matches[next - 1] as number;
+    index = next > index + 1 && (rows.end[last] as number) > paintedUs ? next - 1 : next;
   }
   return rectangles;
 }
 
-function endsAfter({ rows, view }: RowRaster, slot: number, pixel: number): boolean {
-  return (rows.end[slot] as number) > view.startUs + (pixel + 1) * view.usPerPx;
-}
-
-/** The first of the matches in `[low, high)` whose value is above `boundUs`. */
+/** The first of the matches in `[low, high)` whose value is `boundUs` or above. */
 function firstMatch(
   matches: Uint32Array,
   values: Float64Array,
@@ -192,7 +190,7 @@ function firstMatch(
 ): number {
   while (low < high) {
     const middle = (low + high) >>> 1;
-    if ((values[matches[middle] as number] as number) > boundUs) high = middle;
+    if ((values[matches[middle] as number] as number) >= boundUs) high = middle;
     else low = middle + 1;
   }
   return low;

@@ -36,7 +36,12 @@ export interface TraceData {
   readonly workClass: Uint16Array;
   readonly classes: readonly KernelClass[];
   /** From the first to the last work: the span of the analyser's figures. */
-  readonly work: { readonly startUs: number; readonly endUs: number };
+  readonly work: {
+    readonly startUs: number;
+    readonly endUs: number;
+    /** Sum of the devices' own spans, which begin and end apart. */
+    readonly deviceSpansUs: number;
+  };
   readonly overlap: OverlapSets;
   readonly streams: readonly StreamBusy[];
   readonly links: FlowLinks;

@@ -17,6 +17,7 @@ export function Figures({
   const { overlap } = stats;
   const { data } = open.state;
   const communicates = overlap.communicationUs > 0;
+  const { deviceSpansUs } = data.work;
   const several = data.overlap.devices > 1;
   return (
     <dl class="trace-figures" aria-label="Figures of the whole trace">
@@ -25,7 +26,7 @@ export function Figures({
       <Figure name="Span" value={formatUs(data.work.endUs - data.work.startUs)} />
       <Figure
         name={several ? `Busy, mean of ${data.overlap.devices}` : "Busy"}
-        value={formatPercent(overlap.spanUs > 0 ? overlap.busyUs / overlap.spanUs : null)}
+        value={formatPercent(deviceSpansUs > 0 ? overlap.busyUs / deviceSpansUs : null)}
       />
       <Figure
         name="Communication hidden"

@@ -49,8 +49,13 @@ export function directionOf(key: string): Direction | undefined {
   return moves[key.length === 1 ? key.toLowerCase() : key];
 }
 
+/** The part of a KeyboardEvent that matters here. */
+export type KeyPress = { readonly key: string } & Readonly<
+  Partial<Record<"ctrlKey" | "metaKey" | "altKey" | "shiftKey" | "isComposing", boolean>>
+>;
+
 /** What a key press asks for; undefined for other keys and for those of the browser. */
-export function actionOf(event: KeyboardEvent): KeyAction | undefined {
+export function actionOf(event: KeyPress): KeyAction | undefined {
   if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return undefined;
   if (!event.shiftKey) {
     const direction = directionOf(event.key);

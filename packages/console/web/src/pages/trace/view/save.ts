@@ -1,5 +1,7 @@
 // Saves the open trace as a plain JSON file, which other viewers open. Nothing leaves the machine.
 
+import { savedName } from "./texts.ts";
+
 /** The name of the file as it was saved. */
 export async function saveTrace(
   file: Blob | { readonly url: string },
@@ -17,12 +19,6 @@ export async function saveTrace(
   // The browser has taken hold of the data once it has begun to save.
   setTimeout(() => URL.revokeObjectURL(address), 60_000);
   return name;
-}
-
-/** `step.json.gz` and `step` are `step.json`. */
-export function savedName(title: string): string {
-  const bare = title.replace(/\.gz$/i, "").replace(/[/\\]/g, "_");
-  return /\.json$/i.test(bare) ? bare : `${bare}.json`;
 }
 
 async function isGzip(blob: Blob): Promise<boolean> {

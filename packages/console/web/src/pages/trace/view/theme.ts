@@ -1,7 +1,8 @@
 // The tokens as the timeline needs them: tables of pixels for every kind of work and every share of
 // a pixel, and inks for names. Made anew when the colour scheme changes.
 
-import { cssOf, inkOn, mix, pixelOf, type Rgb, tokenReader } from "../../../ui/colors.ts";
+import { cssOf, inkOn, mix, pixelOf, type Rgb } from "../../../ui/colors.ts";
+import { tokenReader } from "../../../ui/tokens.ts";
 import { workKinds } from "../timeline/palette.ts";
 import { SHADES } from "../timeline/raster.ts";
 

@@ -64,15 +64,20 @@ function spanOf({ length, startUs, durationUs }: EventTable): number {
   return spanUs;
 }
 
-function workSpan({ length, startUs, endUs }: Work): { startUs: number; endUs: number } {
-  if (length === 0) return { startUs: 0, endUs: 0 };
+function workSpan({ devices, startUs, endUs }: Work): TraceData["work"] {
   let first = Infinity;
   let last = 0;
-  for (let i = 0; i < length; i++) {
-    first = Math.min(first, startUs[i] as number);
-    last = Math.max(last, endUs[i] as number);
+  let deviceSpansUs = 0;
+  for (const device of devices) {
+    let end = 0;
+    // In order of their start.
+    const start = startUs[device.first] as number;
+    for (let i = device.first; i < device.end; i++) end = Math.max(end, endUs[i] as number);
+    deviceSpansUs += end - start;
+    first = Math.min(first, start);
+    last = Math.max(last, end);
   }
-  return { startUs: first, endUs: last };
+  return { startUs: Math.min(first, last), endUs: last, deviceSpansUs };
 }
 
 function overlapSets(work: Work): OverlapSets {
