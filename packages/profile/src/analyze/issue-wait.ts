@@ -65,38 +65,43 @@ export function issueWaitPairs(work: Work, options: IssueWaitOptions = {}): Issu
   const looked = work.classes.map(
     ({ name, variant }) => wanted.has(name) || wanted.has(`${name}/${variant}`),
   );
-  const pairs: IssueWaitPair[] = [];
   let unpaired = 0;
-  const found: { issue: number; wait: number }[] = [];
+  const found: Found[] = [];
   for (const { first, end } of work.streams) {
     const events = work.streamEvents.subarray(first, end).filter((i) => looked[work.classId[i]!]);
     const before = found.length;
     pairEvents(work, events, options.pairing ?? "auto", found);
     unpaired += events.length - 2 * (found.length - before);
   }
-  if (found.length > 0) {
-    const compute = work.devices.map((_, device) => work.timeOf(device, "computation"));
-    for (const { issue, wait } of found) {
-      const { device, stream } = work.streams[work.stream[issue]!]!;
-      const from = work.endUs[issue]!;
-      const to = Math.max(from, work.startUs[wait]!);
-      pairs.push({
-        device: work.devices[device]!.pid,
-        stream,
-        class: work.classes[work.classId[issue]!]!.name,
-        issueRow: work.row[issue]!,
-        waitRow: work.row[wait]!,
-        issueStartUs: roundUs(work.startUs[issue]!),
-        issueUs: roundUs(from - work.startUs[issue]!),
-        waitUs: roundUs(work.endUs[wait]! - work.startUs[wait]!),
-        windowUs: roundUs(to - from),
-        hiddenUs: roundUs(lengthWithin(compute[device]!, from, to)),
-        flightUs: roundUs(work.endUs[wait]! - work.startUs[issue]!),
-        between: commonestBetween(work, device, from, to),
-      });
-    }
-  }
+  const pairs = found.map((pair) => describePair(work, pair));
   return { pairs, unpaired, ...sums(pairs) };
+}
+
+/** Indices into the work. */
+interface Found {
+  readonly issue: number;
+  readonly wait: number;
+}
+
+function describePair(work: Work, { issue, wait }: Found): IssueWaitPair {
+  const { device, stream } = work.streams[work.stream[issue]!]!;
+  const { startUs, endUs } = work;
+  const from = endUs[issue]!;
+  const to = Math.max(from, startUs[wait]!);
+  return {
+    device: work.devices[device]!.pid,
+    stream,
+    class: work.classes[work.classId[issue]!]!.name,
+    issueRow: work.row[issue]!,
+    waitRow: work.row[wait]!,
+    issueStartUs: roundUs(startUs[issue]!),
+    issueUs: roundUs(from - startUs[issue]!),
+    waitUs: roundUs(endUs[wait]! - startUs[wait]!),
+    windowUs: roundUs(to - from),
+    hiddenUs: roundUs(lengthWithin(work.timeOf(device, "computation"), from, to)),
+    flightUs: roundUs(endUs[wait]! - startUs[issue]!),
+    between: commonestBetween(work, device, from, to),
+  };
 }
 
 function sums(pairs: readonly IssueWaitPair[]) {
@@ -115,7 +120,7 @@ function pairEvents(
   work: Work,
   events: Uint32Array,
   pairing: NonNullable<IssueWaitOptions["pairing"]>,
-  found: { issue: number; wait: number }[],
+  found: Found[],
 ): void {
   const name = (i: number): string => work.table.strings[work.table.name[work.row[i]!]!]!;
   const className = (i: number): string => work.classes[work.classId[i]!]!.name;
