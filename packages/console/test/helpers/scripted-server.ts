@@ -45,6 +45,8 @@ export interface Script {
   stats: () => StatsMessage | Refusal;
   statsIntervalMs: number;
   complete: (call: Call) => Refusal | undefined | Promise<undefined>;
+  /** Files beside the app's, by path. */
+  files?: Readonly<Record<string, Uint8Array>>;
 }
 
 const types: Record<string, string> = {
@@ -137,7 +139,8 @@ export class ScriptedServer implements AsyncDisposable {
 
   async #sendFile(pathname: string, response: ServerResponse): Promise<void> {
     const path = normalize(pathname === "/" ? "/index.html" : pathname);
-    const content = await readFile(join(this.#dir, path)).catch(() => undefined);
+    const extra = this.script.files?.[pathname];
+    const content = extra ?? (await readFile(join(this.#dir, path)).catch(() => undefined));
     if (content === undefined) return refuse(response, { status: 404, message: "not found" });
     response.writeHead(200, {
       "content-type": types[extname(path)] ?? "application/octet-stream",

@@ -83,5 +83,7 @@ function useKeys(controller: { readonly current: TimelineController | null }): v
 }
 
 function isTyping(target: EventTarget | null): boolean {
-  return target instanceof Element && target.closest("input, textarea, select, dialog") !== null;
+  // A box that was just ticked keeps the focus, but takes no letters.
+  const fields = "input:not([type=checkbox]), textarea, select, dialog";
+  return target instanceof Element && target.closest(fields) !== null;
 }
