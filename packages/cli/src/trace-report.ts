@@ -18,11 +18,24 @@ function share(part: number, whole: number): string {
   return whole > 0 ? pct((100 * part) / whole) : "";
 }
 
+function counted(count: number, word: string): string {
+  return `${n(count)} ${word}${count === 1 ? "" : word.endsWith("s") ? "es" : "s"}`;
+}
+
+/** What the devices of an analysis are. */
+function deviceWord({ source, devices }: TraceAnalysis): string {
+  if (source === "device") return "device";
+  return devices.every(({ device }) => /^rank /.test(String(device))) ? "rank" : "process";
+}
+
 /** The answer in a sentence or two. */
-export function headline({ summary, bounds, issueWait }: TraceAnalysis): string {
+export function headline(analysis: TraceAnalysis): string {
+  const { summary, bounds, issueWait, devices } = analysis;
   const { spanUs, busyPercent, communicationUs, overlapPercent, exposedCommunicationUs } = summary;
   if (spanUs === 0) return "Nothing to analyse.";
-  const parts = [`${time(spanUs)} from first to last, ${pct(busyPercent)} busy.`];
+  const several = ` on ${counted(devices.length, deviceWord(analysis))} together`;
+  const from = devices.length > 1 ? several : "";
+  const parts = [`${time(spanUs)} from first to last${from}, ${pct(busyPercent)} busy.`];
   if (communicationUs === 0) {
     parts.push("No communication.");
   } else if (issueWait.pairs.length > 0) {
@@ -59,19 +72,30 @@ function timeSection({ summary, bounds }: TraceAnalysis): readonly string[] {
   return formatTable(["time", ">µs", ">of span"], rows);
 }
 
+/** Beyond this, only the busiest streams are listed. */
+const STREAMS_LISTED = 16;
+
+type Stream = TraceAnalysis["devices"][number]["streams"][number];
+
+function streamLabel({ device, stream, name }: Stream, several: boolean): string {
+  // A rank has the name of its only lane.
+  if (device === name) return name;
+  const number = several ? `${device} ${stream}` : String(stream);
+  // Kineto calls stream 7 "stream 7".
+  const says = name.replace(/^stream /, "").trim();
+  return says === "" || says === String(stream) ? number : `${number} ${ellipsis(says, 24)}`;
+}
+
 function streamSection({ devices, idle, source }: TraceAnalysis): readonly string[] {
-  const many = devices.length > 1;
+  const all = devices.flatMap(({ streams }) => streams);
+  const busiest = new Set(all.toSorted((a, b) => b.busyUs - a.busyUs).slice(0, STREAMS_LISTED));
   const idleOf = new Map(idle.map((row) => [`${row.device}/${row.stream}`, row]));
-  const rows = devices.flatMap(({ device, streams }) =>
-    streams.map((stream) => {
-      const row = idleOf.get(`${device}/${stream.stream}`);
-      const name = many ? `${device} ${stream.stream}` : String(stream.stream);
-      // Kineto calls stream 7 "stream 7".
-      const says = stream.name.replace(/^stream /, "").trim();
-      const label =
-        says === "" || says === String(stream.stream) ? name : `${name} ${ellipsis(says, 24)}`;
+  const rows = all
+    .filter((stream) => busiest.has(stream))
+    .map((stream) => {
+      const row = idleOf.get(`${stream.device}/${stream.stream}`);
       return [
-        label,
+        streamLabel(stream, devices.length > 1),
         n(stream.events),
         n(stream.busyUs),
         n(stream.communicationUs),
@@ -79,13 +103,11 @@ function streamSection({ devices, idle, source }: TraceAnalysis): readonly strin
         n(row?.kernelWaitUs ?? 0),
         n(row?.otherUs ?? 0),
       ];
-    }),
-  );
+    });
   const first = source === "device" ? "stream" : "lane";
-  return formatTable(
-    [first, ">events", ">busy µs", ">comm. µs", ">idle: host", ">kernel", ">other"],
-    rows,
-  );
+  const headers = [first, ">events", ">busy µs", ">comm. µs", ">idle: host", ">kernel", ">other"];
+  const left = all.length - rows.length;
+  return [...formatTable(headers, rows), ...(left > 0 ? [`… and ${n(left)} less busy`] : [])];
 }
 
 /** Classes below this share are only counted. */
@@ -193,13 +215,11 @@ function noteLines(analysis: TraceAnalysis): readonly string[] {
 export function analysisReport(file: string, analysis: TraceAnalysis): readonly string[] {
   const { events, tableEvents, devices } = analysis;
   const streams = devices.reduce((sum, device) => sum + device.streams.length, 0);
-  const what = analysis.source === "device" ? ["device", "stream"] : ["process", "lane"];
-  const many = (count: number, word = ""): string =>
-    `${n(count)} ${word}${count === 1 ? "" : word.endsWith("s") ? "es" : "s"}`;
+  const lane = analysis.source === "device" ? "stream" : "lane";
   const head = [
     headline(analysis),
-    `${file}: ${n(events)} of ${many(tableEvents, "event")} on ` +
-      `${many(devices.length, what[0])}, ${many(streams, what[1])}`,
+    `${file}: ${n(events)} of ${counted(tableEvents, "event")} on ` +
+      `${counted(devices.length, deviceWord(analysis))}, ${counted(streams, lane)}`,
   ];
   const sections =
     events === 0
