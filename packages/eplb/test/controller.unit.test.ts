@@ -1,5 +1,6 @@
 // When the controller acts and when it does not, on a clock of the test's own.
 
+import { InputError } from "@open-infra/errors";
 import { describe, expect, it } from "vitest";
 import type {
   EplbAction,
@@ -169,6 +170,26 @@ describe("thresholds", () => {
     });
     cheap.steps(5, uneven);
     expect(cheap.events()).toEqual(["started", "completed"]);
+  });
+
+  it("report a policy that refuses, and go on serving", () => {
+    const driver = new Driver({
+      rebalance: () => {
+        throw new InputError("weight[0]", "not to my liking", "better loads");
+      },
+    });
+    driver.steps(30, uneven);
+    expect(driver.reports).toMatchObject([
+      { event: "policy-failed", step: 5, cause: expect.stringContaining("not to my liking") },
+      { event: "policy-failed", step: 25 },
+    ]);
+    expect(driver.controller.metrics()).toMatchObject({ policyFailures: 2, state: "idle" });
+    const broken = new Driver({
+      rebalance: () => {
+        throw new TypeError("a defect");
+      },
+    });
+    expect(() => broken.steps(5, uneven)).toThrow("a defect");
   });
 
   it("wait for the cooldown after a migration", () => {

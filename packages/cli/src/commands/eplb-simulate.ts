@@ -2,7 +2,7 @@
 
 import {
   type ArmTotals,
-  type GenerateOptions,
+  type EplbReport,
   generateLoads,
   LoadEma,
   type LoadTrace,
@@ -87,9 +87,9 @@ const generatorNames = [
 ] as const;
 
 /** Leaves out what was not given, as exact optional properties want it. */
-function given<T extends object>(values: { [K in keyof T]: T[K] | undefined }): Partial<T> {
+function given<T extends object>(values: T): { [K in keyof T]?: Exclude<T[K], undefined> } {
   const kept = Object.entries(values).filter(([, value]) => value !== undefined);
-  return Object.fromEntries(kept) as Partial<T>;
+  return Object.fromEntries(kept) as { [K in keyof T]?: Exclude<T[K], undefined> };
 }
 
 async function traceFor(context: CliContext, flags: Flags): Promise<LoadTrace> {
@@ -105,19 +105,9 @@ async function traceFor(context: CliContext, flags: Flags): Promise<LoadTrace> {
   const { popularity, skew, tokens: tokensPerStep, noise, period, change } = flags;
   const { hotExperts, duration, at } = flags;
   const shape = { popularity, skew, tokensPerStep, noise, period, change };
-  const events = { hotExperts, duration, at };
+  const options = given({ ...shape, hotExperts, duration, at });
   return inTermsOf({}, () =>
-    generateLoads({
-      numLayers,
-      numLogical,
-      numSteps,
-      seed,
-      scenario,
-      ...given<Omit<GenerateOptions, "numLayers" | "numLogical" | "numSteps" | "seed">>({
-        ...shape,
-        ...events,
-      } as never),
-    }),
+    generateLoads({ numLayers, numLogical, numSteps, seed, scenario, ...options }),
   );
 }
 
@@ -188,7 +178,7 @@ function optionsFor(flags: Flags, trace: LoadTrace): SimulateOptions {
         ? new LoadWindow({ ...size, windowSteps })
         : new LoadEma({ ...size, timeConstantSteps: flags.ema }),
     events: eventsOf(flags),
-    ...given<SimulateOptions>({
+    ...given({
       targetMaxOverMean: flags.target,
       maxMovedSlots: flags.maxMovedSlots,
       startAbove: flags.startAbove,
@@ -197,7 +187,7 @@ function optionsFor(flags: Flags, trace: LoadTrace): SimulateOptions {
       minGain: flags.minGain,
       maxBytesPerStep: flags.maxBytesPerStep,
       layersPerStep: flags.layersPerStep,
-    } as never),
+    }),
   };
 }
 
@@ -250,27 +240,39 @@ function totalsRow(title: string, arm: ArmTotals, bytesShown: boolean): string[]
   return bytesShown ? [...cells, formatBytes(bytes)] : cells;
 }
 
+/** What went wrong, in a line; undefined for what is only work. */
+function troubleOf(report: EplbReport): string | undefined {
+  const at = `step ${report.step}:`;
+  switch (report.event) {
+    case "aborted":
+      return `${at} plan aborted, ${report.cause}`;
+    case "policy-failed":
+      return `${at} no placement, ${report.cause}`;
+    case "capacity":
+      return `${at} ${report.liveSlots} live slots for ${report.numLogical} experts`;
+    case "rank-failed":
+      return `${at} GPU ${report.gpu} failed, ${report.lost.length} experts had no other replica`;
+    default:
+      return undefined;
+  }
+}
+
+/** Most lines of trouble that are printed; `--json` has them all. */
+const troublesMax = 20;
+
 function reportLines(result: SimulationResult, bytesShown: boolean): string[] {
   const { metrics, reports, peakStepBytes, unserved } = result;
   const { plansStarted, plansCompleted, plansAborted, declined, retries } = metrics;
   const peak = bytesShown ? formatBytes(peakStepBytes) : `${peakStepBytes} slots`;
-  const failures = reports.filter(
-    ({ event }) => event === "rank-failed" || event === "aborted" || event === "capacity",
-  );
+  const troubles = reports.map(troubleOf).filter((line) => line !== undefined);
+  const more = troubles.length - troublesMax;
   return [
     `plans     ${plansStarted} started, ${plansCompleted} completed, ${plansAborted} aborted, ` +
       `${declined} declined; ${retries} moves tried again`,
     `copied    ${peak} at most a step`,
     ...(unserved > 0 ? [`unserved  ${percent(unserved)} of the tokens`] : []),
-    ...failures.slice(0, 20).map((report) => {
-      if (report.event === "aborted") return `step ${report.step}: plan aborted, ${report.cause}`;
-      if (report.event === "capacity") {
-        const { step, liveSlots, numLogical } = report;
-        return `step ${step}: ${liveSlots} live slots for ${numLogical} experts`;
-      }
-      const { step, gpu, lost } = report as Extract<typeof report, { event: "rank-failed" }>;
-      return `step ${step}: GPU ${gpu} failed, ${lost.length} experts had no other replica`;
-    }),
+    ...troubles.slice(0, troublesMax),
+    ...(more > 0 ? [`and ${more} more`] : []),
   ];
 }
 

@@ -164,6 +164,13 @@ export type EplbReport =
       readonly why: "gain" | "payback" | "nothing-to-move";
       readonly gain: number;
     }
+  | {
+      /** The policy refused its input; serving goes on with what is held. */
+      readonly event: "policy-failed";
+      readonly step: number;
+      readonly reason: RebalanceReason;
+      readonly cause: string;
+    }
   | ({
       /** The move was not acknowledged in time, or failed, and is tried again. */
       readonly event: "retried";
@@ -208,6 +215,7 @@ export interface EplbMetrics {
   readonly plansCompleted: number;
   readonly plansAborted: number;
   readonly declined: number;
+  readonly policyFailures: number;
   readonly retries: number;
   /** Acknowledgements of attempts that were not running. */
   readonly staleAcks: number;

@@ -18,7 +18,8 @@ import type {
   StepInput,
 } from "./controller-types.ts";
 import { BalanceLog, Tally } from "./counters.ts";
-import type { MigrationPlan, MigrationStep } from "./migration.ts";
+import { Journey } from "./journey.ts";
+import type { MigrationPlan } from "./migration.ts";
 import { planMigration } from "./migration.ts";
 import type { Proposal } from "./proposal.ts";
 import { propose } from "./proposal.ts";
@@ -28,19 +29,6 @@ import { checkCounts, loadsFromSlots } from "./statistics.ts";
 import { liveGpus, repairSlots } from "./survivors.ts";
 import type { TriggerState } from "./trigger.ts";
 import { afterCheck, isCheckDue, quiet, startTrigger } from "./trigger.ts";
-
-/** A plan on its way. */
-interface Journey {
-  readonly plan: MigrationPlan;
-  readonly id: number;
-  readonly reason: RebalanceReason;
-  index: number;
-  attempt: number;
-  /** Whether the step at `index` was handed out and not acknowledged. */
-  running: boolean;
-  startedStep: number;
-  startedUs: number;
-}
 
 /** The longest wait after plans that were aborted one after another, in cooldowns. */
 const backoffMax = 64;
@@ -126,18 +114,16 @@ export class EplbController {
   moveCompleted(ref: MoveRef): readonly EplbAction[] {
     const journey = this.#running(ref);
     if (journey === undefined) return [];
-    const { copies, commits } = journey.plan.steps[journey.index] as MigrationStep;
+    const { copies, commits } = journey.step;
     for (const { layer, slot, expert } of commits) {
       this.#held[layer * this.#shape.numReplicas + slot] = expert;
     }
     this.#tally.copiesCompleted += copies.length;
-    journey.running = false;
-    journey.index++;
-    journey.attempt = 0;
+    journey.advance();
     this.#routing = undefined;
     const actions: EplbAction[] = [];
     if (commits.length > 0) actions.push({ kind: "route", routing: this.routing, commits });
-    if (journey.index === journey.plan.steps.length) this.#finish(journey, actions);
+    if (journey.done) this.#finish(journey, actions);
     return actions;
   }
 
@@ -202,6 +188,7 @@ export class EplbController {
       plansCompleted: tally.plansCompleted,
       plansAborted: tally.plansAborted,
       declined: tally.declined,
+      policyFailures: tally.policyFailures,
       retries: tally.retries,
       staleAcks: tally.staleAcks,
       copiesIssued: tally.copiesIssued,
@@ -294,24 +281,37 @@ export class EplbController {
   }
 
   #rebalance(reason: RebalanceReason, actions: EplbAction[]): void {
-    const proposal = propose({
-      held: this.#held,
-      loads: this.#predicted(),
-      shape: this.#shape,
-      failed: this.#failed,
-      options: this.#options,
-      allLayers: false,
-    });
+    const proposal = this.#propose(reason, actions);
     this.#ranksChanged = false;
-    const why = this.#refusal(proposal);
-    if (why === undefined) {
+    const why = proposal && this.#refusal(proposal);
+    if (proposal !== undefined && why === undefined) {
       this.#begin(proposal.plan, reason, proposal, actions);
       return;
     }
     // Without this, slots that no policy fills would be asked about at every step.
     this.#trigger = quiet(this.#trigger, this.#step, this.#options.intervalSteps);
+    if (proposal === undefined || why === undefined) return;
     const { gain } = proposal;
     this.#report(actions, { event: "declined", step: this.#step, reason, why, gain });
+  }
+
+  /** The policy's proposal, or undefined if it refuses: that must not end the serving. */
+  #propose(reason: RebalanceReason, actions: EplbAction[]): Proposal | undefined {
+    const loads = this.#predicted();
+    try {
+      return propose({
+        held: this.#held,
+        loads,
+        shape: this.#shape,
+        failed: this.#failed,
+        options: this.#options,
+      });
+    } catch (error) {
+      if (!(error instanceof InputError)) throw error;
+      const cause = error.message;
+      this.#report(actions, { event: "policy-failed", step: this.#step, reason, cause });
+      return undefined;
+    }
   }
 
   #refusal({
@@ -383,16 +383,7 @@ export class EplbController {
       moves: plan.steps.length,
       skippedSlots,
     });
-    this.#journey = {
-      plan,
-      id,
-      reason,
-      index: 0,
-      attempt: 0,
-      running: false,
-      startedStep: this.#step,
-      startedUs: this.#timeUs,
-    };
+    this.#journey = new Journey(plan, id, reason);
     this.#issue(actions);
   }
 
@@ -400,7 +391,7 @@ export class EplbController {
   #issue(actions: EplbAction[]): void {
     const journey = this.#journey;
     if (journey === undefined || journey.running) return;
-    const { copies, bytes } = journey.plan.steps[journey.index] as MigrationStep;
+    const { copies, bytes } = journey.step;
     if (this.#stepBytes + bytes > this.#options.maxBytesPerStep) return;
     this.#stepBytes += bytes;
     this.#tally.copiesIssued += copies.length;
@@ -413,23 +404,14 @@ export class EplbController {
         this.#held[at] = emptySlot;
       }
     }
-    journey.running = true;
-    journey.startedStep = this.#step;
-    journey.startedUs = this.#timeUs;
-    actions.push({ kind: "move", ...refOf(journey), routing: this.routing, copies, bytes });
+    journey.start(this.#step, this.#timeUs);
+    actions.push({ kind: "move", ...journey.ref, routing: this.routing, copies, bytes });
   }
 
   /** The journey, if `ref` is its running attempt. */
   #running(ref: MoveRef): Journey | undefined {
     const journey = this.#journey;
-    if (
-      journey?.running &&
-      journey.id === ref.plan &&
-      journey.index === ref.index &&
-      journey.attempt === ref.attempt
-    ) {
-      return journey;
-    }
+    if (journey?.isRunning(ref)) return journey;
     this.#tally.staleAcks++;
     return undefined;
   }
@@ -437,24 +419,18 @@ export class EplbController {
   /** The watchdog: a move that is late is tried again, and given up in the end. */
   #watch(actions: EplbAction[]): void {
     const journey = this.#journey;
-    if (!journey?.running) return;
-    const steps = this.#step - journey.startedStep;
-    const us = this.#timeUs - journey.startedUs;
-    const { moveDeadlineSteps, moveDeadlineUs } = this.#options;
-    if (steps < moveDeadlineSteps && us < moveDeadlineUs) return;
-    this.#retry(journey, `not acknowledged within ${steps} steps, ${us} µs`, actions);
+    const late = journey?.lateness(this.#step, this.#timeUs, this.#options);
+    if (journey !== undefined && late !== undefined) this.#retry(journey, late, actions);
   }
 
   #retry(journey: Journey, cause: string, actions: EplbAction[]): void {
-    if (journey.attempt >= this.#options.maxRetries) {
+    const { ref } = journey;
+    if (!journey.retry(this.#options.maxRetries)) {
       this.#abort(journey, cause, actions);
       return;
     }
-    const ref = refOf(journey);
     actions.push({ kind: "cancel", ...ref });
     this.#report(actions, { event: "retried", step: this.#step, cause, ...ref });
-    journey.attempt++;
-    journey.running = false;
   }
 
   /** Gives a plan up; the next waits the longer, the more were given up in a row. */
@@ -468,7 +444,7 @@ export class EplbController {
 
   /** Ends a plan early. Slots that were being written in place stay empty and unrouted. */
   #end(journey: Journey, cause: string, actions: EplbAction[]): void {
-    const ref = refOf(journey);
+    const { ref } = journey;
     if (journey.running) actions.push({ kind: "cancel", ...ref });
     this.#journey = undefined;
     this.#report(actions, { event: "aborted", step: this.#step, cause, ...ref });
@@ -482,8 +458,4 @@ export class EplbController {
     if (journey.reason === "lost-experts") return;
     this.#trigger = quiet(this.#trigger, this.#step, this.#options.cooldownSteps);
   }
-}
-
-function refOf({ id, index, attempt }: Journey): MoveRef {
-  return { plan: id, index, attempt };
 }

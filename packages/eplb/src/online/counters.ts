@@ -33,6 +33,7 @@ export class Tally {
   plansCompleted = 0;
   plansAborted = 0;
   declined = 0;
+  policyFailures = 0;
   retries = 0;
   staleAcks = 0;
   copiesIssued = 0;
@@ -47,6 +48,7 @@ export class Tally {
     } else if (report.event === "completed") this.plansCompleted++;
     else if (report.event === "aborted") this.plansAborted++;
     else if (report.event === "declined") this.declined++;
+    else if (report.event === "policy-failed") this.policyFailures++;
     else if (report.event === "retried") this.retries++;
   }
 }

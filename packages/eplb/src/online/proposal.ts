@@ -32,8 +32,6 @@ export interface ProposalInput {
   readonly shape: SlotShape;
   readonly failed: ReadonlySet<number>;
   readonly options: ResolvedOptions;
-  /** Move every layer the policy changes, however little that layer gains. */
-  readonly allLayers: boolean;
 }
 
 /** Rows without any load are placed as if all experts were alike. */
@@ -114,7 +112,7 @@ function hasEmptySlot(row: Int32Array, target: Int32Array): boolean {
 
 /** Makes the proposal that the policy leads to; it may be an empty one. */
 export function propose(input: ProposalInput): Proposal {
-  const { held, shape, failed, options, allLayers } = input;
+  const { held, shape, failed, options } = input;
   const loads = withoutIdleRows(input.loads, shape.numLogical);
   const target = policySlots(input, loads);
   const before = balanceOfSlots(held, loads, shape, failed);
@@ -126,7 +124,7 @@ export function propose(input: ProposalInput): Proposal {
     const rowTarget = target.subarray(begin, begin + shape.numReplicas);
     const least = options.minLayerGain * (before.maxLoads[layer] as number);
     const worth = (gains[layer] as number) > least;
-    if (!worth && !allLayers && !hasEmptySlot(row, rowTarget)) rowTarget.set(row);
+    if (!worth && !hasEmptySlot(row, rowTarget)) rowTarget.set(row);
   }
   // The layers that gain most go first: a plan that is cut short has then done most good.
   const layerOrder = Array.from(gains.keys()).sort(
