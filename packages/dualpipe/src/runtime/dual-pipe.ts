@@ -1,5 +1,5 @@
-// DualPipe and DualPipeV with the interface of the original (deepseek-ai/DualPipe): every rank makes
-// one, holding its two stages, and all call `step` together. What the original takes from the
+// DualPipe and DualPipeV with the interface of the original (deepseek-ai/DualPipe): every rank
+// makes one, holding its two stages, and all call `step` together. What the original takes from the
 // process (its group, its gradient mode, global shapes) is given here.
 
 import { InputError } from "@open-infra/errors";
@@ -29,7 +29,9 @@ export interface DualPipeOptions {
   readonly timeoutMs?: number;
   /** @default nullRecorder */
   readonly recorder?: Recorder;
-  /** Takes counts of micro-batches that the original does not; see `ScheduleOptions`. @default false */
+  /**
+   * Takes counts of micro-batches that the original does not; see `ScheduleOptions`. @default false
+   */
   readonly allowPartial?: boolean;
 }
 
@@ -82,7 +84,8 @@ class TwoStagePipe {
    * Runs `numChunks` micro-batches forward and backward. Inputs are given on the rank of a first
    * stage, labels on that of a last one; losses and outputs come there.
    *
-   * @throws InputError before anything runs; then StageError, PipelineAbortedError, WaitTimeoutError.
+   * @throws InputError before anything runs; then StageError, PipelineAbortedError,
+   *   WaitTimeoutError.
    */
   async step(inputs: Batch | undefined, options: DualPipeStepOptions): Promise<DualPipeResult> {
     const { numChunks, criterion, labels, inference = false, returnOutputs = false } = options;
@@ -146,7 +149,8 @@ class TwoStagePipe {
 /**
  * DualPipe on one rank of `P`: rank `r` holds stage `r` of the model for the direction from rank 0,
  * and stage `P − 1 − r` for the direction from the last rank, each with weights of its own. Rank 0
- * and the last rank each give `numChunks / 2` micro-batches, and the labels of what the other gives.
+ * and the last rank each give `numChunks / 2` micro-batches, and the labels of what the other
+ * gives.
  */
 export class DualPipe extends TwoStagePipe {
   /** @throws InputError for an odd number of ranks, or a `rankMapping` that is no permutation. */
@@ -160,8 +164,8 @@ export class DualPipe extends TwoStagePipe {
   }
 
   /**
-   * Adds up the gradients of the two copies of each stage, on both ranks that hold one; the original
-   * leaves it to its caller. All ranks call it together.
+   * Adds up the gradients of the two copies of each stage, on both ranks that hold one; the
+   * original leaves it to its caller. All ranks call it together.
    */
   syncGradients(): Promise<void> {
     return syncGradients(this.runner);
@@ -169,8 +173,8 @@ export class DualPipe extends TwoStagePipe {
 }
 
 /**
- * DualPipeV on one rank of `P`: rank `r` holds stages `r` and `2P − 1 − r` of a model of `2P`. Rank 0
- * gives all inputs and labels, and gets all losses and outputs. There is one copy of each stage.
+ * DualPipeV on one rank of `P`: rank `r` holds stages `r` and `2P − 1 − r` of a model of `2P`. Rank
+ * 0 gives all inputs and labels, and gets all losses and outputs. There is one copy of each stage.
  */
 export class DualPipeV extends TwoStagePipe {
   /** @throws InputError for a `rankMapping` that is no permutation. */

@@ -1,5 +1,5 @@
-// Errors of the executor, and how they cross a thread: as plain objects with code, fields and cause,
-// made into the same classes on the other side, so that `instanceof` works on both.
+// Errors of the executor, and how they cross a thread: as plain objects with code, fields and
+// cause, made into the same classes on the other side, so that `instanceof` works on both.
 
 import { InfraError, InputError } from "@open-infra/errors";
 
@@ -19,7 +19,9 @@ export function describePlace({ rank, op, direction, stage, microBatch }: OpPlac
   return `${op} of direction ${direction}, stage ${stage}${batch} on rank ${rank}`;
 }
 
-/** A stage or the criterion threw, or gave something that cannot be used; `cause` is what it threw. */
+/**
+ * A stage or the criterion threw, or gave something that cannot be used; `cause` is what it threw.
+ */
 export class StageError extends InfraError implements OpPlace {
   readonly rank: number;
   readonly op: string;

@@ -127,7 +127,9 @@ export class InProcessNetwork {
     };
   }
 
-  /** The rank is gone, as if its machine had stopped: all ranks fail with a RankLostError inside. */
+  /**
+   * The rank is gone, as if its machine had stopped: all ranks fail with a RankLostError inside.
+   */
   lose(rank: number): void {
     this.#abort(rank, new RankLostError(rank, "it was taken from the network"));
   }

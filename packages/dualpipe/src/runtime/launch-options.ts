@@ -23,11 +23,14 @@ export interface LaunchOptions {
   readonly chunksPerRank?: number;
   /** Takes counts of micro-batches that the schedule itself does not. @default false */
   readonly allowPartial?: boolean;
-  /** URL of the module with the stages, loaded by every rank: `new URL("stage.ts", import.meta.url)`. */
+  /**
+   * URL of the module with the stages, loaded by every rank: `new URL("stage.ts",
+   * import.meta.url)`.
+   */
   readonly stageModule: URL | string;
   /**
-   * Its export that makes a stage: `(options, { rank, direction, stage, numStages }) => Stage`, or a
-   * promise of one. It is called once for each copy of a stage. @default "createStage"
+   * Its export that makes a stage: `(options, { rank, direction, stage, numStages }) => Stage`, or
+   * a promise of one. It is called once for each copy of a stage. @default "createStage"
    */
   readonly stageExport?: string;
   /** Its export that is the `Criterion`; needed to train. */
@@ -37,7 +40,8 @@ export interface LaunchOptions {
   /** Dimension that inputs and labels are cut along. @default 0 */
   readonly batchDim?: number;
   /**
-   * Longest that one operation, or the wait for one message, may take, milliseconds. @default 600_000
+   * Longest that one operation, or the wait for one message, may take, milliseconds.
+   * @default 600_000
    */
   readonly timeoutMs?: number;
   /** Longest that loading a rank's stages may take, milliseconds. @default 600_000 */

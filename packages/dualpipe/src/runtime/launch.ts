@@ -1,5 +1,5 @@
-// A pipeline over worker threads, one a rank, and the host's handle on it. The host cuts batches and
-// hands out programs; tensors go to the ranks and come back as references to shared memory.
+// A pipeline over worker threads, one a rank, and the host's handle on it. The host cuts batches
+// and hands out programs; tensors go to the ranks and come back as references to shared memory.
 //
 // What must never happen: a call that hangs, or a thread that outlives the pipeline. Whatever goes
 // wrong first, on whichever rank, ends everything: the shared word that every wait looks at is set,
@@ -44,7 +44,9 @@ export interface RankStats extends StepStats {
 export interface PipelineResult {
   /** One a micro-batch, in the order of the batch; undefined without labels. */
   readonly losses: Float64Array | undefined;
-  /** Joined along the batch dimension; undefined unless asked for, and for a list of micro-batches. */
+  /**
+   * Joined along the batch dimension; undefined unless asked for, and for a list of micro-batches.
+   */
   readonly outputs: readonly Tensor[] | undefined;
   /** The same, micro-batch by micro-batch. */
   readonly microBatchOutputs: readonly MicroBatch[] | undefined;
@@ -117,9 +119,9 @@ export class Pipeline implements AsyncDisposable {
   }
 
   /**
-   * Runs a batch through the pipeline. Micro-batches go to the directions in order: with DualPipe the
-   * first half from rank 0, the second from the last rank. Inputs and labels must stay as they are
-   * until the step is done.
+   * Runs a batch through the pipeline. Micro-batches go to the directions in order: with DualPipe
+   * the first half from rank 0, the second from the last rank. Inputs and labels must stay as they
+   * are until the step is done.
    *
    * @throws InputError before anything runs; then StageError, RankLostError, WaitTimeoutError with
    *   the first cause, and the pipeline is over.
@@ -129,9 +131,9 @@ export class Pipeline implements AsyncDisposable {
   }
 
   /**
-   * Calls a method of stages, by default of all, and gives its results in the order of direction and
-   * stage; tensors in arguments and results are copies. A method that throws rejects this call with a
-   * StageError and leaves the pipeline as it is.
+   * Calls a method of stages, by default of all, and gives its results in the order of direction
+   * and stage; tensors in arguments and results are copies. A method that throws rejects this call
+   * with a StageError and leaves the pipeline as it is.
    */
   call<T = unknown>(
     method: string,
@@ -162,8 +164,8 @@ export class Pipeline implements AsyncDisposable {
   }
 
   /**
-   * Ends the pipeline. Stages with a `Symbol.dispose` or `Symbol.asyncDispose` are disposed, unless a
-   * call is running, which then fails. Further calls do nothing.
+   * Ends the pipeline. Stages with a `Symbol.dispose` or `Symbol.asyncDispose` are disposed, unless
+   * a call is running, which then fails. Further calls do nothing.
    *
    * @throws StageError if a stage fails to dispose itself; the threads are gone even so.
    */
@@ -413,8 +415,8 @@ function collect(
  * Starts a worker thread for each rank, which loads its stages from a module, and gives a handle to
  * run steps: `await using pipeline = await launchPipeline({ … })`.
  *
- * @throws InputError naming the option; StageError where a stage cannot be made, RankLostError where
- *   a thread ends.
+ * @throws InputError naming the option; StageError where a stage cannot be made, RankLostError
+ *   where a thread ends.
  */
 export async function launchPipeline(options: LaunchOptions): Promise<Pipeline> {
   const pipeline = new Pipeline(checkLaunch(options));

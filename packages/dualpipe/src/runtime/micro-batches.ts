@@ -28,8 +28,8 @@ function checkTensors(parameter: string, tensors: readonly unknown[]): void {
 /**
  * Cuts `batch` into `count` micro-batches along dimension `batchDim`.
  *
- * @throws InputError where the dimension is missing or not a multiple of `count`, or where a list has
- *   another length.
+ * @throws InputError where the dimension is missing or not a multiple of `count`, or where a list
+ *   has another length.
  */
 export function splitBatch(
   parameter: string,
@@ -88,7 +88,8 @@ export function joinBatch(
         part.rank > batchDim &&
         `${part.shape.with(batchDim, 0)}` === `${model.shape.with(batchDim, 0)}`;
       if (fits) return part;
-      const wanted = `${model.dtype}[${model.shape}] but for dimension ${batchDim}, as the first is`;
+      const like = `${model.dtype}[${model.shape}]`;
+      const wanted = `${like} but for dimension ${batchDim}, as in the first`;
       const got = part === undefined ? "absent" : `${part.dtype}[${part.shape}]`;
       throw new InputError(`${parameter}[${t}] of micro-batch ${i}`, got, wanted);
     });

@@ -5,7 +5,9 @@ import type { MicroBatch } from "./micro-batches.ts";
 import type { Criterion, Stage } from "./stage.ts";
 import type { Transport } from "./transport.ts";
 
-/** What a rank is asked to do in a step, by direction; only the ends of a direction need tensors. */
+/**
+ * What a rank is asked to do in a step, by direction; only the ends of a direction need tensors.
+ */
 export interface StepWork {
   readonly inputs: ReadonlyMap<number, readonly MicroBatch[]>;
   readonly labels: ReadonlyMap<number, readonly MicroBatch[]>;

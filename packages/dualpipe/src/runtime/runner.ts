@@ -131,7 +131,8 @@ export class PipelineRunner {
     }
     if (rank !== this.rank) throw new InputError("rank", `${rank}`, `this rank, ${this.rank}`);
     if (!keysFit(numDirections, numStages, Math.max(...microBatchesOf))) {
-      const size = `${numDirections} directions, ${numStages} stages, ${microBatchesOf} micro-batches`;
+      const sizes = `${numDirections} directions, ${numStages} stages`;
+      const size = `${sizes}, ${microBatchesOf} micro-batches`;
       throw new InputError("the schedule", size, "at most 2 directions, 2^16 stages and 2^20 each");
     }
     for (let direction = 0; direction < numDirections; direction++) {

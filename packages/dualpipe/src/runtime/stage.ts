@@ -81,7 +81,8 @@ export interface Stage<Saved = unknown> {
   ): MaybePromise<readonly Tensor[]>;
   /**
    * A forward of this stage and the full backward of another, overlapped as the stage sees fit. It
-   * is used where both stages are of one class; elsewhere the forward runs first, then the backward.
+   * is used where both stages are of one class; elsewhere the forward runs first, then the
+   * backward.
    */
   overlappedForwardBackward?(
     forward: OverlappedForward,

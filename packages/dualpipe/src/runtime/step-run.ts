@@ -1,11 +1,11 @@
 // One step on one rank: walks the operations in order and calls the stages.
 //
-// The data's way. A forward takes its input from the batch (first stage), from a stage of this rank,
-// or from a message whose receive was posted earlier in the list; it gives its output to a stage of
-// this rank or to a send that follows in the list, which copies it once, into memory that the
-// receiver reads in place. A cell (direction, stage, micro-batch) keeps its input, what the stage
-// saved and the output's gradient from its forward until its B or W, then all of it is let go at
-// once. Only a cell waits, and only for its own messages.
+// The data's way. A forward takes its input from the batch (first stage), from a stage of this
+// rank, or from a message whose receive was posted earlier in the list; it gives its output to a
+// stage of this rank or to a send that follows in the list, which copies it once, into memory that
+// the receiver reads in place. A cell (direction, stage, micro-batch) keeps its input, what the
+// stage saved and the output's gradient from its forward until its B or W, then all of it is let go
+// at once. Only a cell waits: for its own messages, and for receivers that are far behind.
 
 import { OpKind } from "../schedule/schedule.ts";
 import { checkGradients, givenTensors } from "./checks.ts";

@@ -39,11 +39,12 @@ function addInto(sum: Tensor, other: Tensor): void {
 }
 
 /**
- * Sends the gradients of both stages of this rank to the rank that holds their other copies, and adds
- * what comes from there. A sum of two is the same in either order, so both ranks get the same bits.
- * Without a second direction there is nothing to do.
+ * Sends the gradients of both stages of this rank to the rank that holds their other copies, and
+ * adds what comes from there. A sum of two is the same in either order, so both ranks get the same
+ * bits. Without a second direction there is nothing to do.
  *
- * @throws InputError where the copies' gradients do not match, PipelineAbortedError, WaitTimeoutError.
+ * @throws InputError where the copies' gradients do not match, PipelineAbortedError,
+ *   WaitTimeoutError.
  */
 export async function syncGradients(runner: PipelineRunner): Promise<void> {
   const { transport, rank, stages } = runner;

@@ -10,7 +10,9 @@ export interface ChromeTrace {
   readonly droppedEvents: number;
 }
 
-/** Merges what the ranks recorded; lanes keep their names, and are numbered in the order of ranks. */
+/**
+ * Merges what the ranks recorded; lanes keep their names, and are numbered in the order of ranks.
+ */
 export function mergeTraces(replies: readonly TraceReply[]): ChromeTrace {
   const merged: TraceEvent[] = [];
   const lanes = new Map<string, number>();

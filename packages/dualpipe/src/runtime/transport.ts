@@ -4,8 +4,8 @@
 //
 // What must hold of each (test/transport-contract.ts checks it):
 // - `send` has taken the bytes when it returns: the caller may overwrite them. It never blocks; but
-//   when the receiver is `sendWindow` messages behind with posting receives, it gives a promise that
-//   the caller awaits before it computes more, so that a fast rank does not fill the memory. A
+//   when the receiver is `sendWindow` messages behind with posting receives, it gives a promise
+//   that the caller awaits before it computes more, so that a fast rank does not fill the memory. A
 //   schedule free of deadlock in rendezvous order is so with any window.
 // - A message arrives once, whole, with dtypes and shapes; it needs no agreement on sizes before.
 // - A receive may be posted before or after the message arrives. Delivery goes on while a rank

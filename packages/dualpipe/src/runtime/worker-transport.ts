@@ -1,6 +1,6 @@
-// Ranks as threads of one process. A message's bytes go once into shared memory, and its description
-// through a port whose queue the receiver can read at any moment, in the middle of a computation
-// too; a word of shared memory rings the receiver when it sleeps.
+// Ranks as threads of one process. A message's bytes go once into shared memory, and its
+// description through a port whose queue the receiver can read at any moment, in the middle of a
+// computation too; a word of shared memory rings the receiver when it sleeps.
 
 import { type MessagePort, receiveMessageOnPort } from "node:worker_threads";
 import type { Tensor } from "@open-infra/tensor";

@@ -14,7 +14,8 @@ const x = Tensor.from(wave, [64, 8], "f64");
 const y = Tensor.from(wave.toReversed(), [64, 8], "f64");
 for (let step = 0; step < 12; step++) {
   const { losses } = await pipeline.step([x], { numChunks: 16, labels: [y] });
-  console.log(`loss ${(losses!.reduce((a, b) => a + b) / 16).toFixed(3)}`); // loss 0.887 … loss 0.081
+  const mean = losses!.reduce((a, b) => a + b) / 16;
+  console.log(`loss ${mean.toFixed(3)}`); // loss 0.887 … loss 0.081
   await pipeline.syncGradients(); // of the two copies of each stage
   await pipeline.call("optimizerStep", [0.02]); // a method of the stage, on every copy
 }

@@ -253,7 +253,8 @@ describe("a wrong schedule", () => {
     const short = await errorOf(start({ length: program!.ops.length - 1 }));
     expect(short).toBeInstanceOf(ScheduleExecutionError);
     expect(String(short)).toContain(
-      "rank 0: the schedule 1f1b leaves 1 results without a use, 1 micro-batches without their B or W",
+      "rank 0: the schedule 1f1b leaves 1 results without a use, " +
+        "1 micro-batches without their B or W",
     );
     const backFirst = await errorOf(start({ kind: program!.ops.kind.toReversed() }));
     expect(String(backFirst)).toContain("has a backward before its forward");

@@ -123,9 +123,9 @@ describe("a step in which", () => {
     const pipeline = await troubled(how, { timeoutMs: 400 });
     const error = await errorOf(train(pipeline));
     expect(error).toBeInstanceOf(WaitTimeoutError);
-    expect(error.message).toMatch(
-      /^(rank \d|the host) waited 400 ms for (the .* of direction \d, stage 1, micro-batch \d) from rank \d$/,
-    );
+    const pattern =
+      /^(rank \d|the host) waited 400 ms for the .* stage 1, micro-batch \d from rank \d$/;
+    expect(error.message).toMatch(pattern);
     expect(alive()).toBe(0);
     await expectOver(pipeline, error);
   });

@@ -128,7 +128,7 @@ describe("the calls of a stage", () => {
     expect(log).toEqual(["F0.0", "I0.0", "enabled true", ...second]);
   });
 
-  it("an overlapped pair is one call for stages of one class, else a forward, then a backward", async () => {
+  it("an overlapped pair is one call for stages of one class, else two", async () => {
     class Overlapping {
       readonly log: string[];
       constructor(log: string[]) {

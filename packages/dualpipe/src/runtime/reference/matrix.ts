@@ -1,5 +1,6 @@
-// A matrix product and GELU in plain TypeScript, for the reference stage. Sums run in double, in the
-// order of k, and are rounded once to the array's type; a row's bits do not depend on other rows.
+// A matrix product and GELU in plain TypeScript, for the reference stage. Sums run in double, in
+// the order of k, and are rounded once to the array's type; a row's bits do not depend on other
+// rows.
 
 /** Rows of numbers of one type. */
 export type Numbers = Float64Array | Float32Array;
