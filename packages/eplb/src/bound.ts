@@ -70,9 +70,9 @@ export class RegionBound {
     sorted.sort();
     let total = 0;
     for (const load of sorted) total += load;
-    const mean = (total / this.#numGpus) * safety;
+    const mean = total / this.#numGpus;
     if (total === 0) return 0;
-    if (this.#tryAllPairs) return pairOptimum(sorted, this.#perGpu * this.#numGpus) * safety;
+    if (this.#tryAllPairs) return pairOptimum(sorted, this.#perGpu * this.#numGpus);
     if (this.#possible(mean)) return mean;
     // One replica of the heaviest beside the S − 1 heaviest others is surely possible for each GPU.
     let fails = mean;

@@ -22,8 +22,10 @@ const tolerance = 2e-4;
 /** Partitions whose nodes are placed, of large regions. */
 const maxTried = 6;
 
-function kicksFor(numSlots: number): number {
-  return numSlots <= smallRegion ? 400 : Math.max(8, Math.round(1500 / numSlots));
+/** With few slots a GPU, changes that help are rare and a try is cheap. */
+function kicksFor({ numSlots, perGpu }: Region): number {
+  if (numSlots <= smallRegion) return 400;
+  return perGpu <= 4 ? 64 : Math.max(16, Math.round(2000 / numSlots));
 }
 
 /** Optimizes layers of one shape, one at a time. */
@@ -140,7 +142,7 @@ export class LayerOptimizer {
     this.#starter.place();
     this.#search.descend(bound);
     if (region.perGpu === 2 && region.maxLoad() > Math.max(bound, floor)) this.#pairs(bound);
-    this.#search.run({ target: Math.max(bound, floor), kicks: kicksFor(region.numSlots) });
+    this.#search.run({ target: Math.max(bound, floor), kicks: kicksFor(region) });
     region.sumLoads();
     this.#store(experts, out, at);
     return region.maxLoad();

@@ -87,11 +87,20 @@ export class Search {
     best.kind = "none";
     best.worst = (this.#region.gpuLoad[heaviest] as number) * least;
     this.#findSwap(heaviest);
-    if (best.kind === "none" || best.worst > target) {
+    if (best.kind === "none" || best.worst > Math.max(target, this.#secondLoad(heaviest))) {
       this.#findRelief(heaviest);
       this.#findReplacement(heaviest);
     }
     return best;
+  }
+
+  #secondLoad(heaviest: number): number {
+    const { gpuLoad } = this.#region;
+    let second = 0;
+    for (let gpu = 0; gpu < gpuLoad.length; gpu++) {
+      if (gpu !== heaviest && (gpuLoad[gpu] as number) > second) second = gpuLoad[gpu] as number;
+    }
+    return second;
   }
 
   #take(kind: Change["kind"], slot: number, other: number, worst: number): void {
