@@ -90,13 +90,19 @@ class TwoStagePipe {
   async step(inputs: Batch | undefined, options: DualPipeStepOptions): Promise<DualPipeResult> {
     const { numChunks, criterion, labels, inference = false, returnOutputs = false } = options;
     const program = this.#program(numChunks, inference);
-    const work: StepWork = {
-      inputs: this.#split("inputs", inputs, program, 0),
-      labels: this.#split("labels", labels, program, program.numStages - 1),
-      criterion,
-      returnOutputs,
-    };
-    return this.#result(await this.runner.run(program, work), inputs);
+    try {
+      const work: StepWork = {
+        inputs: this.#split("inputs", inputs, program, 0),
+        labels: this.#split("labels", labels, program, program.numStages - 1),
+        criterion,
+        returnOutputs,
+      };
+      return this.#result(await this.runner.run(program, work), inputs);
+    } catch (error) {
+      // The other ranks have taken theirs, and would wait for this one.
+      this.runner.transport.abort(error as Error);
+      throw error;
+    }
   }
 
   #program(numChunks: number, inference: boolean): RankProgram {

@@ -56,3 +56,10 @@ export {
   type Transport,
 } from "./transport.ts";
 export { WeightGradStore, type WeightGradTask } from "./weight-grad-store.ts";
+export {
+  portsOf,
+  type WorkerSeat,
+  type WorkerSeats,
+  WorkerTransport,
+  workerSeats,
+} from "./worker-transport.ts";

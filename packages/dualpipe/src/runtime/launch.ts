@@ -5,7 +5,6 @@
 // wrong first, on whichever rank, ends everything: the shared word that every wait looks at is set,
 // all threads are terminated, and only then do the calls that wait fail, with that first cause.
 
-import { MessageChannel, type MessagePort } from "node:worker_threads";
 import { InputError } from "@open-infra/errors";
 import type { Tensor } from "@open-infra/tensor";
 import { ControlBlock } from "./control-block.ts";
@@ -20,6 +19,7 @@ import { RankThread } from "./rank-thread.ts";
 import { type ChromeTrace, mergeTraces } from "./traces.ts";
 import { packValue, shareBatches, unpackValue, unshareBatches } from "./values.ts";
 import { describeOperation, Watchdog } from "./watchdog.ts";
+import { type WorkerSeat, workerSeats } from "./worker-transport.ts";
 
 /** How a step runs. */
 export interface PipelineStepOptions {
@@ -103,10 +103,9 @@ export class Pipeline implements AsyncDisposable {
     }
     this.#placement = schedule;
     this.numStages = schedule.numStages;
-    this.#control = new ControlBlock(this.numRanks);
-    this.#threads = startThreads(launch, schedule, this.#control, (error) =>
-      this.#onFailure(error),
-    );
+    const { seats } = workerSeats(this.numRanks);
+    this.#control = new ControlBlock(this.numRanks, seats[0]?.control);
+    this.#threads = startThreads(launch, schedule, seats, (error) => this.#onFailure(error));
     launch.signal?.addEventListener("abort", this.#onAbort);
     if (launch.signal?.aborted) this.#onAbort();
   }
@@ -332,43 +331,27 @@ export class Pipeline implements AsyncDisposable {
   }
 }
 
-/** A thread for each rank, connected pair by pair. */
+/** A thread for each seat. */
 function startThreads(
   launch: CheckedLaunch,
   placement: Pick<RankProgram, "rankOf" | "numStages">,
-  control: ControlBlock,
+  seats: readonly WorkerSeat[],
   onFailure: (error: Error) => void,
 ): readonly RankThread[] {
-  const { numRanks } = launch;
-  const ports = Array.from({ length: numRanks }, () =>
-    new Array<MessagePort | undefined>(numRanks).fill(undefined),
-  );
-  for (let a = 0; a < numRanks; a++) {
-    for (let b = a + 1; b < numRanks; b++) {
-      const { port1, port2 } = new MessageChannel();
-      (ports[a] as (MessagePort | undefined)[])[b] = port1;
-      (ports[b] as (MessagePort | undefined)[])[a] = port2;
-    }
-  }
-  return ports.map((own, rank) => {
+  const { stageModule, stageExport, criterionExport, stageOptions, timeoutMs, trace } = launch;
+  return seats.map((seat) => {
     const start: RankStart = {
-      rank,
+      seat,
       numStages: placement.numStages,
-      stages: stagesOf(placement, rank),
-      stageModule: launch.stageModule,
-      stageExport: launch.stageExport,
-      criterionExport: launch.criterionExport,
-      stageOptions: launch.stageOptions,
-      timeoutMs: launch.timeoutMs,
-      trace: launch.trace,
-      ports: own,
-      control: control.buffer,
+      stages: stagesOf(placement, seat.rank),
+      stageModule,
+      stageExport,
+      criterionExport,
+      stageOptions,
+      timeoutMs,
+      trace,
     };
-    return new RankThread(
-      start,
-      own.filter((port) => port !== undefined),
-      onFailure,
-    );
+    return new RankThread(start, onFailure);
   });
 }
 

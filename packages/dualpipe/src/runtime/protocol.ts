@@ -1,15 +1,15 @@
 // What the host and a rank's thread say to each other. Tensors go as references to shared memory.
 
-import type { MessagePort } from "node:worker_threads";
 import type { TraceEvent } from "@open-infra/profile";
 import type { SerializedError } from "./errors.ts";
 import type { StepStats } from "./parts.ts";
 import type { RankProgram } from "./program.ts";
 import type { SharedBatches } from "./values.ts";
+import type { WorkerSeat } from "./worker-transport.ts";
 
 /** Given to a rank's thread when it is made. */
 export interface RankStart {
-  readonly rank: number;
+  readonly seat: WorkerSeat;
   readonly numStages: number;
   /** Which stages it holds. */
   readonly stages: readonly { readonly direction: number; readonly stage: number }[];
@@ -20,10 +20,6 @@ export interface RankStart {
   readonly stageOptions: unknown;
   readonly timeoutMs: number;
   readonly trace: boolean;
-  /** To each other rank. */
-  readonly ports: readonly (MessagePort | undefined)[];
-  /** See control-block.ts. */
-  readonly control: SharedArrayBuffer;
 }
 
 /** A step of one rank. */

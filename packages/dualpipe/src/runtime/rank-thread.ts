@@ -1,9 +1,10 @@
 // The host's end of one rank's thread: requests and their answers by number, and the one event that
 // matters besides, that the rank is over.
 
-import { type Transferable, Worker } from "node:worker_threads";
+import { Worker } from "node:worker_threads";
 import { deserializeError, RankLostError } from "./errors.ts";
 import type { FromRank, RankRequest, RankStart, ToRank } from "./protocol.ts";
+import { portsOf } from "./worker-transport.ts";
 
 interface Pending {
   resolve(value: unknown): void;
@@ -31,20 +32,16 @@ export class RankThread {
   #ended = false;
 
   /** @param onFailure Called once, when the rank fails or its thread ends unasked. */
-  constructor(
-    start: RankStart,
-    transferList: readonly Transferable[],
-    onFailure: (error: Error) => void,
-  ) {
-    this.rank = start.rank;
+  constructor(start: RankStart, onFailure: (error: Error) => void) {
+    this.rank = start.seat.rank;
     this.#onFailure = onFailure;
     this.ready = this.#started.promise;
     this.ready.catch(() => {});
     const file = import.meta.url.endsWith(".ts") ? "./rank-worker.ts" : "./rank-worker.js";
     this.worker = new Worker(new URL(file, import.meta.url), {
-      name: `open-infra-rank-${start.rank}`,
+      name: `open-infra-rank-${this.rank}`,
       workerData: start,
-      transferList: [...transferList],
+      transferList: [...portsOf(start.seat)],
       ...threadFlags(),
     });
     this.worker.on("message", (message: FromRank) => this.#take(message));

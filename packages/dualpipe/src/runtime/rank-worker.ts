@@ -4,7 +4,6 @@
 import { parentPort, workerData } from "node:worker_threads";
 import { InputError } from "@open-infra/errors";
 import { nullRecorder, TraceRecorder } from "@open-infra/profile";
-import { ControlBlock } from "./control-block.ts";
 import { StageError, serializeError } from "./errors.ts";
 import type { RankProgram } from "./program.ts";
 import type {
@@ -31,7 +30,7 @@ const post = (message: FromRank): void => port.postMessage(message);
 
 /** The stages and the criterion of the user's module. */
 async function load(): Promise<{ stages: PlacedStage[]; criterion: Criterion | undefined }> {
-  const { rank, stageModule, stageExport, criterionExport, numStages } = start;
+  const { seat, stageModule, stageExport, criterionExport, numStages } = start;
   const module = (await import(stageModule)) as Record<string, unknown>;
   const has = `one of its exports: ${Object.keys(module).join(", ") || "none"}`;
   const create = module[stageExport];
@@ -47,7 +46,7 @@ async function load(): Promise<{ stages: PlacedStage[]; criterion: Criterion | u
   const stages: PlacedStage[] = [];
   for (const { direction, stage } of start.stages) {
     try {
-      const place = { rank, direction, stage, numStages };
+      const place = { rank: seat.rank, direction, stage, numStages };
       // Each copy gets options of its own, so that one cannot change what another sees.
       const model = (await create(
         unpackValue(structuredClone(start.stageOptions)),
@@ -58,7 +57,10 @@ async function load(): Promise<{ stages: PlacedStage[]; criterion: Criterion | u
       }
       stages.push({ direction, stage, model });
     } catch (error) {
-      throw new StageError({ rank, op: "load", direction, stage, microBatch: -1 }, error);
+      throw new StageError(
+        { rank: seat.rank, op: "load", direction, stage, microBatch: -1 },
+        error,
+      );
     }
   }
   return { stages, criterion: criterion as Criterion | undefined };
@@ -74,18 +76,18 @@ class RankServer {
   #steps = 0;
 
   constructor(stages: readonly PlacedStage[], criterion: Criterion | undefined) {
-    const { rank, timeoutMs, trace } = start;
-    const control = new ControlBlock(start.ports.length, start.control);
+    const { seat, timeoutMs, trace } = start;
     this.#stages = stages;
     this.#criterion = criterion;
-    this.#transport = new WorkerTransport({ rank, ports: start.ports, control });
+    this.#transport = new WorkerTransport(seat);
+    const { control } = this.#transport;
     this.#recorder = trace ? new TraceRecorder({ processName: "pipeline" }) : undefined;
     this.#runner = new PipelineRunner({
       transport: this.#transport,
       stages,
       timeoutMs,
       recorder: this.#recorder ?? nullRecorder,
-      onOperation: (index) => control.progress(rank, this.#steps, index),
+      onOperation: (index) => control.progress(seat.rank, this.#steps, index),
     });
   }
 
@@ -138,7 +140,13 @@ class RankServer {
   async #call({ method, args, stages }: CallRequest): Promise<unknown[]> {
     const values: unknown[] = [];
     for (const { direction, stage } of stages) {
-      const place = { rank: start.rank, op: `call ${method}`, direction, stage, microBatch: -1 };
+      const place = {
+        rank: start.seat.rank,
+        op: `call ${method}`,
+        direction,
+        stage,
+        microBatch: -1,
+      };
       const found = this.#stages.find((one) => one.direction === direction && one.stage === stage);
       try {
         const model = found?.model as unknown as Record<string, unknown>;

@@ -105,15 +105,17 @@ export class PipelineRunner {
   }
 
   /**
-   * Runs one step. If it fails, all ranks fail, and nothing runs on this transport afterwards.
+   * Runs one step. If it fails, all ranks fail, and nothing runs on this transport afterwards: wrong
+   * arguments on this rank too, because the others may be waiting for it already.
    *
-   * @throws StageError, PipelineAbortedError, WaitTimeoutError, ScheduleExecutionError; InputError
-   *   before anything runs.
+   * @throws InputError before anything runs; then StageError, PipelineAbortedError,
+   *   WaitTimeoutError, ScheduleExecutionError.
    */
   async run(program: RankProgram, work: StepWork): Promise<StepOutcome> {
-    this.#check(program, work);
+    if (this.#running) throw new InputError("step", "called during a step", "one step at a time");
     this.#running = true;
     try {
+      this.#check(program, work);
       return await new StepRun(this.#parts, program, work, this.nextStep()).run();
     } catch (error) {
       this.transport.abort(error as Error);
@@ -125,7 +127,6 @@ export class PipelineRunner {
 
   #check(program: RankProgram, work: StepWork): void {
     const { numRanks, numDirections, numStages, microBatchesOf, rank } = program;
-    if (this.#running) throw new InputError("step", "called during a step", "one step at a time");
     if (numRanks !== this.transport.numRanks) {
       throw new InputError("numRanks", `${numRanks}`, `the transport's ${this.transport.numRanks}`);
     }

@@ -2,9 +2,9 @@
 // description through a port whose queue the receiver can read at any moment, in the middle of a
 // computation too; a word of shared memory rings the receiver when it sleeps.
 
-import { type MessagePort, receiveMessageOnPort } from "node:worker_threads";
+import { MessageChannel, type MessagePort, receiveMessageOnPort } from "node:worker_threads";
 import type { Tensor } from "@open-infra/tensor";
-import type { ControlBlock } from "./control-block.ts";
+import { ControlBlock } from "./control-block.ts";
 import { PipelineAbortedError, WaitTimeoutError } from "./errors.ts";
 import { Mailbox } from "./mailbox.ts";
 import { type PackedMessage, SharedBufferPool, unpackMessage } from "./shared-buffers.ts";
@@ -20,11 +20,42 @@ interface Envelope extends PackedMessage {
   readonly key: number;
 }
 
-/** What a rank's end is made of; `ports[r]` leads to rank `r`, undefined for the rank itself. */
-export interface WorkerTransportOptions {
+/** What a thread makes its end from: given to it as `workerData`, with `portsOf` transferred. */
+export interface WorkerSeat {
   readonly rank: number;
+  /** `ports[r]` leads to rank `r`; undefined for the rank itself. */
   readonly ports: readonly (MessagePort | undefined)[];
-  readonly control: ControlBlock;
+  /** See control-block.ts. */
+  readonly control: SharedArrayBuffer;
+}
+
+/** Seats of a whole pipeline, for threads that the caller starts; `launchPipeline` starts its own. */
+export interface WorkerSeats {
+  readonly seats: readonly WorkerSeat[];
+  /** Ends the pipeline on all ranks: for when the caller finds a thread gone. */
+  abort(): void;
+}
+
+/** Connects `numRanks` threads, pair by pair. */
+export function workerSeats(numRanks: number): WorkerSeats {
+  const control = new ControlBlock(numRanks);
+  const ports = Array.from({ length: numRanks }, () =>
+    new Array<MessagePort | undefined>(numRanks).fill(undefined),
+  );
+  ports.forEach((own, a) => {
+    for (let b = a + 1; b < numRanks; b++) {
+      const { port1, port2 } = new MessageChannel();
+      own[b] = port1;
+      (ports[b] as (MessagePort | undefined)[])[a] = port2;
+    }
+  });
+  const seats = ports.map((own, rank) => ({ rank, ports: own, control: control.buffer }));
+  return { seats, abort: () => control.end(-1) };
+}
+
+/** The ports of a seat, which must be in the `transferList` of the thread that gets it. */
+export function portsOf({ ports }: WorkerSeat): readonly MessagePort[] {
+  return ports.filter((port) => port !== undefined);
 }
 
 /** One thread's end. */
@@ -39,13 +70,18 @@ export class WorkerTransport implements Transport {
   readonly #sent: number[];
   #cause: Error | undefined;
 
-  constructor({ rank, ports, control }: WorkerTransportOptions) {
+  constructor({ rank, ports, control }: WorkerSeat) {
     this.rank = rank;
     this.numRanks = ports.length;
     this.#ports = ports;
-    this.#control = control;
+    this.#control = new ControlBlock(ports.length, control);
     this.#mailbox = new Mailbox(rank, ports.length);
     this.#sent = ports.map(() => 0);
+  }
+
+  /** How far the ranks are; shared by all threads. */
+  get control(): ControlBlock {
+    return this.#control;
   }
 
   /** Bytes of shared memory this rank's messages have needed. */

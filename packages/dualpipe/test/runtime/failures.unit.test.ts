@@ -93,6 +93,18 @@ describe("refused before anything runs", () => {
     expect((error as Error).message).toContain(message);
   });
 
+  it("and the other ranks do not wait for the one that was called wrongly", async () => {
+    const { pipes } = pipesOf(DualPipe, 2, mlp);
+    const [wrong, waiting] = await Promise.all(
+      [undefined, [batch(8)]].map((inputs, rank) =>
+        errorOf((pipes[rank] as DualPipe).step(inputs, { ...options, labels: [batch(8)] })),
+      ),
+    );
+    expect(wrong).toBeInstanceOf(InputError);
+    expect(waiting).toBeInstanceOf(PipelineAbortedError);
+    expect((waiting as Error).cause).toBe(wrong);
+  });
+
   it("inputs on a rank without a first stage, and a mapping that is no permutation", async () => {
     const inner = pipesOf(DualPipe, 4, mlp).pipes[1] as DualPipe;
     const error = await errorOf(inner.step([batch(8)], options));

@@ -1,8 +1,7 @@
-import { MessageChannel, type MessagePort } from "node:worker_threads";
+import type { MessagePort } from "node:worker_threads";
 import { Tensor } from "@open-infra/tensor";
 import { seededRandom, testSeed } from "@open-infra/testing";
 import { afterAll, describe, expect, it } from "vitest";
-import { ControlBlock } from "../../src/runtime/control-block.ts";
 import { RankLostError } from "../../src/runtime/errors.ts";
 import { InProcessNetwork } from "../../src/runtime/in-process.ts";
 import {
@@ -12,7 +11,7 @@ import {
   parseMessageKey,
   type Transport,
 } from "../../src/runtime/transport.ts";
-import { WorkerTransport } from "../../src/runtime/worker-transport.ts";
+import { portsOf, WorkerTransport, workerSeats } from "../../src/runtime/worker-transport.ts";
 import { transportContract } from "./transport-contract.ts";
 
 const opened: MessagePort[] = [];
@@ -22,19 +21,10 @@ afterAll(() => {
 
 /** Ends of worker threads' transport, held by one thread: ports and words do not mind. */
 function connectWorkers(numRanks: number): WorkerTransport[] {
-  const control = new ControlBlock(numRanks);
-  const ports = Array.from({ length: numRanks }, () =>
-    new Array<MessagePort | undefined>(numRanks).fill(undefined),
-  );
-  for (let a = 0; a < numRanks; a++) {
-    for (let b = a + 1; b < numRanks; b++) {
-      const { port1, port2 } = new MessageChannel();
-      opened.push(port1, port2);
-      ports[a]![b] = port1;
-      ports[b]![a] = port2;
-    }
-  }
-  return ports.map((own, rank) => new WorkerTransport({ rank, ports: own, control }));
+  return workerSeats(numRanks).seats.map((seat) => {
+    opened.push(...portsOf(seat));
+    return new WorkerTransport(seat);
+  });
 }
 
 transportContract("in process", (numRanks) => {
@@ -58,6 +48,19 @@ describe("worker threads: shared memory", () => {
     }
     expect(a.allocatedBytes).toBe(3 * 8192);
     expect(b.allocatedBytes).toBe(0);
+  });
+});
+
+describe("worker threads: the host", () => {
+  it("ends all ranks", async () => {
+    const { seats, abort } = workerSeats(2);
+    const [a] = seats.map((seat) => {
+      opened.push(...portsOf(seat));
+      return new WorkerTransport(seat);
+    });
+    const waiting = a?.receive(1, 0).wait(5000);
+    abort();
+    await expect(waiting).rejects.toMatchObject({ code: "aborted", abortedBy: -1 });
   });
 });
 
