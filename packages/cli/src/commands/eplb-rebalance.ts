@@ -81,8 +81,14 @@ function jsonOf(result: Rebalanced, options: RebalanceOptions, before?: BalanceR
 const ratio = (value: number): string => value.toFixed(4);
 const percent = (value: number): string => `${(100 * value).toFixed(2)} %`;
 
-function tableOf(report: BalanceReport, before: BalanceReport | undefined): readonly string[] {
+function tableOf(
+  report: BalanceReport,
+  before: BalanceReport | undefined,
+  hasOld: boolean,
+): readonly string[] {
   const headers = [">layer", ">max", ">mean", ">max/mean", ">bound", ">gap", ">duplicates"];
+  if (before) headers.push(">before");
+  if (hasOld) headers.push(">moved");
   const rows = report.layers.map((layer, i) => [
     String(i),
     formatNumber(layer.maxLoad),
@@ -92,9 +98,9 @@ function tableOf(report: BalanceReport, before: BalanceReport | undefined): read
     percent(layer.gap),
     String(layer.duplicates),
     ...(before ? [ratio(before.layers[i]?.maxOverMean ?? 1)] : []),
-    String(layer.movedSlots),
+    ...(hasOld ? [String(layer.movedSlots)] : []),
   ]);
-  return formatTable([...headers, ...(before ? [">before"] : []), ">moved"], rows);
+  return formatTable(headers, rows);
 }
 
 function linesOf(
@@ -111,7 +117,7 @@ function linesOf(
     `${policy}: ${numLayers} layers, ${numLogical} experts in ${numReplicas} slots, ` +
       `${numGpus} GPUs, ${numNodes} nodes, ${numGroups} groups`,
     "",
-    ...tableOf(report, before),
+    ...tableOf(report, before, from !== undefined),
     "",
     `max/mean      ${ratio(meanMaxOverMean)} in the mean${was}, ${ratio(worstMaxOverMean)} worst`,
     `balancedness  ${percent(balancedness)}`,

@@ -193,6 +193,9 @@ function optionsFor(flags: Flags, trace: LoadTrace): SimulateOptions {
 
 const ratio = (value: number): string => value.toFixed(3);
 const percent = (value: number): string => `${(100 * value).toFixed(1)} %`;
+/** For shares that are small and still matter. */
+const smallPercent = (value: number): string =>
+  value === 0 ? "0 %" : `${Number((100 * value).toPrecision(2))} %`;
 
 /** One character a value, from the lowest to the highest of the scale. */
 function sparkline(values: readonly number[], low: number, high: number): string {
@@ -219,7 +222,7 @@ function windowLines(result: SimulationResult, bytesShown: boolean): string[] {
     String(controller.movedSlots),
     String(fresh.movedSlots),
     ...(bytesShown ? [formatBytes(controller.bytes)] : []),
-    ...(unserved ? [percent(share)] : []),
+    ...(unserved ? [smallPercent(share)] : []),
     state,
   ]);
   if (bytesShown) headers.push(">bytes");
@@ -268,9 +271,9 @@ function reportLines(result: SimulationResult, bytesShown: boolean): string[] {
   const more = troubles.length - troublesMax;
   return [
     `plans     ${plansStarted} started, ${plansCompleted} completed, ${plansAborted} aborted, ` +
-      `${declined} declined; ${retries} moves tried again`,
+      `${declined} declined; retries of moves: ${retries}`,
     `copied    ${peak} at most a step`,
-    ...(unserved > 0 ? [`unserved  ${percent(unserved)} of the tokens`] : []),
+    ...(unserved > 0 ? [`unserved  ${smallPercent(unserved)} of the tokens`] : []),
     ...troubles.slice(0, troublesMax),
     ...(more > 0 ? [`and ${more} more`] : []),
   ];
