@@ -9,6 +9,7 @@ import { enclosingSpans, isAnnotation, spansByStart } from "./nesting.ts";
 import { sortIndices } from "./order.ts";
 import { percent, roundUs } from "./statistics.ts";
 import { deviceOf } from "./streams.ts";
+import { stringTest } from "./string-test.ts";
 import type { Work } from "./work.ts";
 
 /** Which annotation each event belongs to. */
@@ -68,11 +69,11 @@ export interface AnnotationAnalysis {
 /** Finds the annotation of every event. Times are host times: of the launch, not of the event. */
 export function attribute(work: Work, { launchRow }: Pick<Launches, "launchRow">): Attribution {
   const { table } = work;
-  const wanted = table.strings.map(isAnnotation);
+  const wanted = stringTest(table, isAnnotation);
   const annotations =
     work.source === "lanes"
       ? annotationsOfLanes(work)
-      : spansByStart(table, (row) => wanted[table.category[row]!]!);
+      : spansByStart(table, (row) => wanted(table.category[row]!));
   // In a trace of lanes an event stands for its own launch.
   const at = new Int32Array(work.length);
   const timeUs = new Float64Array(work.length);
@@ -102,8 +103,8 @@ function annotationsOfLanes(work: Work): Uint32Array {
   const { table } = work;
   const enclosing = new Uint8Array(table.length);
   for (const row of enclosingSpans(table)) enclosing[row] = 1;
-  const wanted = table.strings.map(isAnnotation);
-  return spansByStart(table, (row) => enclosing[row] === 1 || wanted[table.category[row]!]!);
+  const wanted = stringTest(table, isAnnotation);
+  return spansByStart(table, (row) => enclosing[row] === 1 || wanted(table.category[row]!));
 }
 
 /** Annotations open at a time that only moves on: one stack a thread, one a process. */

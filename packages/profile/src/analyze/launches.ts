@@ -2,6 +2,7 @@
 // many (CUDA graphs); an event has one launch. It does not look at flow arrows, which say the same.
 
 import type { EventTable } from "./event-table.ts";
+import { stringTest } from "./string-test.ts";
 import type { Work } from "./work.ts";
 
 /** Launches of a `Work`'s events, and the calls that could have launched something. */
@@ -28,7 +29,7 @@ export function findLaunches(work: Work): Launches {
   const { table } = work;
   const head = correlationIndex(table);
   const next = new Int32Array(table.length).fill(-1);
-  const isCall = callCategories(table);
+  const isCall = stringTest(table, (category) => runtimeCategory.test(category));
   const onDevice = new Uint8Array(table.length);
   for (let i = 0; i < work.length; i++) onDevice[work.row[i]!] = 1;
   let calls = 0;
@@ -36,7 +37,7 @@ export function findLaunches(work: Work): Launches {
   for (let row = table.length - 1; row >= 0; row--) {
     const correlation = table.correlation[row]!;
     if (correlation < 0 || table.phase[row] !== PHASE_X || onDevice[row] === 1) continue;
-    if (isCall[table.category[row]!] === 0) continue;
+    if (!isCall(table.category[row]!)) continue;
     const before = head.get(correlation);
     if (before >= 0) next[row] = before;
     head.set(correlation, row);
@@ -94,10 +95,6 @@ function correlationIndex(table: EventTable): CorrelationIndex {
   };
 }
 
-function callCategories(table: EventTable): Uint8Array {
-  return Uint8Array.from(table.strings, (text) => (runtimeCategory.test(text) ? 1 : 0));
-}
-
 function bestCall(table: EventTable, first: number, next: Int32Array, startUs: number): number {
   if (first < 0 || next[first]! < 0) return first;
   let best = first;
@@ -117,17 +114,11 @@ function countUnused(
   next: Int32Array,
   used: Uint8Array,
 ): number {
-  const launches = new Int8Array(table.strings.length).fill(-1);
+  const isLaunch = stringTest(table, (name) => launchName.test(name) && !notALaunch.test(name));
   let unused = 0;
   head.each((first) => {
     for (let row = first; row >= 0; row = next[row]!) {
-      if (used[row] === 1) continue;
-      const name = table.name[row]!;
-      if (launches[name] === -1) {
-        const text = table.strings[name]!;
-        launches[name] = launchName.test(text) && !notALaunch.test(text) ? 1 : 0;
-      }
-      unused += launches[name]!;
+      if (used[row] === 0 && isLaunch(table.name[row]!)) unused++;
     }
   });
   return unused;

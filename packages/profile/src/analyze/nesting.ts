@@ -3,6 +3,7 @@
 
 import type { EventTable } from "./event-table.ts";
 import { sortIndices } from "./order.ts";
+import { stringTest } from "./string-test.ts";
 
 const PHASE_X = 88;
 const annotationCategory = /^(?:gpu_)?user_annotation$/i;
@@ -47,8 +48,8 @@ export function enclosingSpans(table: EventTable): Uint32Array {
 }
 
 function splitByNesting(table: EventTable): { innermost: Uint32Array; enclosing: Uint32Array } {
-  const annotation = table.strings.map((text) => annotationCategory.test(text));
-  const order = spansByStart(table, (row) => !annotation[table.category[row]!]);
+  const annotation = stringTest(table, (category) => annotationCategory.test(category));
+  const order = spansByStart(table, (row) => !annotation(table.category[row]!));
   const last = new Int32Array(table.lanes.length).fill(-1);
   const encloses = new Uint8Array(table.length);
   for (let i = 0; i < order.length; i++) {
