@@ -7,15 +7,24 @@
 // work is one visit per operation, plus one per wait.
 
 import { OpKind, type RankOps } from "../schedule/schedule.ts";
+import { KIND_BITS, KIND_MASK, type Program, packProgram } from "./program.ts";
 import { Done, type RunState } from "./run-state.ts";
 
 /** What a rank waits for: an arrival's key twice, plus 1 for a gradient; −1 for nothing. */
 const NOTHING = -1;
 
+/** Whether a row's stage is the first or the last of its direction. */
+const End = { first: 1, last: 2 } as const;
+
 class Dataflow {
-  readonly state: RunState;
+  readonly #state: RunState;
+  readonly #words: Int32Array;
+  readonly #begins: Int32Array;
+  /** Where each rank's next operation lies in the program. */
+  readonly #at: Int32Array;
+  readonly #ends: Uint8Array;
   readonly #waitsFor: Int32Array;
-  readonly #numStages: number;
+  readonly #rankOf: Int32Array;
   /** When each exclusive link is free, and the operation its current queue goes back to. */
   readonly #linkFree: Float64Array;
   readonly #linkRoot: Int32Array;
@@ -24,168 +33,179 @@ class Dataflow {
   #readyRank = -1;
   #readyIndex = -1;
 
-  constructor(state: RunState) {
-    this.state = state;
-    this.#waitsFor = new Int32Array(state.schedule.numRanks).fill(NOTHING);
-    this.#numStages = state.schedule.numStages;
+  constructor(state: RunState, { words, begins }: Program) {
+    const { numStages, numRanks, rankOf } = state.schedule;
+    this.#state = state;
+    this.#words = words;
+    this.#begins = begins;
+    this.#at = begins.slice(0, numRanks);
+    this.#ends = Uint8Array.from(rankOf, (_, row) => {
+      const isFirst = row % numStages === 0;
+      const isLast = (row + 1) % numStages === 0;
+      return (isFirst ? End.first : 0) | (isLast ? End.last : 0);
+    });
+    this.#waitsFor = new Int32Array(numRanks).fill(NOTHING);
+    this.#rankOf = rankOf;
     this.#linkFree = new Float64Array(state.links.numLinks);
     this.#linkRoot = new Int32Array(state.links.numLinks);
   }
 
   run(): void {
-    const { state } = this;
+    const state = this.#state;
     for (let rank = state.next(); rank >= 0; rank = state.next()) this.#advance(rank);
   }
 
   #advance(rank: number): void {
-    const { state } = this;
+    const state = this.#state;
+    const words = this.#words;
     const ops = state.schedule.ranks[rank] as RankOps;
+    const end = this.#begins[rank + 1] as number;
+    let at = this.#at[rank] as number;
     let index = state.counter[rank] as number;
-    while (index < ops.length) {
-      const kind = ops.kind[index] as number;
-      if (kind >= OpKind.SendF) {
+    while (at < end) {
+      const word = words[at] as number;
+      const kind = word & KIND_MASK;
+      const isPair = kind === OpKind.FB;
+      if (kind <= OpKind.FB) {
+        const row = word >> KIND_BITS;
+        const key = words[at + 1] as number;
+        const back = isPair ? (words[at + 2] as number) >> KIND_BITS : row;
+        const backKey = isPair ? (words[at + 3] as number) : key;
+        if (!this.#isReady(rank, kind, row, key, back, backKey)) break;
+        this.#compute(rank, ops, index, kind, row, key, back, backKey);
+      } else if (state.keep.timeline) {
         const now = state.clock[rank] as number;
-        if (state.keep.timeline) state.mark(rank, index, now, now);
-      } else if (!this.#compute(rank, ops, index, kind)) break;
+        state.mark(rank, index, now, now);
+      }
+      at += isPair ? 4 : 2;
       index++;
     }
+    this.#at[rank] = at;
     state.counter[rank] = index;
   }
 
-  /** Runs one operation, or says what it waits for and returns false. */
-  #compute(rank: number, ops: RankOps, index: number, kind: number): boolean {
-    const { state } = this;
-    const row = (ops.direction[index] as number) * this.#numStages + (ops.stage[index] as number);
-    const key = state.key(rank, index, row, ops.microBatch[index] as number);
+  /** Whether all inputs have arrived, and when the last did; if not, what the rank waits for. */
+  #isReady(
+    rank: number,
+    kind: number,
+    row: number,
+    key: number,
+    back: number,
+    backKey: number,
+  ): boolean {
+    const { done, arriveF, arriveB } = this.#state;
     this.#ready = 0;
-    if (kind === OpKind.F) {
-      if (!this.#forwardReady(rank, row, key)) return false;
-      const end = this.#execute(rank, ops, index, state.times.F[row] as number);
-      this.#finishForward(rank, index, row, key, end);
-    } else if (kind === OpKind.FB) {
-      return this.#computePair(rank, ops, index, row, key);
-    } else if (kind === OpKind.W) {
-      if (((state.done[key] as number) & Done.B) === 0) return false;
-      this.#execute(rank, ops, index, state.times.W[row] as number);
-      state.finish(rank, index, key, Done.W);
-    } else {
-      if (!this.#backwardReady(rank, row, key)) return false;
-      const durations = kind === OpKind.B ? state.times.B : state.times.I;
-      const end = this.#execute(rank, ops, index, durations[row] as number);
-      this.#finishBackward(rank, index, row, key, end);
-      if (kind === OpKind.B) state.finish(rank, index, key, Done.W);
-    }
-    return true;
-  }
-
-  #computePair(rank: number, ops: RankOps, index: number, row: number, key: number): boolean {
-    const { state } = this;
-    const pairStage = ops.pairStage[index] as number;
-    const pairRow = (ops.pairDirection[index] as number) * this.#numStages + pairStage;
-    const pairKey = state.key(rank, index, pairRow, ops.pairMicroBatch[index] as number);
-    if (!this.#forwardReady(rank, row, key)) return false;
-    if (!this.#backwardReady(rank, pairRow, pairKey)) return false;
-    const end = this.#execute(rank, ops, index, state.times.pair(row, pairRow));
-    this.#finishForward(rank, index, row, key, end);
-    this.#finishBackward(rank, index, pairRow, pairKey, end);
-    state.finish(rank, index, pairKey, Done.W);
-    return true;
-  }
-
-  #forwardReady(rank: number, row: number, key: number): boolean {
-    if (row % this.#numStages === 0) return true;
-    const { state } = this;
-    const arrival = state.arriveF[key] as number;
-    if (arrival < 0) {
-      this.#waitsFor[rank] = key * 2;
-      return false;
-    }
-    if (arrival > this.#ready) {
-      this.#ready = arrival;
-      if (state.keep.causes) {
-        this.#readyRank = state.schedule.rankOf[row - 1] as number;
-        this.#readyIndex = state.causeF[key] as number;
+    if (kind === OpKind.W) return ((done[key] as number) & Done.B) !== 0;
+    const isForward = kind === OpKind.F || kind === OpKind.FB;
+    if (isForward && ((this.#ends[row] as number) & End.first) === 0) {
+      const arrival = arriveF[key] as number;
+      if (arrival < 0) {
+        this.#waitsFor[rank] = key * 2;
+        return false;
       }
+      this.#arrived(arrival, row - 1, this.#state.causeF, key);
     }
-    return true;
-  }
-
-  #backwardReady(rank: number, row: number, key: number): boolean {
-    const { state } = this;
+    if (kind === OpKind.F) return true;
     // A rank whose own forward is missing waits for itself: nothing will wake it.
-    if (((state.done[key] as number) & Done.F) === 0) return false;
-    if ((row + 1) % this.#numStages === 0) return true;
-    const arrival = state.arriveB[key] as number;
+    if (((done[backKey] as number) & Done.F) === 0) return false;
+    if (((this.#ends[back] as number) & End.last) !== 0) return true;
+    const arrival = arriveB[backKey] as number;
     if (arrival < 0) {
-      this.#waitsFor[rank] = key * 2 + 1;
+      this.#waitsFor[rank] = backKey * 2 + 1;
       return false;
     }
-    if (arrival > this.#ready) {
-      this.#ready = arrival;
-      if (state.keep.causes) {
-        this.#readyRank = state.schedule.rankOf[row + 1] as number;
-        this.#readyIndex = state.causeB[key] as number;
-      }
-    }
+    this.#arrived(arrival, back + 1, this.#state.causeB, backKey);
     return true;
   }
 
-  #execute(rank: number, ops: RankOps, index: number, duration: number): number {
-    const { state } = this;
+  #arrived(arrival: number, fromRow: number, causes: Int32Array, key: number): void {
+    if (arrival <= this.#ready) return;
+    this.#ready = arrival;
+    if (!this.#state.keep.causes) return;
+    this.#readyRank = this.#rankOf[fromRow] as number;
+    this.#readyIndex = causes[key] as number;
+  }
+
+  #compute(
+    rank: number,
+    ops: RankOps,
+    index: number,
+    kind: number,
+    row: number,
+    key: number,
+    back: number,
+    backKey: number,
+  ): void {
+    const state = this.#state;
+    const { times } = state;
+    let duration: number;
+    if (kind === OpKind.F) duration = times.F[row] as number;
+    else if (kind === OpKind.FB) duration = times.pair(row, back);
+    else if (kind === OpKind.B) duration = times.B[row] as number;
+    else duration = (kind === OpKind.I ? times.I[row] : times.W[row]) as number;
     const free = state.clock[rank] as number;
     const waits = this.#ready > free;
     if (state.keep.causes) {
       if (waits) state.blame(rank, index, this.#readyRank, this.#readyIndex);
       else state.blameOrder(rank, index);
     }
-    return state.account(rank, ops, index, waits ? this.#ready : free, duration);
+    const end = state.account(rank, ops, index, waits ? this.#ready : free, duration);
+    if (kind === OpKind.F || kind === OpKind.FB) this.#sendForward(rank, index, row, key, end);
+    if (kind === OpKind.W) state.finish(rank, index, key, Done.W);
+    else if (kind !== OpKind.F) this.#sendBackward(rank, index, kind, back, backKey, end);
   }
 
-  #finishForward(rank: number, index: number, row: number, key: number, end: number): void {
-    const { state } = this;
+  #sendForward(rank: number, index: number, row: number, key: number, end: number): void {
+    const state = this.#state;
     state.finish(rank, index, key, Done.F);
+    if (((this.#ends[row] as number) & End.last) !== 0) return;
     const next = row + 1;
-    if (next % this.#numStages === 0) return;
     const { latencyF, bytesTimeF, linkF } = state.links;
     const to = key + (state.rowStride[row] as number);
-    let depart = end + (bytesTimeF[next] as number);
+    let left = end + (bytesTimeF[next] as number);
     let root = index;
     if (linkF !== undefined && (linkF[next] as number) >= 0) {
       const link = linkF[next] as number;
-      depart = this.#occupy(link, index, end, bytesTimeF[next] as number);
+      left = this.#occupy(link, index, end, bytesTimeF[next] as number);
       root = this.#linkRoot[link] as number;
     }
-    state.arriveF[to] = depart + (latencyF[next] as number);
+    state.arriveF[to] = left + (latencyF[next] as number);
     if (state.keep.causes) state.causeF[to] = root;
-    this.#deliver(state.schedule.rankOf[next] as number, to * 2);
+    this.#deliver(this.#rankOf[next] as number, to * 2);
   }
 
-  #finishBackward(rank: number, index: number, row: number, key: number, end: number): void {
-    const { state } = this;
-    state.finish(rank, index, key, Done.B);
-    if (row % this.#numStages === 0) return;
+  #sendBackward(
+    rank: number,
+    index: number,
+    kind: number,
+    row: number,
+    key: number,
+    end: number,
+  ): void {
+    const state = this.#state;
+    state.finish(rank, index, key, kind === OpKind.I ? Done.B : Done.B | Done.W);
+    if (((this.#ends[row] as number) & End.first) !== 0) return;
     const next = row - 1;
     const { latencyB, bytesTimeB, linkB } = state.links;
     const to = key - (state.rowStride[row] as number);
-    let depart = end + (bytesTimeB[next] as number);
+    let left = end + (bytesTimeB[next] as number);
     let root = index;
     if (linkB !== undefined && (linkB[next] as number) >= 0) {
       const link = linkB[next] as number;
-      depart = this.#occupy(link, index, end, bytesTimeB[next] as number);
+      left = this.#occupy(link, index, end, bytesTimeB[next] as number);
       root = this.#linkRoot[link] as number;
     }
-    state.arriveB[to] = depart + (latencyB[next] as number);
+    state.arriveB[to] = left + (latencyB[next] as number);
     if (state.keep.causes) state.causeB[to] = root;
-    this.#deliver(state.schedule.rankOf[next] as number, to * 2 + 1);
+    this.#deliver(this.#rankOf[next] as number, to * 2 + 1);
   }
 
   /** Puts a transfer on an exclusive link behind those before it; when its last byte has left. */
   #occupy(link: number, index: number, ready: number, bytesTime: number): number {
     const free = this.#linkFree[link] as number;
-    const begin = Math.max(ready, free);
     // A queue on a link goes back to the operation whose transfer found it idle.
     if (ready >= free) this.#linkRoot[link] = index;
-    const left = begin + bytesTime;
+    const left = Math.max(ready, free) + bytesTime;
     this.#linkFree[link] = left;
     return left;
   }
@@ -193,11 +213,11 @@ class Dataflow {
   #deliver(rank: number, what: number): void {
     if (this.#waitsFor[rank] !== what) return;
     this.#waitsFor[rank] = NOTHING;
-    this.state.wake(rank);
+    this.#state.wake(rank);
   }
 }
 
 /** Runs all ranks as far as they can go; the caller looks whether all have come to their end. */
 export function runDataflow(state: RunState): void {
-  new Dataflow(state).run();
+  new Dataflow(state, packProgram(state)).run();
 }

@@ -80,8 +80,9 @@ export class RunState {
   readonly #queue: Int32Array;
   #head = 0;
   #waiting = 0;
-  readonly #sawBackward: Uint8Array;
-  readonly #sinceForward: Float64Array;
+  /** Index of each rank's first backward and last forward: what lies around the steady part. */
+  readonly #firstBackward: Int32Array;
+  readonly #lastForward: Int32Array;
 
   readonly #durations: OpDurations | undefined;
 
@@ -118,8 +119,8 @@ export class RunState {
     this.last = new Int32Array(numRanks).fill(-1);
     this.#queue = Int32Array.from({ length: numRanks }, (_, rank) => rank);
     this.#waiting = numRanks;
-    this.#sawBackward = new Uint8Array(numRanks);
-    this.#sinceForward = new Float64Array(numRanks);
+    this.#firstBackward = Int32Array.from(schedule.ranks, firstBackward);
+    this.#lastForward = Int32Array.from(schedule.ranks, lastForward);
     const numPhases = countPhases(schedule);
     this.idle = {
       warmUp: new Float64Array(numRanks),
@@ -171,28 +172,32 @@ export class RunState {
    * it; gives its end.
    */
   account(rank: number, ops: RankOps, index: number, start: number, usual: number): number {
-    const own = this.#durations;
-    const duration = own === undefined ? usual : durationOf(own, rank, index, usual);
+    const duration = this.durationOf(rank, index, usual);
     const end = start + duration;
     const gap = start - (this.clock[rank] as number);
-    const kind = ops.kind[index] as number;
-    if (gap > 0) {
-      const cell = rank * this.idle.numPhases + (ops.phase[index] as number);
-      this.idle.byPhase[cell] = (this.idle.byPhase[cell] as number) + gap;
-      const book = this.#sawBackward[rank] === 0 ? this.idle.warmUp : this.#sinceForward;
-      book[rank] = (book[rank] as number) + gap;
-    }
-    if (kind === OpKind.F || kind === OpKind.FB) {
-      const { steady } = this.idle;
-      steady[rank] = (steady[rank] as number) + (this.#sinceForward[rank] as number);
-      this.#sinceForward[rank] = 0;
-    }
-    if (kind !== OpKind.F) this.#sawBackward[rank] = 1;
+    if (gap > 0) this.noteGap(rank, ops.phase[index] as number, index, gap);
     this.busy[rank] = (this.busy[rank] as number) + duration;
-    this.clock[rank] = end;
     this.last[rank] = index;
+    this.clock[rank] = end;
     if (this.keep.timeline) this.mark(rank, index, start, end);
     return end;
+  }
+
+  /** The operation's own duration where it has one, else `usual`. */
+  durationOf(rank: number, index: number, usual: number): number {
+    const own = this.#durations;
+    return own === undefined ? usual : durationOf(own, rank, index, usual);
+  }
+
+  /** Books idle time of a rank before operation `index`. */
+  noteGap(rank: number, phase: number, index: number, gap: number): void {
+    const { byPhase, numPhases, warmUp, steady, coolDown } = this.idle;
+    const cell = rank * numPhases + phase;
+    byPhase[cell] = (byPhase[cell] as number) + gap;
+    let book = coolDown;
+    if (index <= (this.#firstBackward[rank] as number)) book = warmUp;
+    else if (index <= (this.#lastForward[rank] as number)) book = steady;
+    book[rank] = (book[rank] as number) + gap;
   }
 
   /** Keeps when an operation began and ended. */
@@ -229,10 +234,22 @@ export class RunState {
     for (let rank = 0; rank < this.clock.length; rank++) {
       const after = makespan - (this.clock[rank] as number);
       this.idle.afterEnd[rank] = after;
-      this.idle.coolDown[rank] = (this.#sinceForward[rank] as number) + after;
+      this.idle.coolDown[rank] = (this.idle.coolDown[rank] as number) + after;
     }
     return makespan;
   }
+}
+
+/** Index of a rank's first backward; its length if it has none. */
+function firstBackward({ kind, length }: RankOps): number {
+  const isBackward = (k: number): boolean => k > OpKind.F && k <= OpKind.FB;
+  const index = kind.findIndex(isBackward);
+  return index < 0 ? length : index;
+}
+
+/** Index of a rank's last forward; −1 if it has none. */
+function lastForward({ kind }: RankOps): number {
+  return kind.findLastIndex((k) => k === OpKind.F || k === OpKind.FB);
 }
 
 function misplaced(
