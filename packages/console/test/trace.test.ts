@@ -454,12 +454,18 @@ describe.skipIf(skip)("the trace page", () => {
       async (page) => {
         await page.getByRole("button", { name: "Open the example" }).click();
         await drawn(page);
-        await page.mouse.move(...(await placeOf(page, 36_000, 120)));
+        // A combine of the first rank, and the launch it came from.
+        const stream20 = 148;
+        await page.mouse.move(...(await placeOf(page, 40_000, stream20)));
         await page.keyboard.down("w");
-        await page.waitForTimeout(600);
+        await page.waitForTimeout(700);
         await page.keyboard.up("w");
         await settled(page);
-        await page.keyboard.press(".");
+        await page.getByLabel("Search names").fill("combine");
+        await page.keyboard.press("Enter");
+        await page.keyboard.press("Escape");
+        await expect.poll(async () => (await report(page)).arrows).toBe(1);
+        await page.mouse.move(...(await placeOf(page, 0, stream20)));
         await settled(page);
         const background = await page.evaluate(`(() => {
           const canvas = document.querySelector(".timeline-lanes canvas");

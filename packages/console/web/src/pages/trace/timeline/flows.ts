@@ -19,83 +19,100 @@ export interface FlowLinks {
   readonly unbound: number;
 }
 
-/** Finds all arrows. O(n log n) in the flow events. */
-export function findLinks(table: EventTable, rows: SliceRows): FlowLinks {
-  const pairs: [number, number][] = [];
-  const seen = new Set<number>();
-  const add = (from: number, to: number): void => {
+/** Arrows as they are found: one number each, `from * slots + to`, which sorts as the pair does. */
+class LinkKeys {
+  readonly #slots: number;
+  #keys: Float64Array = new Float64Array(256);
+  #length = 0;
+
+  constructor(slots: number) {
+    this.#slots = slots;
+  }
+
+  add(from: number, to: number): void {
     if (from === NONE || to === NONE || from === to) return;
-    // A launch and its kernel are mostly tied twice, by a flow and by the correlation.
-    const key = from * rows.event.length + to;
-    if (seen.has(key)) return;
-    seen.add(key);
-    pairs.push([from, to]);
-  };
-  const unbound = linkFlows(table, rows, add);
-  linkLaunches(table, rows, add);
-  pairs.sort((a, b) => a[0] - b[0] || a[1] - b[1]);
-  const from = Uint32Array.from(pairs, ([slot]) => slot);
-  const to = Uint32Array.from(pairs, ([, slot]) => slot);
-  const byTo = Uint32Array.from(pairs.keys());
-  byTo.sort((a, b) => (to[a] as number) - (to[b] as number) || a - b);
-  return { from, to, byTo, unbound };
+    if (this.#length === this.#keys.length) {
+      const wider = new Float64Array(2 * this.#length);
+      wider.set(this.#keys);
+      this.#keys = wider;
+    }
+    this.#keys[this.#length++] = from * this.#slots + to;
+  }
+
+  /** Each pair once: a launch and its kernel are mostly tied twice, by a flow and by correlation. */
+  finish(): Omit<FlowLinks, "unbound"> {
+    const keys = this.#keys.slice(0, this.#length).sort();
+    const unique = keys.filter((key, index) => index === 0 || key !== keys[index - 1]);
+    const from = Uint32Array.from(unique, (key) => Math.floor(key / this.#slots));
+    const to = Uint32Array.from(unique, (key) => key % this.#slots);
+    const { length } = unique;
+    const ends = Float64Array.from(to, (slot, link) => slot * length + link).sort();
+    return { from, to, byTo: Uint32Array.from(ends, (key) => key % length) };
+  }
 }
 
-type Add = (from: number, to: number) => void;
+/** Finds all arrows. O(n log n) in their number. */
+export function findLinks(table: EventTable, rows: SliceRows): FlowLinks {
+  const keys = new LinkKeys(rows.event.length);
+  const unbound = linkFlows(table, rows, keys);
+  linkLaunches(table, rows, keys);
+  return { ...keys.finish(), unbound };
+}
 
 function isFlow(phase: number): boolean {
   return phase === PHASE_START || phase === PHASE_STEP || phase === PHASE_END;
 }
 
-function linkFlows(table: EventTable, rows: SliceRows, add: Add): number {
-  const { phase, flowId, category, startUs } = table;
-  const events: number[] = [];
+function linkFlows(table: EventTable, rows: SliceRows, keys: LinkKeys): number {
+  const { phase, flowId, category, strings } = table;
+  /** The flow event before in the same group, as a chain from the last one. */
+  const before = new Uint32Array(table.length).fill(NONE);
+  const last = new Map<number, number>();
   for (let i = 0; i < table.length; i++) {
-    if (isFlow(phase[i] as number) && flowId[i] !== NONE) events.push(i);
+    if (!isFlow(phase[i] as number) || flowId[i] === NONE) continue;
+    const group = (flowId[i] as number) * strings.length + (category[i] as number);
+    const previous = last.get(group);
+    if (previous !== undefined) before[i] = previous;
+    last.set(group, i);
   }
-  const rank = (i: number): number =>
-    phase[i] === PHASE_START ? 0 : phase[i] === PHASE_STEP ? 1 : 2;
-  // A start comes before its end even where two clocks say otherwise.
-  events.sort(
-    (a, b) =>
-      (category[a] as number) - (category[b] as number) ||
-      (flowId[a] as number) - (flowId[b] as number) ||
-      rank(a) - rank(b) ||
-      (startUs[a] as number) - (startUs[b] as number),
-  );
   let unbound = 0;
-  for (let first = 0; first < events.length; ) {
-    let last = first + 1;
-    while (last < events.length && sameFlow(table, events[first]!, events[last]!)) last++;
-    const slots = events.slice(first, last).map((event) => slotOfFlow(table, rows, event));
-    unbound += last - first === 1 ? 1 : slots.filter((slot) => slot === NONE).length;
-    linkGroup(events.slice(first, last), slots, { phase, add });
-    first = last;
+  for (const end of last.values()) {
+    const events: number[] = [];
+    for (let i = end; i !== NONE; i = before[i] as number) events.push(i);
+    events.sort((a, b) => compareFlow(table, a, b));
+    const slots = events.map((event) => slotOfFlow(table, rows, event));
+    unbound += events.length === 1 ? 1 : slots.filter((slot) => slot === NONE).length;
+    linkGroup(events, slots, { phase, keys });
   }
   return unbound;
 }
 
-function sameFlow({ category, flowId }: EventTable, a: number, b: number): boolean {
-  return category[a] === category[b] && flowId[a] === flowId[b];
+/** A start comes before its end even where two clocks say otherwise. */
+function compareFlow({ phase, startUs }: EventTable, a: number, b: number): number {
+  const rank = (i: number): number => {
+    if (phase[i] === PHASE_START) return 0;
+    return phase[i] === PHASE_STEP ? 1 : 2;
+  };
+  return rank(a) - rank(b) || (startUs[a] as number) - (startUs[b] as number) || a - b;
 }
 
 /** One start may have several ends: each end hangs on the step before it, or on the start. */
 function linkGroup(
   events: readonly number[],
   slots: readonly number[],
-  { phase, add }: { readonly phase: Uint8Array; readonly add: Add },
+  { phase, keys }: { readonly phase: Uint8Array; readonly keys: LinkKeys },
 ): void {
   const starts = events.filter((event) => phase[event] === PHASE_START).length;
   if (starts > 1) {
     // An id used again and again: the k-th start belongs to the k-th end.
     const ends = slots.slice(starts);
-    for (const [k, to] of ends.entries()) add(slots[Math.min(k, starts - 1)] as number, to);
+    for (const [k, to] of ends.entries()) keys.add(slots[Math.min(k, starts - 1)] as number, to);
     return;
   }
   let from = slots[0] as number;
   for (let k = 1; k < slots.length; k++) {
     const to = slots[k] as number;
-    add(from, to);
+    keys.add(from, to);
     if (phase[events[k] as number] === PHASE_STEP) from = to;
   }
 }
@@ -105,7 +122,7 @@ function slotOfFlow(table: EventTable, rows: SliceRows, event: number): number {
 }
 
 /** Ties launches on the host to what ran on a device: same correlation, no stream against one. */
-function linkLaunches(table: EventTable, rows: SliceRows, add: Add): void {
+function linkLaunches(table: EventTable, rows: SliceRows, keys: LinkKeys): void {
   const { correlation, stream, phase } = table;
   const launch = new Map<number, number>();
   for (let i = 0; i < table.length; i++) {
@@ -117,7 +134,7 @@ function linkLaunches(table: EventTable, rows: SliceRows, add: Add): void {
     const id = correlation[i] as number;
     if (id < 0 || stream[i] === -1 || phase[i] !== PHASE_COMPLETE) continue;
     const from = launch.get(id);
-    if (from !== undefined) add(rows.slotOf[from] as number, rows.slotOf[i] as number);
+    if (from !== undefined) keys.add(rows.slotOf[from] as number, rows.slotOf[i] as number);
   }
 }
 

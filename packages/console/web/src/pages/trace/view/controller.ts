@@ -376,6 +376,7 @@ export class TimelineController implements Disposable {
   }
 
   #drawLanes(frame: SurfaceFrame): void {
+    const startMs = performance.now();
     const going = this.#advance(frame.timeMs);
     this.#lookUnderPointer();
     const { state } = this;
@@ -402,7 +403,8 @@ export class TimelineController implements Disposable {
       marks: state.marks.peek(),
       allArrows: state.allArrows.peek(),
     });
-    this.#report({ ...counts, arrows: arrows.drawn });
+    const drawMs = Math.round((performance.now() - startMs) * 10) / 10;
+    this.#report({ ...counts, arrows: arrows.drawn, drawMs });
     const { inView, drawn } = arrows;
     const told = state.arrows.peek();
     if (told.inView !== inView || told.drawn !== drawn) state.arrows.value = { inView, drawn };

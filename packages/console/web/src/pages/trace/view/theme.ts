@@ -43,7 +43,6 @@ export function readTheme(element: Element): TimelineTheme {
   const background = token("panel");
   const ink = token("ink");
   const colors = workKinds.map((kind) => token(kind.token));
-  const dark: Rgb = mix([0, 0, 0], ink, 0.8);
   return {
     background: pixelOf(background),
     grid: pixelOf(mix(token("line"), background, 0.7)),
@@ -56,7 +55,7 @@ export function readTheme(element: Element): TimelineTheme {
     ink: cssOf(ink),
     inkQuiet: cssOf(token("ink-3")),
     accent: cssOf(token("accent")),
-    select: cssOf(mix(ink, dark, 0.5)),
+    select: cssOf(ink),
     mark: cssOf(token("second")),
     panel: cssOf(background),
     band: {
