@@ -4,7 +4,14 @@
 
 import { InfraError } from "@open-infra/errors";
 import type { TraceEvent } from "@open-infra/profile";
-import { OpKind, type OpKindName, opAt, opKindNames, type Schedule } from "../schedule/schedule.ts";
+import {
+  type Op,
+  OpKind,
+  type OpKindName,
+  opAt,
+  opKindNames,
+  type Schedule,
+} from "../schedule/schedule.ts";
 import {
   type RankTimeline,
   type SimulateOptions,
@@ -63,6 +70,8 @@ function rankLanes(events: readonly TraceEvent[]): Map<string, number> {
 
 interface Span {
   readonly start: number;
+  readonly end: number;
+  /** Time at work; for a pair run as two operations, without what lies between them. */
   readonly duration: number;
 }
 
@@ -84,23 +93,40 @@ function spansByOperation(events: readonly TraceEvent[]): Map<string, Span[]> {
     if (rank === undefined || OpKind[name as OpKindName] > OpKind.FB) continue;
     const key = cellKey(rank, name, args.direction, args.stage, args.microBatch);
     const list = spans.get(key) ?? [];
-    list.push({ start: ts, duration: dur ?? 0 });
+    list.push({ start: ts, end: ts + (dur ?? 0), duration: dur ?? 0 });
     spans.set(key, list);
   }
   for (const list of spans.values()) list.sort((a, b) => a.start - b.start);
   return spans;
 }
 
+/** Spans of one operation; a pair without overlap was run as an F and then a B. */
+function spansOf(spans: ReadonlyMap<string, Span[]>, rank: number, op: Op): readonly Span[] {
+  const of = (kind: string, { direction, stage, microBatch }: Omit<Op, "kind" | "phase">) =>
+    spans.get(cellKey(rank, kind, direction, stage, microBatch)) ?? [];
+  const found = of(op.kind, op);
+  if (found.length > 0 || op.pair === undefined) return found;
+  const backwards = of("B", op.pair);
+  return of("F", op).flatMap((forward, step) => {
+    const backward = backwards[step];
+    if (backward === undefined) return [];
+    const duration = forward.duration + backward.duration;
+    return { start: forward.start, end: backward.end, duration };
+  });
+}
+
 /** Spans of each computation, `[rank][index][step]`; all operations the same number of times. */
-function matchSpans(schedule: Schedule, events: readonly TraceEvent[]): readonly Span[][][] {
+function matchSpans(
+  schedule: Schedule,
+  events: readonly TraceEvent[],
+): readonly (readonly (readonly Span[])[])[] {
   const spans = spansByOperation(events);
   let numSteps = -1;
   return schedule.ranks.map((ops, rank) =>
     Array.from({ length: ops.length }, (_, index) => {
       const op = opAt(ops, index);
       if (OpKind[op.kind] > OpKind.FB) return [];
-      const key = cellKey(rank, op.kind, op.direction, op.stage, op.microBatch);
-      const found = spans.get(key) ?? [];
+      const found = spansOf(spans, rank, op);
       if (numSteps < 0) numSteps = found.length;
       if (found.length === numSteps && numSteps > 0) return found;
       const place = `direction ${op.direction}, stage ${op.stage}, micro-batch ${op.microBatch}`;
@@ -113,7 +139,11 @@ function matchSpans(schedule: Schedule, events: readonly TraceEvent[]): readonly
   );
 }
 
-function stepOf(schedule: Schedule, spans: readonly Span[][][], step: number): MeasuredStep {
+function stepOf(
+  schedule: Schedule,
+  spans: readonly (readonly (readonly Span[])[])[],
+  step: number,
+): MeasuredStep {
   let first = Number.POSITIVE_INFINITY;
   let last = Number.NEGATIVE_INFINITY;
   const busy = new Float64Array(schedule.numRanks);
@@ -122,16 +152,13 @@ function stepOf(schedule: Schedule, spans: readonly Span[][][], step: number): M
       const span = of[step];
       if (span === undefined) continue;
       first = Math.min(first, span.start);
-      last = Math.max(last, span.start + span.duration);
+      last = Math.max(last, span.end);
       busy[rank] = (busy[rank] as number) + span.duration;
     }
   });
   const timeline = spans.map((ops) => ({
     start: Float64Array.from(ops, (of) => (of[step]?.start ?? Number.NaN) - first),
-    end: Float64Array.from(ops, (of) => {
-      const span = of[step];
-      return span === undefined ? Number.NaN : span.start - first + span.duration;
-    }),
+    end: Float64Array.from(ops, (of) => (of[step]?.end ?? Number.NaN) - first),
   }));
   const makespan = last - first;
   return { makespan, timeline, busy, idle: busy.map((time) => makespan - time) };
@@ -179,7 +206,8 @@ function stageTimes(schedule: Schedule, durations: readonly Float64Array[]): Sta
 
 /**
  * Measured times of a recorded run of `schedule`: spans named `F`, `B`, `I`, `W`, `FB` with the
- * arguments `direction`, `stage` and `microBatch` on lanes named `rank N`. A trace of several steps
+ * arguments `direction`, `stage` and `microBatch` on lanes named `rank N`. An overlapped pair may
+ * be recorded as an F and a B, which is how stages without an overlapped version run it. A trace of several steps
  * has each operation several times.
  *
  * @throws TraceMismatchError if an operation is missing, or recorded more often than another.
@@ -204,7 +232,8 @@ export interface Comparison {
   readonly simulated: SimulationResult;
   /**
    * Measured over simulated makespan. What is above 1 is neither computation nor dependency:
-   * transfers not simulated, waiting for messages, the host between operations.
+   * transfers not simulated, waiting for messages, the host between operations. It may be a little
+   * below 1 where pairs were run as an F and a B, which hand on the forward's result earlier.
    */
   readonly ratio: number;
 }
