@@ -1,6 +1,6 @@
 // The reader beside JSON.parse, which needs the whole text and all objects at once; the bound is one
 // pass that only adds up the bytes. Also gzip, the writer, and what recording an event costs. All
-// times are of the thread's own computing.
+// times are CPU time of the process.
 
 import { gunzipSync, gzipSync } from "node:zlib";
 import { type Recorder, type TraceEvent, TraceRecorder } from "@open-infra/profile";
@@ -8,13 +8,16 @@ import { type EventTable, readTrace, writeTrace } from "@open-infra/profile/anal
 import { type BenchRow, median } from "@open-infra/testing";
 import { kinetoText } from "./kineto-text.ts";
 
-/** Milliseconds this thread has computed: on a shared machine the clock on the wall says less. */
-function threadMs(): number {
-  const { user, system } = process.threadCpuUsage();
+/**
+ * Milliseconds this process has computed, the garbage collector's threads included: on a shared
+ * machine the clock on the wall says less.
+ */
+function processMs(): number {
+  const { user, system } = process.cpuUsage();
   return (user + system) / 1000;
 }
 
-/** Thread time of each of `contenders`, ms, in turns A B A B; the median of each. */
+/** CPU time of each of `contenders`, ms, in turns A B A B; the median of each. */
 async function turns(
   rounds: number,
   contenders: readonly (() => unknown)[],
@@ -22,10 +25,10 @@ async function turns(
   const samples: number[][] = contenders.map(() => []);
   for (let round = 0; round <= rounds; round++) {
     for (const [i, contender] of contenders.entries()) {
-      const start = threadMs();
+      const start = processMs();
       await contender();
       // The first round compiles.
-      if (round > 0) (samples[i] as number[]).push(threadMs() - start);
+      if (round > 0) (samples[i] as number[]).push(processMs() - start);
     }
   }
   return samples.map(median);
