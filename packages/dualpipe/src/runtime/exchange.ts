@@ -19,6 +19,8 @@ export function ownMessage(tensors: MicroBatch): Message {
   return { tensors, release: () => {} };
 }
 
+const kindName = (kind: MessageKind): string => (kind === MessageKind.F ? "F" : "B");
+
 /** The stage that makes what a cell takes: the one before for F, the one after for B. */
 const sourceOf = (kind: MessageKind, stage: number): number =>
   kind === MessageKind.F ? stage - 1 : stage + 1;
@@ -72,7 +74,7 @@ export class Exchange {
     const message = await receive.wait(timeoutMs);
     const { direction, stage, microBatch } = user;
     const args = { direction, stage, microBatch };
-    recorder.span(this.#lane, kind === MessageKind.F ? "wait F" : "wait B", startUs, args);
+    recorder.span(this.#lane, `wait ${kindName(kind)}`, startUs, args);
     return message;
   }
 
@@ -94,7 +96,7 @@ export class Exchange {
     const { direction, stage, microBatch } = user;
     const peer = this.#parts.transportRank(holderOf(this.#program, direction, stage));
     const startUs = recorder.enabled ? recorder.now() : 0;
-    if (recorder.enabled) recorder.flow(this.#lane, "transfer", key, "start");
+    if (recorder.enabled) recorder.flow(this.#lane, `transfer ${kindName(kind)}`, key, "start");
     const room = transport.send(peer, key, tensors, timeoutMs);
     let bytes = 0;
     for (const tensor of tensors) bytes += tensor.byteLength;
@@ -102,7 +104,7 @@ export class Exchange {
     this.#stats.bytesSent += bytes;
     if (!recorder.enabled) return room;
     const args = { direction, stage, microBatch, bytes };
-    recorder.span(this.#lane, kind === MessageKind.F ? "send F" : "send B", startUs, args);
+    recorder.span(this.#lane, `send ${kindName(kind)}`, startUs, args);
     return room;
   }
 
@@ -117,7 +119,8 @@ export class Exchange {
   recordArrival(kind: MessageKind, user: CellPlace): void {
     const holder = this.#sender(kind, user);
     if (holder < 0 || holder === this.#program.rank) return;
-    this.#parts.recorder.flow(this.#lane, "transfer", this.#key(kind, user), "end");
+    const { recorder } = this.#parts;
+    recorder.flow(this.#lane, `transfer ${kindName(kind)}`, this.#key(kind, user), "end");
   }
 
   /** What is left over, in words; nothing after a complete schedule. */

@@ -105,8 +105,8 @@ export class PipelineRunner {
   }
 
   /**
-   * Runs one step. If it fails, all ranks fail, and nothing runs on this transport afterwards: wrong
-   * arguments on this rank too, because the others may be waiting for it already.
+   * Runs one step. If it fails, all ranks fail, and nothing runs on this transport afterwards.
+   * Wrong arguments on this rank count too, because the others may be waiting for it already.
    *
    * @throws InputError before anything runs; then StageError, PipelineAbortedError,
    *   WaitTimeoutError, ScheduleExecutionError.

@@ -1,6 +1,7 @@
 // Shared memory for messages, used again and again. A sender copies a message into a buffer, the
-// receiver reads it in place and marks it free with one atomic store; no message goes back. A fresh
-// one for each message would pile up until garbage is collected (NOTES.md has the measurement).
+// receiver reads it in place and marks it free with one atomic store; no message goes back. V8 does
+// not count shared buffers when it decides to collect garbage, so a fresh one for each message
+// would pile up (NOTES.md has the measurement).
 
 import { byteSize, type DType, HostStorage, Tensor } from "@open-infra/tensor";
 import type { Message } from "./transport.ts";

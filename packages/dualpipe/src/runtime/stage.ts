@@ -5,6 +5,7 @@
 // Rules of memory. Tensors given to a stage (inputs, output's gradients, labels) are read-only, and
 // valid until the backward of their micro-batch, weights included, is done; then their memory is
 // used again. Tensors a stage returns are given away: it may keep them in `saved`, not write them.
+// They need not lie in shared memory, which `Tensor.empty` gives and V8 is slow to collect.
 
 import type { Recorder } from "@open-infra/profile";
 import type { Tensor } from "@open-infra/tensor";

@@ -48,6 +48,8 @@ export class StepRun {
   readonly #stats: StepStats = zeroStats();
   /** Sends whose receivers are too far behind. */
   readonly #room: Promise<void>[] = [];
+  /** Of the operation that runs. */
+  #index = 0;
   /** Cells whose input's gradient is still due. */
   #active = 0;
   /** What runs in a user's code now, so that an error of it is told from one of ours. */
@@ -68,6 +70,7 @@ export class StepRun {
     const { onOperation } = this.#parts;
     try {
       for (let i = 0; i < ops.length; i++) {
+        this.#index = i;
         onOperation?.(i);
         // Everything is posted before a rank waits: a cell waits for room, not the send itself.
         if (this.#room.length > 0 && (ops.kind[i] as number) <= OpKind.FB) await this.#haveRoom();
@@ -337,10 +340,12 @@ export class StepRun {
     const { recorder } = this.#parts;
     if (!recorder.enabled) return;
     const { direction, stage, microBatch } = context;
+    const phase = this.#program.ops.phase[this.#index] as number;
     recorder.span(this.#lane, op, startUs, {
       direction,
       stage,
       microBatch,
+      ...(phase > 0 && { phase }),
       ...(pair && {
         pairDirection: pair.context.direction,
         pairStage: pair.context.stage,

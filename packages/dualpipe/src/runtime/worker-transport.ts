@@ -29,7 +29,7 @@ export interface WorkerSeat {
   readonly control: SharedArrayBuffer;
 }
 
-/** Seats of a whole pipeline, for threads that the caller starts; `launchPipeline` starts its own. */
+/** Seats of a whole pipeline, for threads that the caller starts; `launchPipeline` starts some. */
 export interface WorkerSeats {
   readonly seats: readonly WorkerSeat[];
   /** Ends the pipeline on all ranks: for when the caller finds a thread gone. */

@@ -169,7 +169,7 @@ describe("what else a pipeline does", () => {
         args: { direction: rank, stage: 0, microBatch: 0 },
       });
     }
-    const flows = traceEvents.filter(({ name }) => name === "transfer");
+    const flows = traceEvents.filter(({ name }) => name.startsWith("transfer "));
     const ends = Map.groupBy(flows, ({ id }) => id);
     // Eight forwards and eight backwards cross between the two ranks.
     expect(ends.size).toBe(16);
@@ -197,7 +197,6 @@ describe("what else a pipeline does", () => {
       schedule: "1f1b",
       stageExport: "createWaiting",
       stageOptions: { begun, wanted: numChunks },
-      trace: true,
     });
     const x = randomTensor(seededRandom(testSeed()), [numChunks, 4], "f64");
     const { ranks } = await pipeline.step([x], { numChunks, inference: true });
@@ -205,17 +204,6 @@ describe("what else a pipeline does", () => {
     // last message came while it computed, and waited for it when it came to use them.
     expect(ranks[1]?.messagesReceived).toBe(numChunks);
     expect(ranks[1]?.readyOnUse).toBeGreaterThanOrEqual(numChunks - 2);
-    const { traceEvents } = await pipeline.trace();
-    const endOf = (name: string, microBatch: number, tid: number): number => {
-      const span = traceEvents.find(
-        (e) =>
-          e.ph === "X" && e.name === name && e.tid === tid && e.args?.microBatch === microBatch,
-      );
-      return (span?.ts ?? Number.NaN) + (span?.dur ?? Number.NaN);
-    };
-    for (let m = 1; m < numChunks - 1; m++) {
-      expect(endOf("send F", m, 1), `message ${m}`).toBeLessThan(endOf("F", 0, 2));
-    }
   });
 
   it("does not let a fast rank fill the memory", async () => {

@@ -3,7 +3,7 @@
 // real stage calls kernels.
 
 import { InputError } from "@open-infra/errors";
-import { Tensor } from "@open-infra/tensor";
+import { byteSize, type DType, HostStorage, Tensor } from "@open-infra/tensor";
 import type { Criterion, Stage, StageContext, StageForward } from "../stage.ts";
 import { gelu, geluSlope, multiply, type Numbers, rowMajor, transposed } from "./matrix.ts";
 
@@ -75,7 +75,7 @@ export class MlpStage implements Stage<Saved> {
     const [w1, w2] = this.weights;
     multiply([rows, hidden, features], rowMajor(x, features), this.#t(w1), h);
     const a = h.map(gelu);
-    const y = Tensor.empty(input.shape, this.dtype);
+    const y = plainTensor(input.shape, this.dtype);
     multiply([rows, features, hidden], rowMajor(a, hidden), this.#t(w2), y.raw());
     return { outputs: [y], saved: context.training ? { x, h, a } : ({} as Saved) };
   }
@@ -97,7 +97,7 @@ export class MlpStage implements Stage<Saved> {
     for (let i = 0; i < gradH.length; i++) (gradH[i] as number) *= geluSlope(h[i] as number);
     saved.gradH = gradH;
     if (!context.needsInputGrads) return [];
-    const gradX = Tensor.empty(gradOutput.shape, this.dtype);
+    const gradX = plainTensor(gradOutput.shape, this.dtype);
     const out = gradX.raw() as Numbers;
     multiply([rows, features, hidden], rowMajor(gradH, hidden), rowMajor(w1.raw(), features), out);
     return [gradX];
@@ -168,7 +168,7 @@ export const mseLoss: Criterion = {
     }
     const y = output.raw() as Numbers;
     const t = label.raw() as Numbers;
-    const gradient = Tensor.empty(output.shape, output.dtype);
+    const gradient = plainTensor(output.shape, output.dtype);
     const g = gradient.raw() as Numbers;
     let sum = 0;
     for (let i = 0; i < y.length; i++) {
@@ -179,6 +179,13 @@ export const mseLoss: Criterion = {
     return { loss: sum / y.length, gradOutputs: [gradient] };
   },
 };
+
+/** Zeros in memory of this thread, which is collected as soon as other objects are. */
+function plainTensor<D extends DType>(shape: readonly number[], dtype: D): Tensor<D> {
+  const count = shape.reduce((product, size) => product * size, 1);
+  const storage = new HostStorage(new Uint8Array(byteSize(dtype, count)));
+  return new Tensor({ dtype, shape, storage });
+}
 
 /** Numbers in [0, 1) from a seed: a Weyl sequence through a 32-bit mixer. */
 function uniform(seed: number): () => number {
