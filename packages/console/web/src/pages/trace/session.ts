@@ -10,7 +10,13 @@ import type { LoadState, TraceSpec } from "./worker/messages.ts";
 export type TracePhase =
   | { readonly kind: "empty" }
   | { readonly kind: "loading"; readonly title: string; readonly state: LoadState }
-  | { readonly kind: "failed"; readonly title: string; readonly message: string }
+  | {
+      readonly kind: "failed";
+      readonly title: string;
+      readonly message: string;
+      /** What to open tolerantly, where that would show something. */
+      readonly mendable: TraceSpec | undefined;
+    }
   | {
       readonly kind: "open";
       readonly state: TimelineState;
@@ -37,15 +43,18 @@ export class TraceSession {
     if (url !== this.#url) this.open({ kind: "url", url });
   }
 
-  /** Opens a trace; the one before is let go. */
-  open(source: TraceSpec): void {
+  /**
+   * Opens a trace; the one before is let go. Tolerantly, what a damaged file has is shown, with a
+   * note of what it lacks.
+   */
+  open(source: TraceSpec, { tolerant = false }: { readonly tolerant?: boolean } = {}): void {
     this.#client?.dispose();
     this.#url = source.kind === "url" ? source.url : undefined;
     const title = titleOf(source);
     const startedMs = performance.now();
     const waiting: LoadState = { phase: "reading", bytes: 0, totalBytes: 0 };
     this.#phase.value = { kind: "loading", title, state: waiting };
-    const client = new TraceClient(source, {
+    const client = new TraceClient(source, tolerant, {
       onProgress: (state) => {
         this.#phase.value = { kind: "loading", title, state };
       },
@@ -58,9 +67,10 @@ export class TraceSession {
           loadMs: performance.now() - startedMs,
         };
       },
-      onFailed: (message) => {
+      onFailed: (message, mendable) => {
         client.dispose();
-        this.#phase.value = { kind: "failed", title, message };
+        const again = mendable ? source : undefined;
+        this.#phase.value = { kind: "failed", title, message, mendable: again };
       },
     });
     this.#client = client;

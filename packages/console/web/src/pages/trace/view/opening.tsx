@@ -3,7 +3,7 @@
 import type { VNode } from "preact";
 import { useRef } from "preact/hooks";
 import { formatBytes } from "../../../ui/format.ts";
-import type { TraceSession } from "../session.ts";
+import type { TracePhase, TraceSession } from "../session.ts";
 import type { LoadState } from "../worker/messages.ts";
 
 /** A button that lets a file be chosen. */
@@ -48,14 +48,26 @@ export function EmptyView({
   failure,
 }: {
   readonly session: TraceSession;
-  readonly failure: { readonly title: string; readonly message: string } | undefined;
+  readonly failure: Extract<TracePhase, { kind: "failed" }> | undefined;
 }): VNode {
+  const mendable = failure?.mendable;
   return (
     <div class="trace-empty">
       {failure !== undefined && (
         <div class="error-note" role="alert">
           <p class="error-title">{failure.title} cannot be opened</p>
           <p>{failure.message}</p>
+          {mendable !== undefined && (
+            <div class="actions">
+              <button
+                type="button"
+                class="button"
+                onClick={() => session.open(mendable, { tolerant: true })}
+              >
+                Open what can be read
+              </button>
+            </div>
+          )}
         </div>
       )}
       <section class="drop-zone" aria-label="Open a trace">

@@ -188,7 +188,13 @@ function Args({
 
 function argsOf(text: string | undefined): Fact[] {
   if (text === undefined) return [];
-  const parsed: unknown = JSON.parse(text);
+  let parsed: unknown;
+  try {
+    parsed = JSON.parse(text);
+  } catch {
+    // NaN and the like, which profilers write and JSON does not have.
+    return [["args", text]];
+  }
   if (typeof parsed !== "object" || parsed === null) return [["args", text]];
   return Object.entries(parsed).map(([name, value]) => [
     name,

@@ -13,7 +13,8 @@ export interface LoadedTrace {
 export interface TraceWorkerHandlers {
   readonly onProgress: (state: LoadState) => void;
   readonly onLoaded: (trace: LoadedTrace) => void;
-  readonly onFailed: (message: string) => void;
+  /** `mendable`: opened tolerantly, some of it could be shown. */
+  readonly onFailed: (message: string, mendable: boolean) => void;
 }
 
 /** A worker that opens one trace. */
@@ -23,17 +24,20 @@ export class TraceClient {
   readonly #handlers: TraceWorkerHandlers;
   readonly #waiting: Map<number, ((text: string | undefined) => void)[]> = new Map();
 
-  constructor(source: TraceSpec, handlers: TraceWorkerHandlers) {
+  constructor(source: TraceSpec, tolerant: boolean, handlers: TraceWorkerHandlers) {
     this.#source = source;
     this.#handlers = handlers;
     this.#worker = new Worker(new URL("./trace-worker.ts", import.meta.url), { type: "module" });
     this.#worker.onmessage = ({ data }: MessageEvent<FromWorker>) => this.#receive(data);
     this.#worker.onerror = (event) => {
       event.preventDefault();
-      handlers.onFailed(event.message || "The code that reads traces cannot be loaded.");
+      const unknown = "The code that reads traces cannot be loaded.";
+      handlers.onFailed(event.message || unknown, false);
     };
-    this.#worker.onmessageerror = () => handlers.onFailed("The trace is too large to hand over.");
-    this.#send({ kind: "open", source });
+    this.#worker.onmessageerror = () => {
+      handlers.onFailed("The trace is too large to hand over.", false);
+    };
+    this.#send({ kind: "open", source, tolerant });
   }
 
   /** The JSON text of an event's args, if it has any. */
@@ -58,8 +62,9 @@ export class TraceClient {
 
   #receive(message: FromWorker): void {
     if (message.kind === "progress") this.#handlers.onProgress(message);
-    else if (message.kind === "failed") this.#handlers.onFailed(message.message);
-    else if (message.kind === "loaded") {
+    else if (message.kind === "failed") {
+      this.#handlers.onFailed(message.message, message.mendable);
+    } else if (message.kind === "loaded") {
       const file = this.#source.kind === "file" ? this.#source.file : message.file;
       this.#handlers.onLoaded({ data: message.data, file });
     } else {

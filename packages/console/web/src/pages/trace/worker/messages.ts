@@ -10,7 +10,8 @@ export type TraceSpec =
   | { readonly kind: "example" };
 
 export type ToWorker =
-  | { readonly kind: "open"; readonly source: TraceSpec }
+  /** A tolerant reader keeps what a damaged file has; the data's notes say what it left out. */
+  | { readonly kind: "open"; readonly source: TraceSpec; readonly tolerant: boolean }
   | { readonly kind: "args"; readonly event: number };
 
 /** How far loading has come. */
@@ -26,5 +27,6 @@ export type FromWorker =
   | ({ readonly kind: "progress" } & LoadState)
   /** `file` is the trace itself where the page does not have it already. */
   | { readonly kind: "loaded"; readonly data: TraceData; readonly file?: Blob }
-  | { readonly kind: "failed"; readonly message: string }
+  /** `mendable`: a tolerant reader would get something out of it. */
+  | { readonly kind: "failed"; readonly message: string; readonly mendable: boolean }
   | { readonly kind: "args"; readonly event: number; readonly text: string | undefined };

@@ -1,7 +1,7 @@
 // The worker of the trace page: reads, arranges, hands over, and afterwards answers what an event's
 // args were. A module of this origin, so that the content policy needs no exception.
 
-import { type EventTable, readTrace } from "@open-infra/profile/analyze";
+import { type EventTable, readTrace, TraceError } from "@open-infra/profile/analyze";
 import { buffersOf, buildTraceData } from "./build-data.ts";
 import { exampleTrace } from "./example.ts";
 import type { FromWorker, ToWorker, TraceSpec } from "./messages.ts";
@@ -22,14 +22,15 @@ scope.onmessage = ({ data: message }) => {
     scope.postMessage({ kind: "args", event, text: argsText(event) });
     return;
   }
-  open(message.source).catch((error: unknown) => {
-    scope.postMessage({ kind: "failed", message: describe(error) });
+  open(message.source, message.tolerant).catch((error: unknown) => {
+    const mendable = error instanceof TraceError && error.eventsRead > 0 && !message.tolerant;
+    scope.postMessage({ kind: "failed", message: describe(error), mendable });
   });
 };
 
-async function open(source: TraceSpec): Promise<void> {
+async function open(source: TraceSpec, tolerant: boolean): Promise<void> {
   const { title, content, file } = await contentOf(source);
-  const table = await readTrace(content, { keepArgs: true });
+  const table = await readTrace(content, { keepArgs: true, tolerant });
   if (table.length === 0) throw new Error(`${title} is a trace without events`);
   const data = buildTraceData(table, title);
   argsText = (event) => table.argsText(event);
