@@ -129,6 +129,17 @@ describe("the two steps alone", () => {
     });
   });
 
+  it("sums and divides in float32, as the original does", () => {
+    // 2^24 + 1 is 2^24 in float32: the first pack stays the lightest, the first, until it is full.
+    expect(balancedPacking([[2 ** 24, 2 ** 24, 1, 1, 0.5, 0.5]], 2).packIndex).toEqual([
+      [0, 1, 0, 0, 1, 1],
+    ]);
+    // Different numbers, the same float32: the first expert wins.
+    expect(replicateExperts([[10, 10.0000001]], 3).phy2log).toEqual([[0, 1, 0]]);
+    // Once more after a division: 99999999 and 300000000 ÷ 3 are the same.
+    expect(replicateExperts([[1e8 - 1, 3e8]], 5).logcnt).toEqual([[2, 3]]);
+  });
+
   it("gives slots to the heaviest replica", () => {
     expect(replicateExperts([[6, 1, 9]], 6)).toEqual({
       phy2log: [[0, 1, 2, 2, 0, 2]],

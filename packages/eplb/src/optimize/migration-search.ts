@@ -39,6 +39,10 @@ export class MigrationSearch {
   #slot = -1;
   #other = -1;
   #isSwap = false;
+  /** GPUs of each expert: those of expert e from holderStart[e] to holderStart[e + 1]. */
+  readonly #holderStart: Int32Array;
+  readonly #holders: Int32Array;
+  readonly #seen: Int32Array;
   #judgedWorst = 0;
   #judgedRemoved = 0;
 
@@ -47,6 +51,9 @@ export class MigrationSearch {
     this.#home = new Int32Array(region.numSlots);
     this.#homeHeld = new Uint16Array(region.held.length);
     this.#balance = new Int32Array(region.numExperts);
+    this.#holderStart = new Int32Array(region.numExperts + 1);
+    this.#holders = new Int32Array(region.numSlots);
+    this.#seen = new Int32Array(region.numExperts);
   }
 
   /** Takes the region's placement as the one in use. Slots of −1 were empty. */
@@ -132,6 +139,7 @@ export class MigrationSearch {
     const region = this.#region;
     const { slots, perGpu, count } = region;
     let dropped = false;
+    this.#listHolders();
     for (let slot = 0; slot < slots.length; slot++) {
       const now = slots[slot] as number;
       if ((count[now] as number) < 2) continue;
@@ -141,11 +149,42 @@ export class MigrationSearch {
         if (lost < 0 || lost === now || this.#replaceCost(slot, lost) >= 0) continue;
         if (!this.#judge(slot, lost, limit)) continue;
         region.replace(slot, lost);
+        this.#listHolders();
         dropped = true;
         break;
       }
     }
     return dropped;
+  }
+
+  /** Lists who holds what, for `judge`; a change makes it stale. */
+  #listHolders(): void {
+    const { slots, perGpu, numGpus } = this.#region;
+    const start = this.#holderStart.fill(0);
+    const seen = this.#seen.fill(-1);
+    for (let slot = 0; slot < slots.length; slot++) {
+      const expert = slots[slot] as number;
+      const gpu = Math.floor(slot / perGpu);
+      if (seen[expert] === gpu) continue; // Held twice, listed once.
+      seen[expert] = gpu;
+      start[expert + 1] = (start[expert + 1] as number) + 1;
+    }
+    for (let e = 1; e < start.length; e++) {
+      start[e] = (start[e] as number) + (start[e - 1] as number);
+    }
+    // From the last slot to the first, each list is filled from its end.
+    seen.set(start.subarray(1));
+    for (let gpu = numGpus - 1; gpu >= 0; gpu--) {
+      for (let slot = (gpu + 1) * perGpu - 1; slot >= gpu * perGpu; slot--) {
+        const expert = slots[slot] as number;
+        const latest = seen[expert] as number;
+        const isListed = latest < (start[expert + 1] as number) && this.#holders[latest] === gpu;
+        if (isListed) continue;
+        const at = latest - 1;
+        this.#holders[at] = gpu;
+        seen[expert] = at;
+      }
+    }
   }
 
   #findChange(): boolean {
@@ -231,6 +270,7 @@ export class MigrationSearch {
     const heaviest = this.#heaviest;
     const limit = (gpuLoad[heaviest] as number) * least;
     const first = heaviest * perGpu;
+    this.#listHolders();
     for (let slot = 0; slot < slots.length; slot++) {
       if ((count[slots[slot] as number] as number) < 2) continue;
       const gpu = Math.floor(slot / perGpu);
@@ -259,13 +299,27 @@ export class MigrationSearch {
     const fall = newShare - (share[expert] as number);
     let worst = 0;
     let removed = 0;
-    for (let gpu = 0; gpu < numGpus; gpu++) {
+    for (
+      let i = this.#holderStart[old] as number;
+      i < (this.#holderStart[old + 1] as number);
+      i++
+    ) {
+      const gpu = this.#holders[i] as number;
+      const before = gpuLoad[gpu] as number;
       const oldCopies = held[old * numGpus + gpu] as number;
       const newCopies = held[expert * numGpus + gpu] as number;
-      if (oldCopies + newCopies === 0) continue; // The slot's own GPU holds the old expert.
-      const before = gpuLoad[gpu] as number;
       let after = before + oldCopies * rise + newCopies * fall;
       if (gpu === own) after += newShare - oldShare;
+      if (after > limit) return false;
+      if (after > worst) worst = after;
+      removed += this.#excess(before) - this.#excess(after);
+    }
+    const end = this.#holderStart[expert + 1] as number;
+    for (let i = this.#holderStart[expert] as number; i < end; i++) {
+      const gpu = this.#holders[i] as number;
+      if ((held[old * numGpus + gpu] as number) > 0) continue; // Counted above.
+      const before = gpuLoad[gpu] as number;
+      const after = before + (held[expert * numGpus + gpu] as number) * fall;
       if (after > limit) return false;
       if (after > worst) worst = after;
       removed += this.#excess(before) - this.#excess(after);
