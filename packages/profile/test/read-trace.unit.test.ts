@@ -49,13 +49,44 @@ describe("the forms of a file", () => {
     async function* pieces(): AsyncGenerator<Uint8Array> {
       yield* [bytes.subarray(0, half), bytes.subarray(half)];
     }
-    const sources = [text, bytes, [bytes], pieces(), new Blob([bytes]).stream(), members];
+    const sources = [
+      text,
+      bytes,
+      bytes.slice().buffer,
+      [bytes],
+      pieces(),
+      new Blob([bytes]).stream(),
+      members,
+    ];
     for (const source of [...sources, Buffer.concat(members)]) {
       const seen: number[] = [];
       const table = await readTrace(source, { onProgress: (read) => seen.push(read) });
       expect(plainRow(table, 1).name).toBe("é漢😀".repeat(100_000));
       expect(seen).toEqual(seen.toSorted((a, b) => a - b));
       expect(seen.at(-1)).toBeGreaterThan(0);
+    }
+  });
+
+  it("is refused if it is nothing of the kind, and so are options", async () => {
+    const wrong = (source: unknown): Promise<unknown> => readTrace(source as string);
+    await expect(wrong(undefined)).rejects.toThrow("source is undefined; expected text");
+    await expect(wrong({})).rejects.toThrow("source is object; expected text");
+    await expect(wrong([1, 2])).rejects.toThrow("source is pieces of number");
+    await expect(wrong([new Uint16Array(4)])).rejects.toThrow("pieces of bytes or text");
+    await expect(readTrace("[]", { windowBytes: 3 })).rejects.toThrow("windowBytes is 3");
+    const limits = { maxDepth: 0 };
+    await expect(readTrace("[]", { limits })).rejects.toThrow("limits.maxDepth is 0");
+  });
+
+  it("stops on a signal though nothing comes", async () => {
+    for (const source of [
+      new ReadableStream<Uint8Array>({ pull: () => new Promise(() => {}) }),
+      { [Symbol.asyncIterator]: () => ({ next: () => new Promise<never>(() => {}) }) },
+    ]) {
+      const controller = new AbortController();
+      const reading = readTrace(source, { signal: controller.signal });
+      setTimeout(() => controller.abort(new Error("enough")), 5);
+      await expect(reading).rejects.toThrow("enough");
     }
   });
 

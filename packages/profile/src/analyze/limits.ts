@@ -1,6 +1,8 @@
 // How large a trace may be before the reader gives up: a damaged or hostile file ends in a typed
 // error that names the limit, not in a process without memory.
 
+import { InputError } from "@open-infra/errors";
+
 /** All are counts or bytes; raise one when a real trace needs it. */
 export interface TraceLimits {
   /** Rows of the table. @default 200_000_000 */
@@ -17,16 +19,24 @@ export interface TraceLimits {
   readonly maxDepth?: number;
 }
 
-/** Limits with their defaults filled in. */
+const defaults: Required<TraceLimits> = {
+  maxEvents: 200_000_000,
+  maxLanes: 1_000_000,
+  maxStrings: 32_000_000,
+  maxTextBytes: 2_000_000_000,
+  maxValueBytes: 64 * 1024 * 1024,
+  maxDepth: 512,
+};
+
+/** Limits with their defaults filled in. @throws InputError for one that is no positive integer */
 export function resolveLimits(limits: TraceLimits = {}): Required<TraceLimits> {
-  return {
-    maxEvents: limits.maxEvents ?? 200_000_000,
-    maxLanes: limits.maxLanes ?? 1_000_000,
-    maxStrings: limits.maxStrings ?? 32_000_000,
-    maxTextBytes: limits.maxTextBytes ?? 2_000_000_000,
-    maxValueBytes: limits.maxValueBytes ?? 64 * 1024 * 1024,
-    maxDepth: limits.maxDepth ?? 512,
-  };
+  const resolved = { ...defaults, ...limits };
+  for (const [name, value] of Object.entries(resolved)) {
+    if (!(Number.isSafeInteger(value) && value > 0)) {
+      throw new InputError(`limits.${name}`, String(value), "a positive integer");
+    }
+  }
+  return resolved;
 }
 
 /** A limit was met; the reader says where. */

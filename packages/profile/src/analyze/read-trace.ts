@@ -1,5 +1,6 @@
 // Reads a whole trace from wherever it is: text, bytes, a stream of pieces, plain or gzip.
 
+import { InputError } from "@open-infra/errors";
 import type { EventTable } from "./event-table.ts";
 import { Gunzip, GzipProblem } from "./gunzip.ts";
 import { TraceReader, type TraceReaderOptions } from "./trace-reader.ts";
@@ -11,6 +12,7 @@ import { TraceReader, type TraceReaderOptions } from "./trace-reader.ts";
 export type TraceSource =
   | string
   | Uint8Array
+  | ArrayBuffer
   | Iterable<Uint8Array | string>
   | AsyncIterable<Uint8Array | string>
   | ReadableStream<Uint8Array>;
@@ -55,9 +57,14 @@ async function* withPauses(pieces: Iterable<Uint8Array>): AsyncGenerator<Uint8Ar
   }
 }
 
-/** A ReadableStream as an iterable; not all browsers' are. */
-async function* streamPieces(stream: ReadableStream<Uint8Array>): AsyncGenerator<Uint8Array> {
+/** A ReadableStream as an iterable, which not all browsers' are; a signal ends a wait for more. */
+async function* streamPieces(
+  stream: ReadableStream<Uint8Array>,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<Uint8Array> {
   const reader = stream.getReader();
+  const cancel = (): Promise<void> => reader.cancel(signal?.reason).catch(() => {});
+  signal?.addEventListener("abort", cancel);
   try {
     for (;;) {
       const { done, value } = await reader.read();
@@ -65,18 +72,56 @@ async function* streamPieces(stream: ReadableStream<Uint8Array>): AsyncGenerator
       yield value;
     }
   } finally {
+    signal?.removeEventListener("abort", cancel);
     // Also when the reading failed: whoever fills the stream may stop.
-    await reader.cancel().catch(() => {});
+    await cancel();
   }
 }
 
-function piecesOf(
-  source: TraceSource,
-): Iterable<Uint8Array | string> | AsyncIterable<Uint8Array | string> {
+/** The same for pieces that come when they come; what they come from is left alone if it stalls. */
+async function* abortable<T>(pieces: AsyncIterable<T>, signal: AbortSignal): AsyncGenerator<T> {
+  const iterator = pieces[Symbol.asyncIterator]();
+  // One promise a piece: racing all of them against one would keep them all until the end.
+  let fail = (_reason: unknown): void => {};
+  const abort = (): void => fail(signal.reason);
+  const next = (): Promise<IteratorResult<T>> =>
+    new Promise((resolve, reject) => {
+      fail = reject;
+      iterator.next().then(resolve, reject);
+    });
+  signal.addEventListener("abort", abort);
+  try {
+    for (;;) {
+      const { done, value } = await next();
+      if (done) return;
+      yield value;
+    }
+  } finally {
+    signal.removeEventListener("abort", abort);
+    iterator.return?.().catch(() => {});
+  }
+}
+
+type Pieces = Iterable<Uint8Array | string> | AsyncIterable<Uint8Array | string>;
+
+function piecesOf(source: TraceSource, signal: AbortSignal | undefined): Pieces {
   if (typeof source === "string") return withPauses(textPieces(source));
-  if (source instanceof Uint8Array) return withPauses(bytePieces(source));
-  if (Symbol.asyncIterator in source || Symbol.iterator in source) return source;
-  return streamPieces(source);
+  if (source instanceof ArrayBuffer) return withPauses(bytePieces(new Uint8Array(source)));
+  if (ArrayBuffer.isView(source)) return withPauses(bytePieces(source));
+  if (typeof source === "object" && source !== null) {
+    if ("getReader" in source) return streamPieces(source, signal);
+    if (Symbol.asyncIterator in source) return signal ? abortable(source, signal) : source;
+    if (Symbol.iterator in source) return source;
+  }
+  throw new InputError("source", typeof source, "text, bytes, or pieces of them");
+}
+
+/** A piece as bytes. */
+function bytesOf(piece: Uint8Array | string, encoder: TextEncoder): Uint8Array {
+  if (typeof piece === "string") return encoder.encode(piece);
+  // Not `instanceof`: bytes of another frame or context are bytes.
+  if (ArrayBuffer.isView(piece) && piece.BYTES_PER_ELEMENT === 1) return piece;
+  throw new InputError("source", `pieces of ${typeof piece}`, "pieces of bytes or text");
 }
 
 /** Passes pieces on to a reader, through gunzip if the first two bytes are gzip's. */
@@ -139,7 +184,8 @@ class Feed {
 /**
  * Reads a whole trace: Chrome's or Kineto's JSON, as an object with `traceEvents` or as a bare
  * array, plain or gzip.
- * @throws TraceError (code "input") with the byte and the event where it cannot go on
+ * @throws TraceError (code "input") with the byte and the event where it cannot go on; InputError
+ * for a source or option that cannot be one
  */
 export async function readTrace(
   source: TraceSource,
@@ -152,9 +198,9 @@ export async function readTrace(
   let reported = 0;
   signal?.throwIfAborted();
   const encoder = new TextEncoder();
-  for await (const given of piecesOf(source)) {
+  for await (const given of piecesOf(source, signal)) {
     signal?.throwIfAborted();
-    const piece = typeof given === "string" ? encoder.encode(given) : given;
+    const piece = bytesOf(given, encoder);
     feed.push(piece);
     bytes += piece.length;
     if (bytes - reported >= PIECE_BYTES) {
