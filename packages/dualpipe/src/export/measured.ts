@@ -207,8 +207,8 @@ function stageTimes(schedule: Schedule, durations: readonly Float64Array[]): Sta
 /**
  * Measured times of a recorded run of `schedule`: spans named `F`, `B`, `I`, `W`, `FB` with the
  * arguments `direction`, `stage` and `microBatch` on lanes named `rank N`. An overlapped pair may
- * be recorded as an F and a B, which is how stages without an overlapped version run it. A trace of several steps
- * has each operation several times.
+ * be recorded as an F and a B, which is how stages without an overlapped version run it. A trace of
+ * several steps has each operation several times.
  *
  * @throws TraceMismatchError if an operation is missing, or recorded more often than another.
  */
