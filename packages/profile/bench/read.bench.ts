@@ -1,4 +1,4 @@
-// The reader beside JSON.parse, which needs the whole text and all objects at once; the bound is one
+// The reader beside JSON.parse, which needs the whole text and all objects at once; the bound is a
 // pass that only adds up the bytes. Also gzip, the writer, and what recording an event costs. All
 // times are CPU time of the process.
 

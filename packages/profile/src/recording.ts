@@ -22,7 +22,7 @@ const NONE = -1;
 /** Codes of the rows that are events: those of the letters. */
 export const PHASE = { X: 88, C: 67, s: 115, f: 102 } as const;
 
-/** The process a viewer shows for a device of process `pid`; distinct for any process and device. */
+/** The process a viewer shows for a device of process `pid`; another for each of the two. */
 function devicePid(pid: number, device: number): number {
   return pid * 1000 + device + 1;
 }

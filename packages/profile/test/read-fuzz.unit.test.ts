@@ -55,7 +55,7 @@ describe("a random trace", () => {
 });
 
 describe("a damaged trace", () => {
-  it("that breaks off at any byte is a truncated one, and a tolerant reader keeps its rows", async () => {
+  it("that breaks off anywhere is a truncated one, and a tolerant reader keeps rows", async () => {
     const random = seededRandom(testSeed());
     const trace = randomTrace(random, 5);
     const bytes = bytesOf(trace.text.trimEnd());
@@ -79,7 +79,7 @@ describe("a damaged trace", () => {
     }
   });
 
-  it("with changed bytes is a table or a TraceError, plain and gzip, never anything else", async () => {
+  it("with changed bytes is a table or a TraceError, plain and gzip, never else", async () => {
     const random = seededRandom(testSeed());
     for (let round = 0; round < 600; round++) {
       const plain = bytesOf(randomTrace(random, random.int(1, 8)).text);

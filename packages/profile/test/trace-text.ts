@@ -1,5 +1,5 @@
-// Random trace files for the reader's tests: JSON text in many spellings, and what a reader must make
-// of it, found the slow way with JSON.parse and exact times.
+// Random trace files for the reader's tests: JSON text in many spellings, and what a reader must
+// make of it, found the slow way with JSON.parse and exact times.
 
 import type { EventTable } from "@open-infra/profile/analyze";
 import type { Random } from "@open-infra/testing";

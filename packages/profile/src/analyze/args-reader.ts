@@ -55,7 +55,7 @@ export class ArgsReader {
     if (this.#values.length > 0) this.#values.fill(Number.NaN);
   }
 
-  /** Reads the value at the cursor, whose first byte is `byte`; args that are no object say nothing. */
+  /** Reads the value at the cursor, whose first byte is `byte`; what is no object says nothing. */
   read(byte: number): void {
     const cursor = this.#cursor;
     // A later `args` of the same event replaces an earlier one.

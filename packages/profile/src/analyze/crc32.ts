@@ -1,4 +1,4 @@
-// CRC-32 as gzip has it, eight bytes a step ("slicing by 8", Kounavis and Berry 2005), read as words
+// CRC-32 as gzip has it, eight bytes a step ("slicing by 8", Kounavis and Berry 2005), as words
 // where they are aligned. JavaScript runs on little-endian machines only.
 
 /** Eight tables of 256, one after the other; signed, because then no entry needs a float64. */

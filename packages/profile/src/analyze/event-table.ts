@@ -16,7 +16,7 @@ export interface TraceLane {
   readonly threadSortIndex: number;
 }
 
-/** What the reader left out or mended, so that nothing is lost unsaid. All zero for a clean file. */
+/** What the reader left out or mended, so that nothing is lost unsaid. All zero in a clean file. */
 export interface TraceNotes {
   /** Events that have no row, by `ph`: counts of memory dumps, object snapshots, `n`, … */
   readonly skippedPhases: Readonly<Record<string, number>>;

@@ -13,7 +13,7 @@ export function parseLenient(text: string): unknown {
       text.replaceAll(tokens, (token) =>
         token.startsWith('"')
           ? token.replaceAll(
-              // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
+              // biome-ignore lint/suspicious/noControlCharactersInRegex: they are looked for
               /[\u0000-\u001f]/g,
               (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`,
             )

@@ -90,15 +90,18 @@ interface Placement {
   readonly idPrefix: string;
 }
 
-function concatenate<T extends Uint8Array | Uint32Array | Int32Array | Float64Array>(
-  parts: readonly T[],
-  make: (length: number) => T,
+/** One column of all `parts`, in their order. */
+function concatenate<P, T extends Uint8Array | Uint32Array | Int32Array | Float64Array>(
+  parts: readonly P[],
+  type: new (length: number) => T,
+  columnOf: (part: P) => T,
 ): T {
-  const whole = make(parts.reduce((total, part) => total + part.length, 0));
+  const columns = parts.map(columnOf);
+  const whole = new type(columns.reduce((total, column) => total + column.length, 0));
   let at = 0;
-  for (const part of parts) {
-    whole.set(part, at);
-    at += part.length;
+  for (const column of columns) {
+    whole.set(column, at);
+    at += column.length;
   }
   return whole;
 }
@@ -128,6 +131,14 @@ function reindex(
     category: move(table.category),
     flowId,
   };
+}
+
+function shiftedStart({ table, shiftUs }: Placement): Float64Array {
+  return table.startUs.map((us) => us + shiftUs);
+}
+
+function shiftedCorrelation({ table, correlationShift }: Placement): Float64Array {
+  return table.correlation.map((value) => (value === -1 ? -1 : value + correlationShift));
 }
 
 /** Args of a row, with the correlation it has in the whole. */
@@ -212,53 +223,19 @@ export function mergeTraces(
   const strings = new Strings();
   const indices = places.map((place) => reindex(place, strings));
   const length = tables.reduce((total, table) => total + table.length, 0);
-  const u32 = (size: number): Uint32Array => new Uint32Array(size);
-  const f64 = (size: number): Float64Array => new Float64Array(size);
   return {
     length,
     originUs: Math.min(...tables.map((table) => table.originUs)),
-    phase: concatenate(
-      tables.map((t) => t.phase),
-      (size) => new Uint8Array(size),
-    ),
-    lane: concatenate(
-      indices.map((t) => t.lane),
-      u32,
-    ),
-    name: concatenate(
-      indices.map((t) => t.name),
-      u32,
-    ),
-    category: concatenate(
-      indices.map((t) => t.category),
-      u32,
-    ),
-    startUs: concatenate(
-      places.map(({ table, shiftUs }) => table.startUs.map((us) => us + shiftUs)),
-      f64,
-    ),
-    durationUs: concatenate(
-      tables.map((t) => t.durationUs),
-      f64,
-    ),
-    flowId: concatenate(
-      indices.map((t) => t.flowId),
-      u32,
-    ),
-    correlation: concatenate(
-      places.map(({ table, correlationShift }) =>
-        table.correlation.map((value) => (value === -1 ? -1 : value + correlationShift)),
-      ),
-      f64,
-    ),
-    stream: concatenate(
-      tables.map((t) => t.stream),
-      (size) => new Int32Array(size),
-    ),
-    gridBlocks: concatenate(
-      tables.map((t) => t.gridBlocks),
-      u32,
-    ),
+    phase: concatenate(tables, Uint8Array, (table) => table.phase),
+    lane: concatenate(indices, Uint32Array, ({ lane }) => lane),
+    name: concatenate(indices, Uint32Array, ({ name }) => name),
+    category: concatenate(indices, Uint32Array, ({ category }) => category),
+    startUs: concatenate(places, Float64Array, shiftedStart),
+    durationUs: concatenate(tables, Float64Array, (table) => table.durationUs),
+    flowId: concatenate(indices, Uint32Array, ({ flowId }) => flowId),
+    correlation: concatenate(places, Float64Array, shiftedCorrelation),
+    stream: concatenate(tables, Int32Array, (table) => table.stream),
+    gridBlocks: concatenate(tables, Uint32Array, (table) => table.gridBlocks),
     argColumns: mergeArgColumns(places, length),
     strings: strings.list,
     lanes: mergeLanes(tables, names ?? []),

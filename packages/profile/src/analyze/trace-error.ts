@@ -1,4 +1,4 @@
-// What is wrong with a trace, and where. The code is "input": the file must change, not the program.
+// What is wrong with a trace, and where. The code is "input": the file must change.
 
 import { InfraError } from "@open-infra/errors";
 

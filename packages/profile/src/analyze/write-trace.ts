@@ -20,7 +20,7 @@ const PH_f = 102;
 const PH_i = 105;
 const PH_b = 98;
 
-/** Args that were kept, as other readers take them: they know no NaN and no raw control characters. */
+/** Args that were kept, as other readers take them: without NaN and raw control characters. */
 function keptArgs(text: string): string {
   return /[Nn]a[Nn]|[Ii]nf|[^ -\uffff]/.test(text) ? JSON.stringify(parseLenient(text)) : text;
 }
