@@ -49,7 +49,11 @@ export class ControlBlock {
   /** Until the rank is rung again since `rings`, or time is up. The event loop goes on. */
   async sleep(rank: number, rings: number, timeoutMs: number): Promise<void> {
     const wait = Atomics.waitAsync(this.#words, doorbellOf(rank), rings, timeoutMs);
-    if (wait.async) await wait.value;
+    if (!wait.async) return;
+    // Such a wait does not keep a thread alive that has nothing else to wait for.
+    const alive = setTimeout(() => {}, timeoutMs + 1000);
+    await wait.value;
+    clearTimeout(alive);
   }
 
   /** Notes that a rank begins operation `index` of a step. */

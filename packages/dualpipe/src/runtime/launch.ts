@@ -150,6 +150,7 @@ export class Pipeline implements AsyncDisposable {
   /** Adds up the gradients of the two copies of each stage; nothing to do with one direction. */
   syncGradients(): Promise<void> {
     return this.#exclusive(async () => {
+      using _watchdog = this.#watch(this.#launch.timeoutMs, () => "the end of syncGradients");
       await this.#askAll(() => ({ type: "sync" }));
     });
   }

@@ -36,8 +36,8 @@ export interface RunnerOptions {
 /** What waits where the caller says nothing. As long as NCCL's watchdog. */
 export const defaultTimeoutMs = 600_000;
 
-/** Longest that a timer of Node can be set to. */
-const timeoutMsMax = 2 ** 31 - 1;
+/** A little less than the longest that a timer of Node can be set to. */
+const timeoutMsMax = 2 ** 31 - 1 - 1000;
 
 /** The timeout to use. @throws InputError */
 export function checkTimeout(

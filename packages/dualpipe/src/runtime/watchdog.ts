@@ -35,25 +35,32 @@ export class Watchdog implements Disposable {
    */
   constructor(control: ControlBlock, options: WatchdogOptions) {
     const { timeoutMs, isBusy, awaited, onStuck } = options;
-    const now = performance.now();
+    const everyMs = Math.max(10, timeoutMs / looksPerTimeout);
+    let lookedMs = performance.now();
     const seen = Array.from({ length: control.numRanks }, (_, rank) => ({
       at: control.progressOf(rank),
-      sinceMs: now,
+      sinceMs: lookedMs,
     }));
     const look = (): void => {
       const nowMs = performance.now();
+      // If this thread itself was held up, answers may lie in its queue: the time does not count.
+      const heldUpMs = Math.max(0, nowMs - lookedMs - 2 * everyMs);
+      lookedMs = nowMs;
       for (const [rank, last] of seen.entries()) {
         const at = control.progressOf(rank);
         if (!isBusy(rank) || at.step !== last.at.step || at.index !== last.at.index) {
           seen[rank] = { at, sinceMs: nowMs };
-        } else if (nowMs - last.sinceMs > timeoutMs) {
+          continue;
+        }
+        last.sinceMs += heldUpMs;
+        if (nowMs - last.sinceMs > timeoutMs) {
           clearInterval(this.#timer);
           onStuck(new WaitTimeoutError(-1, rank, awaited(rank, at.index), timeoutMs));
           return;
         }
       }
     };
-    this.#timer = setInterval(look, Math.max(10, timeoutMs / looksPerTimeout));
+    this.#timer = setInterval(look, everyMs);
   }
 
   [Symbol.dispose](): void {

@@ -1,12 +1,16 @@
 // The pipeline over worker threads, checked as the original checks itself: losses and outputs equal
 // those of the unpipelined model to the bit, gradients to 1e-13, on 2, 4 and 8 ranks.
 
+import { once } from "node:events";
+import { Worker } from "node:worker_threads";
 import { Tensor } from "@open-infra/tensor";
 import { seededRandom, testSeed } from "@open-infra/testing";
 import { afterAll, describe, expect, it } from "vitest";
 import { launchPipeline, type Pipeline, type StageValue } from "../../src/runtime/launch.ts";
 import type { MlpOptions } from "../../src/runtime/reference/mlp-stage.ts";
 import { sendWindow } from "../../src/runtime/transport.ts";
+import { type SharedTensor, shareTensor, unshareTensor } from "../../src/runtime/values.ts";
+import { portsOf, workerSeats } from "../../src/runtime/worker-transport.ts";
 import { peakActivations } from "../../src/schedule/activations.ts";
 import { buildSchedule } from "../../src/schedule/build.ts";
 import { expectClose, expectSameBits, randomTensor, unpipelined } from "./reference.ts";
@@ -85,6 +89,33 @@ function expectGradients(
   }
 }
 
+it("ranks in threads of one's own, each with a DualPipe", async () => {
+  const random = seededRandom(testSeed());
+  const [x, t] = [0, 1].map(() => randomTensor(random, [8, 4], "f64")) as [Tensor, Tensor];
+  const wanted = await unpipelined(2, { features: 4, hidden: 8, dtype: "f64" }, x, t, 8);
+  const { seats } = workerSeats(2);
+  const results = await Promise.all(
+    seats.map(async (seat) => {
+      const half = (of: Tensor, i: number) => shareTensor(of.slice(0, 4 * i, 4 * i + 4));
+      const parts = { x: half(x, seat.rank), t: half(t, 1 - seat.rank) };
+      const worker = new Worker(new URL("seat-worker.ts", import.meta.url), {
+        workerData: { seat, ...parts, numChunks: 8 },
+        transferList: [...portsOf(seat)],
+      });
+      const [result] = (await once(worker, "message")) as [
+        { losses: Float64Array; gradients: SharedTensor[] },
+      ];
+      await worker.terminate();
+      return result;
+    }),
+  );
+  const losses = [...(results[1]?.losses ?? []), ...(results[0]?.losses ?? [])];
+  expect(losses).toEqual([...wanted.losses]);
+  results.forEach(({ gradients }, stage) => {
+    expectClose(gradients.map(unshareTensor), wanted.gradients[stage] ?? [], `stage ${stage}`);
+  });
+});
+
 describe("what else a pipeline does", () => {
   const running: Pipeline[] = [];
   const open = async (more: object): Promise<Pipeline> => {
@@ -126,6 +157,23 @@ describe("what else a pipeline does", () => {
     expect(microBatchOutputs?.map(([y]) => y?.shape)).toEqual(Array(4).fill([3, 2, 4]));
     const whole = await unpipelined(2, { features: 4, hidden: 8, dtype: "f64" }, x, x, 1);
     expectSameBits(outputs ?? [], whole.outputs, "joined");
+  });
+
+  it("takes a function as its schedule, and refuses one that moves stages", async () => {
+    const build = (name: "zb1p" | "1f1b") => (numMicroBatches: number) =>
+      buildSchedule(name, { numRanks: 2, numMicroBatches });
+    const pipeline = await open({ schedule: build("zb1p") });
+    const x = randomTensor(seededRandom(testSeed()), [6, 4], "f64");
+    const { losses } = await pipeline.step([x], { numChunks: 3, labels: [x] });
+    const mlpOptions: MlpOptions = { features: 4, hidden: 8, dtype: "f64" };
+    expect(losses).toEqual((await unpipelined(2, mlpOptions, x, x, 3)).losses);
+
+    const fickle = (m: number) =>
+      buildSchedule(m === 4 ? "dualpipe" : "1f1b", { numRanks: 2, numMicroBatches: m });
+    const moving = await open({ schedule: fickle });
+    await expect(moving.step([x], { numChunks: 3, labels: [x] })).rejects.toThrow(
+      "schedule is another placement of stages for 3 micro-batches",
+    );
   });
 
   it("runs calls in the order they were made, and gives snapshots", async () => {
