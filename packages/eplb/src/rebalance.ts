@@ -39,6 +39,9 @@ export const policyNames = [
  */
 export type PolicyName = (typeof policyNames)[number];
 
+/** The searches keep a count for every expert on every GPU: at most 512 MiB. */
+const maxPairs = 2 ** 28;
+
 /** The cluster, and how to place on it. */
 export interface RebalanceOptions extends EplbShape {
   /** Default `deepseek`. */
@@ -106,6 +109,10 @@ function place(matrix: LoadMatrix, options: RebalanceOptions, nodeLimit: boolean
   if (policy.startsWith("deepseek")) {
     const slots = deepseekSlots(matrix, options, nodeLimit);
     return completePlacement(numLayers, numLogical, slots.phy2log, slots.rank);
+  }
+  if (numLogical * options.numGpus > maxPairs) {
+    const allowed = `at most ${maxPairs} for policy ${policy}; "deepseek" has no such limit`;
+    throw new InputError("experts × numGpus", String(numLogical * options.numGpus), allowed);
   }
   const phy2log = policy.startsWith("optimized")
     ? optimizedSlots(matrix, options, nodeLimit)

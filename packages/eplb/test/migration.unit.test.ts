@@ -3,6 +3,7 @@ import { describe, expect, it } from "vitest";
 import {
   alignSlots,
   diffPlacements,
+  measurePlacement,
   type Placement,
   placementFrom,
   rebalanceExperts,
@@ -151,6 +152,46 @@ describe("budgets", () => {
     expect(report.movedSlots).toBeGreaterThan(15);
     const stay = rebalanceExperts(later, { ...options, maxMovedSlots: 0 }).report;
     expect(report.balancedness).toBeGreaterThan(stay.balancedness);
+  });
+});
+
+describe("from any placement", () => {
+  it("gives a sound one: complete, within the budget, under the limits it must keep", () => {
+    const seed = testSeed();
+    const random = seededRandom(seed);
+    for (let round = 0; round < 150; round++) {
+      const { shape, numLogical } = drawShape(random);
+      const base = random.pick(["deepseek", "deepseek-global", "optimized"] as const);
+      const policy = base === "deepseek-global" ? "minimal-migration-global" : "minimal-migration";
+      const before = drawLoads(random, 2, numLogical);
+      const weight = drawLoads(random, 2, numLogical);
+      const old = rebalanceExperts(before, { ...shape, policy: base });
+      const perGpu = shape.numReplicas / shape.numGpus;
+      const lost = random.int(0, 2) === 0 ? random.int(0, shape.numGpus) : -1;
+      const rows = toNested(old).phy2log.map((row) =>
+        row.map((expert, slot) => (Math.floor(slot / perGpu) === lost ? -1 : expert)),
+      );
+      const from = placementFrom(rows, numLogical, { allowMissing: true });
+      const result = rebalanceExperts(weight, { ...shape, policy, from });
+      const input = JSON.stringify({ shape, rows, weight, policy });
+      const hint = `seed ${seed}, round ${round}, ${input}`;
+      placementFrom(toNested(result).phy2log, numLogical); // Throws if an expert is missing.
+      expect(changedSlots(from, result), hint).toBe(result.report.movedSlots);
+      if (policy === "minimal-migration") expect(result.report.nodeLimit, hint).toBe(true);
+      if (lost >= 0) continue;
+      const best = rebalanceExperts(weight, {
+        ...shape,
+        policy: base === "deepseek-global" ? "optimized-global" : "optimized",
+      });
+      const stay = measurePlacement(weight, from, shape);
+      for (const [i, layer] of result.report.layers.entries()) {
+        // At the target, or as low as the optimizer goes, and never above where it began.
+        const lowest = (best.report.layers[i]?.maxLoad ?? 0) * 1.0011;
+        expect(layer.maxLoad, hint).toBeLessThanOrEqual(Math.max(1.0101 * layer.meanLoad, lowest));
+        const start = (stay.layers[i]?.maxLoad ?? 0) * (1 + 1e-9);
+        expect(layer.maxLoad, hint).toBeLessThanOrEqual(start);
+      }
+    }
   });
 });
 
