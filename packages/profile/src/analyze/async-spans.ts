@@ -3,6 +3,7 @@
 // lanes of their own, as few as do not overlap.
 
 import type { LaneKey } from "./lane-table.ts";
+import { SlotPool } from "./slot-pool.ts";
 
 /** One `b` or `e` as it was read. */
 export interface AsyncEnd {
@@ -25,24 +26,10 @@ export interface AsyncSpan {
   readonly slot: number;
 }
 
-/** A slot that is free from `freeUs` on. */
-interface Slots {
-  readonly freeUs: number[];
-}
-
 /** What an id has open: its rows, innermost last, and the slot it holds meanwhile. */
 interface Track {
   readonly open: AsyncEnd[];
   readonly spans: { begin: AsyncEnd; endUs: number }[];
-}
-
-/** The first slot free at `fromUs`, taken until `untilUs`. */
-function takeSlot(slots: Slots, fromUs: number, untilUs: number): number {
-  const { freeUs } = slots;
-  let slot = freeUs.findIndex((free) => free <= fromUs);
-  if (slot < 0) slot = freeUs.length;
-  freeUs[slot] = untilUs;
-  return slot;
 }
 
 /** Trees of spans, each under one root, in order of time. */
@@ -94,17 +81,17 @@ export function pairAsync(events: readonly AsyncEnd[]): {
 } {
   // Stable: at one time the order of the file decides which is inner.
   const { trees, open, unmatched } = pair(events.toSorted((a, b) => a.atUs - b.atUs));
-  const slotsOf = new Map<string, Slots>();
+  const slotsOf = new Map<string, SlotPool>();
   const spans: AsyncSpan[] = [];
   for (const tree of trees.toSorted((a, b) => a.fromUs - b.fromUs)) {
     const { pid, category } = (tree.spans[0] as { begin: AsyncEnd }).begin;
     const group = JSON.stringify([pid, category]);
     let slots = slotsOf.get(group);
     if (slots === undefined) {
-      slots = { freeUs: [] };
+      slots = new SlotPool();
       slotsOf.set(group, slots);
     }
-    const slot = takeSlot(slots, tree.fromUs, tree.untilUs);
+    const slot = slots.take(tree.fromUs, tree.untilUs);
     for (const { begin, endUs } of tree.spans) {
       spans.push({ row: begin.row, pid, category, durationUs: endUs - begin.atUs, slot });
     }

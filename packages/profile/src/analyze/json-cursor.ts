@@ -4,7 +4,7 @@
 // and escapes. Raw control characters in strings and NaN and Infinity are let through, because
 // profilers write them.
 
-import { HASH_SEED } from "./string-table.ts";
+import { HASH_PRIME, HASH_SEED } from "./string-table.ts";
 import type { TraceProblem } from "./trace-error.ts";
 
 /** Thrown, never shown: the text goes on beyond the window. */
@@ -170,7 +170,7 @@ export class JsonCursor {
     let hash = HASH_SEED;
     let byte = bytes[at] as number;
     while (byte !== QUOTE && byte !== BACKSLASH && byte !== 0) {
-      hash = (Math.imul(hash, 31) + byte) | 0;
+      hash = Math.imul(hash ^ byte, HASH_PRIME);
       byte = bytes[++at] as number;
     }
     this.stringStart = start;

@@ -8,13 +8,20 @@ const encoder = new TextEncoder();
 /** A string longer than this is cut out of the arena and decoded alone. */
 const DECODE_BYTES = 1 << 16;
 
-/** Hash of no bytes; `hashByte` folds one more in. The scanner repeats this inline. */
-export const HASH_SEED: number = 0x811c9dc5 | 0;
+/**
+ * Hash of no bytes; another in every process, so that nobody can make a file whose names all collide.
+ * Nothing that is seen depends on it.
+ */
+export const HASH_SEED: number = (Math.random() * 2 ** 32) | 0;
+/** One more byte is `(hash ^ byte) · HASH_PRIME` (FNV-1a). The cursor repeats this inline. */
+export const HASH_PRIME = 0x01000193;
 
 /** Hash of `bytes[start..end)`, the one `intern` expects. */
 export function hashBytes(bytes: Uint8Array, start: number, end: number): number {
   let hash = HASH_SEED;
-  for (let i = start; i < end; i++) hash = (Math.imul(hash, 31) + (bytes[i] as number)) | 0;
+  for (let i = start; i < end; i++) {
+    hash = Math.imul(hash ^ (bytes[i] as number), HASH_PRIME);
+  }
   return hash;
 }
 
