@@ -111,7 +111,7 @@ describe("minimal-migration under the node limit", () => {
 });
 
 describe("budgets", () => {
-  it("are kept, spent where they help most, and a larger one never gives a heavier result", () => {
+  it("are kept, and moving as much as it takes is never heavier than not moving", () => {
     const seed = testSeed();
     const random = seededRandom(seed);
     for (let round = 0; round < 60; round++) {

@@ -20,14 +20,6 @@ const tastes: readonly Taste[] = [
   { costPower: 1.5, recount: true },
 ];
 
-/** What migrating a layer would take. Points rise in `moved` and fall in `maxLoad`. */
-export interface LayerPlan {
-  /** The first point is the least that must move. */
-  readonly path: readonly PathPoint[];
-  /** True if the last point is a fresh placement and not a continuation of the others. */
-  readonly endsFresh: boolean;
-}
-
 /** Migrates layers of one shape, one at a time. */
 export class LayerMigrator {
   readonly #shape: EplbShape;
@@ -57,8 +49,12 @@ export class LayerMigrator {
     this.#local = new Int32Array(numLogical);
   }
 
-  /** Plans the layer without a budget; writes the last point's placement to `out`. */
-  plan(loads: Float64Array, from: Int32Array, out: Int32Array): LayerPlan {
+  /**
+   * Migrates the layer without a budget, to `out`. Returns what points on the way would take: from
+   * the first, the least that must move, to the last, which `out` is at. Only the last can be a fresh
+   * placement.
+   */
+  plan(loads: Float64Array, from: Int32Array, out: Int32Array): PathPoint[] {
     const target = this.#target(loads);
     const paths = this.#nodes(from, (experts, at) => {
       const home = this.#load(loads, experts, from, at);
@@ -68,11 +64,11 @@ export class LayerMigrator {
     });
     const path = mergePaths(paths);
     const reached = (path.at(-1) as PathPoint).maxLoad;
-    if (reached <= target) return { path, endsFresh: false };
+    if (reached <= target) return path;
     const fresh = this.#fresh(loads, from, target, reached * (1 - freshMargin));
-    if (fresh === undefined) return { path, endsFresh: false };
+    if (fresh === undefined) return path;
     out.set(fresh.slots);
-    return { path: [...path, fresh.point], endsFresh: true };
+    return [...path, fresh.point];
   }
 
   /** Migrates the layer with at most `cap` moved slots, which a point of its path allows. */

@@ -5,7 +5,7 @@ import { InputError } from "@open-infra/errors";
 import { alignGpu } from "../moves.ts";
 import type { EplbShape, Placement } from "../placement.ts";
 import type { LoadMatrix } from "../shape.ts";
-import { LayerMigrator, type LayerPlan } from "./layer-migrator.ts";
+import { LayerMigrator } from "./layer-migrator.ts";
 import type { PathPoint } from "./migration-search.ts";
 
 /** What migration is to reach, and with how much. */
@@ -39,13 +39,13 @@ export function migratedSlots(
   const slotsOf = (all: Int32Array, layer: number): Int32Array =>
     all.subarray(layer * numReplicas, (layer + 1) * numReplicas);
 
-  const plans: LayerPlan[] = [];
+  const paths: PathPoint[][] = [];
   for (let layer = 0; layer < numLayers; layer++) {
     const old = slotsOf(from.phy2log, layer);
-    plans.push(migrator.plan(loadsOf(layer), old, slotsOf(slots, layer)));
+    paths.push(migrator.plan(loadsOf(layer), old, slotsOf(slots, layer)));
   }
-  const points = spend(plans, goal.maxMovedSlots);
-  for (const [layer, { path }] of plans.entries()) {
+  const points = spend(paths, goal.maxMovedSlots);
+  for (const [layer, path] of paths.entries()) {
     const point = points[layer] as number;
     if (point === path.length - 1) continue; // Planned so already, fresh or not.
     const cap = (path[point] as PathPoint).moved;
@@ -60,12 +60,12 @@ export function migratedSlots(
 }
 
 /** Chooses a point of every layer's path: always the step that lowers most for each moved slot. */
-function spend(plans: readonly LayerPlan[], budget: number): Int32Array {
-  const wanted = plans.reduce((sum, { path }) => sum + (path.at(-1) as PathPoint).moved, 0);
-  if (wanted <= budget) return Int32Array.from(plans, ({ path }) => path.length - 1);
-  const at = new Int32Array(plans.length);
+function spend(paths: readonly PathPoint[][], budget: number): Int32Array {
+  const wanted = paths.reduce((sum, path) => sum + (path.at(-1) as PathPoint).moved, 0);
+  if (wanted <= budget) return Int32Array.from(paths, (path) => path.length - 1);
+  const at = new Int32Array(paths.length);
   let left = budget;
-  for (const { path } of plans) left -= (path[0] as PathPoint).moved;
+  for (const path of paths) left -= (path[0] as PathPoint).moved;
   if (left < 0) {
     const allowed = `at least ${budget - left}, the empty slots and missing experts of from`;
     throw new InputError("maxMovedSlots", String(budget), allowed);
@@ -74,7 +74,7 @@ function spend(plans: readonly LayerPlan[], budget: number): Int32Array {
     let layer = -1;
     let next = 0;
     let best = 0;
-    for (const [i, { path }] of plans.entries()) {
+    for (const [i, path] of paths.entries()) {
       const here = path[at[i] as number] as PathPoint;
       for (let j = (at[i] as number) + 1; j < path.length; j++) {
         const point = path[j] as PathPoint;
@@ -89,7 +89,7 @@ function spend(plans: readonly LayerPlan[], budget: number): Int32Array {
       }
     }
     if (layer < 0) return at;
-    const { path } = plans[layer] as LayerPlan;
+    const path = paths[layer] as PathPoint[];
     left -= (path[next] as PathPoint).moved - (path[at[layer] as number] as PathPoint).moved;
     at[layer] = next;
   }
