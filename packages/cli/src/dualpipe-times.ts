@@ -31,7 +31,24 @@ export interface Costs {
 }
 
 const timeFields = ["F", "B", "I", "W", "FB", "rankSlowdown"] as const;
-const allFields: readonly string[] = [...timeFields, "communication", "memory"];
+const fieldsOf: Readonly<Record<string, readonly string[]>> = {
+  communication: ["latency", "bandwidth", "bytes", "exclusiveLinks"],
+  memory: ["activationBytes", "weightGradBytes", "parameterBytes"],
+};
+const allFields: readonly string[] = [...timeFields, ...Object.keys(fieldsOf)];
+
+/** A misspelt field would be left out unsaid. */
+function checkFields(name: string, value: unknown, known: readonly string[]): void {
+  if (typeof value !== "object" || value === null || Array.isArray(value)) {
+    throw new UsageError(`${name} holds no object; expected the fields ${known.join(", ")}`);
+  }
+  for (const [key, field] of Object.entries(value)) {
+    if (!known.includes(key)) {
+      throw new UsageError(`${name} has the field ${key}; known are ${known.join(", ")}`);
+    }
+    if (field === null) throw new UsageError(`${name}: ${key} is null; leave it out instead`);
+  }
+}
 
 /** The link that the flags describe; undefined where they say nothing. */
 export function linkOf(flags: LinkFlags): Communication | undefined {
@@ -47,17 +64,11 @@ export function linkOf(flags: LinkFlags): Communication | undefined {
 
 /** The document of `--stage-times`; values are checked where they are used. */
 async function readCosts(context: CliContext, file: string): Promise<Costs> {
-  const usage = 'expected {"F": 1, "B": 2, …}';
-  const document = parseJson(await readText(context, file, usage));
-  if (typeof document !== "object" || document === null || Array.isArray(document)) {
-    throw new UsageError(`${file} holds no object; ${usage}`);
-  }
+  const document = parseJson(await readText(context, file, 'expected {"F": 1, "B": 2, …}'));
+  checkFields(file, document, allFields);
   const fields = document as Readonly<Record<string, unknown>>;
-  for (const [key, value] of Object.entries(fields)) {
-    if (!allFields.includes(key)) {
-      throw new UsageError(`${file} has the field ${key}; known are ${allFields.join(", ")}`);
-    }
-    if (value === null) throw new UsageError(`${file}: ${key} is null; leave it out instead`);
+  for (const [name, known] of Object.entries(fieldsOf)) {
+    if (name in fields) checkFields(`${file}: ${name}`, fields[name], known);
   }
   const times = Object.fromEntries(
     timeFields.filter((key) => key in fields).map((key) => [key, fields[key]]),

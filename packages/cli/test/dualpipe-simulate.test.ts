@@ -160,6 +160,10 @@ critical path  7 operations, 2 changes of rank: 7 of computation, 0 of transfers
       [["--num-ranks", "7", "--num-micro-batches", "20"], "numRanks is 7; expected an even number"],
       [[...size, "--f", "-1"], "'-1' is not a number from 0 on"],
       [[...size, "--stage-times", wrong], "has the field Z; known are F, B, I"],
+      [
+        [...size, "--stage-times", fileOf("link.json", { F: 1, B: 2, communication: { lag: 1 } })],
+        "communication has the field lag; known are latency, bandwidth",
+      ],
       [[...size, "--stage-times", wrong, "--f", "1"], "--stage-times brings all times"],
       [[...size, "--bytes", "5 apples"], "'5 apples' is not a number of bytes"],
       [[...size, "--from-trace", fileOf("none.json", {})], "has no traceEvents"],

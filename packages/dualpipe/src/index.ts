@@ -98,7 +98,7 @@ export type { Reading } from "./schedule/validate/walk.ts";
 export { zb1p, zbv } from "./schedule/zero-bubble.ts";
 export type { CriticalPath, CriticalReason, CriticalStep } from "./simulate/critical-path.ts";
 export { type BlockedRank, DeadlockError } from "./simulate/deadlock.ts";
-export type { Communication, LinkValue } from "./simulate/links.ts";
+export type { Communication, LinkValue, NodeValue } from "./simulate/links.ts";
 export type { LowerBound } from "./simulate/lower-bound.ts";
 export {
   type MemoryCurve,

@@ -260,8 +260,12 @@ describe("refusals", () => {
     expect(run({ F: 1, B: [1, Number.NaN] })).toThrow("times.B[1] is NaN");
     expect(run({ F: [1, 2, 3], B: 2 })).toThrow("times.F.length is 3; expected 2 stages");
     expect(run({ F: 1, B: 2, W: 3 })).toThrow("times.W[0] is 3; expected at most times.B[0], 2");
-    expect(run({ F: 1, B: 2, rankSlowdown: [1] })).toThrow("rankSlowdown.length is 1");
+    expect(run({ F: 1, B: 2, rankSlowdown: [1] })).toThrow("times.rankSlowdown.length is 1");
     expect(run({ F: 1, B: 2 }, { latency: -1 })).toThrow("communication.latency(0, 1) is -1");
+    const word = { latency: "x" } as unknown as Communication;
+    expect(run({ F: 1, B: 2 }, word)).toThrow('communication.latency is "x"; expected a number, a');
+    const short = { latency: [[0]] };
+    expect(run({ F: 1, B: 2 }, short)).toThrow("latency is 1 rows of 1; expected at least 2 rows");
     expect(run({ F: 1, B: 2 }, { bandwidth: 1 })).toThrow("communication.bytes is undefined");
     expect(run({ F: 1, B: 2 }, { bandwidth: 0, bytes: 1 })).toThrow("bandwidth(0, 1) is 0");
     expect(() => simulate(schedule, unit, { mode: "rendezvous" })).toThrow("withCommunication");

@@ -13,7 +13,14 @@ export type LinkValue =
   | number
   | readonly ArrayLike<number>[]
   | ((from: number, to: number) => number)
-  | { readonly ranksPerNode: number; readonly intraNode: number; readonly interNode: number };
+  | NodeValue;
+
+/** A figure of links within a node of `ranksPerNode` consecutive ranks, and of links between. */
+export interface NodeValue {
+  readonly ranksPerNode: number;
+  readonly intraNode: number;
+  readonly interNode: number;
+}
 
 /** What sending an activation or its gradient to another rank takes. */
 export interface Communication {
@@ -57,11 +64,16 @@ function linkRule(name: string, value: LinkValue, numRanks: number): LinkRule {
     }
     return (from, to) => table[from]?.[to] as number;
   }
-  const { ranksPerNode, intraNode, interNode } = value as Exclude<LinkValue, readonly unknown[]> & {
-    ranksPerNode: number;
-    intraNode: number;
-    interNode: number;
-  };
+  return nodeRule(name, value as NodeValue);
+}
+
+/** A figure for ranks of one node, and one for ranks of two. */
+function nodeRule(name: string, value: NodeValue): LinkRule {
+  if (value === null || typeof value !== "object" || !("ranksPerNode" in value)) {
+    const allowed = "a number, a table [from][to], or { ranksPerNode, intraNode, interNode }";
+    throw new InputError(name, JSON.stringify(value), allowed);
+  }
+  const { ranksPerNode, intraNode, interNode } = value;
   if (!(Number.isInteger(ranksPerNode) && ranksPerNode > 0)) {
     throw new InputError(`${name}.ranksPerNode`, String(ranksPerNode), "a whole number from 1");
   }

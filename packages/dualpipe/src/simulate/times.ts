@@ -123,10 +123,14 @@ function pairRule(FB: PairTime | undefined, F: Float64Array, B: Float64Array): P
 function slowdowns({ rankSlowdown }: StageTimes, numRanks: number): Float64Array {
   if (rankSlowdown === undefined) return new Float64Array(numRanks).fill(1);
   if (rankSlowdown.length !== numRanks) {
-    throw new InputError("rankSlowdown.length", String(rankSlowdown.length), `${numRanks} ranks`);
+    throw new InputError(
+      "times.rankSlowdown.length",
+      `${rankSlowdown.length}`,
+      `${numRanks} ranks`,
+    );
   }
   return Float64Array.from({ length: numRanks }, (_, rank) =>
-    checkDuration(`rankSlowdown[${rank}]`, rankSlowdown[rank] as number),
+    checkDuration(`times.rankSlowdown[${rank}]`, rankSlowdown[rank] as number),
   );
 }
 
