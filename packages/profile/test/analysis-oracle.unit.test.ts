@@ -197,6 +197,16 @@ function expectClasses(result: TraceAnalysis, kernels: readonly Kernel[], messag
       maxUs: Math.max(...durations),
     });
   }
+  const classOf = new Map(result.kernels.kernels.map((each) => [each.name, each.class]));
+  for (const row of result.kernels.classes) {
+    const mine = (each: Kernel) => classOf.get(each.name) === row.class;
+    const covers = (each: Kernel) =>
+      row.group === "communication" ? each.group === "computation" : !mine(each);
+    expect([row.busyUs, row.exposedUs], message).toEqual([
+      countUs(kernels, (now) => now.some(mine)),
+      countUs(kernels, (now) => now.some(mine) && !now.some(covers)),
+    ]);
+  }
 }
 
 describe("analyses against plain definitions", () => {

@@ -2,10 +2,10 @@
 // moment as often as kernels ran in it; `busyUs` counts it once, as HTA's kernel-type shares do.
 
 import type { KernelGroup } from "./classify.ts";
-import { lengthOf, subtract } from "./intervals.ts";
+import { exposureOfSets } from "./exposure.ts";
 import { shortName } from "./short-name.ts";
 import { percent, roundUs } from "./statistics.ts";
-import { classMask, unionOfClasses, type Work } from "./work.ts";
+import type { Work } from "./work.ts";
 
 /** Durations of events that belong together. */
 export interface DurationStats {
@@ -159,51 +159,34 @@ function merged(parts: readonly Sums[]): Sums {
 }
 
 function classBreakdowns(work: Work, byClass: readonly Sums[], total: number): ClassBreakdown[] {
-  const ids = new Map<string, number[]>();
-  work.classes.forEach(({ name, group, family }, id) => {
-    if (byClass[id]?.count === 0) return;
+  const members = new Map<string, number[]>();
+  const setOf = Uint32Array.from(work.classes, ({ name, group, family }, id) => {
     const key = JSON.stringify([name, group, family]);
-    ids.set(key, [...(ids.get(key) ?? []), id]);
+    const ids = members.get(key);
+    if (ids === undefined) members.set(key, [id]);
+    else ids.push(id);
+    return [...members.keys()].indexOf(key);
   });
-  const out = [...ids.values()].map((members): ClassBreakdown => {
-    const { name, group, family } = work.classes[members[0]!]!;
-    const variants = members.map((id) => ({
+  const { busyUs, exposedUs } = exposureOfSets(work, setOf, members.size);
+  const out = [...members.values()].flatMap((ids, set): ClassBreakdown[] => {
+    const used = ids.filter((id) => byClass[id]!.count > 0);
+    if (used.length === 0) return [];
+    const { name, group, family } = work.classes[used[0]!]!;
+    const variants = used.map((id) => ({
       variant: work.classes[id]!.variant,
       ...byClass[id]!.stats(total),
     }));
-    return {
-      class: name,
-      group,
-      family,
-      ...merged(members.map((id) => byClass[id]!)).stats(total),
-      ...busyOf(work, new Set(members), group),
-      variants: variants.sort(longestFirst(({ variant }) => variant)),
-    };
+    return [
+      {
+        class: name,
+        group,
+        family,
+        ...merged(used.map((id) => byClass[id]!)).stats(total),
+        busyUs: roundUs(busyUs[set]!),
+        exposedUs: roundUs(exposedUs[set]!),
+        variants: variants.sort(longestFirst(({ variant }) => variant)),
+      },
+    ];
   });
   return out.sort(longestFirst((item) => item.class));
-}
-
-function busyOf(
-  work: Work,
-  members: ReadonlySet<number>,
-  group: KernelGroup,
-): { busyUs: number; exposedUs: number } {
-  let busyUs = 0;
-  let exposedUs = 0;
-  const mine = classMask(work, () => false);
-  const against = classMask(work, (each) =>
-    group === "communication" ? each.group === "computation" : true,
-  );
-  for (const id of members) {
-    mine[id] = 1;
-    against[id] = 0;
-  }
-  for (let device = 0; device < work.devices.length; device++) {
-    const busy = unionOfClasses(work, device, mine);
-    busyUs += lengthOf(busy);
-    if (busy.length > 0) {
-      exposedUs += lengthOf(subtract(busy, unionOfClasses(work, device, against)));
-    }
-  }
-  return { busyUs: roundUs(busyUs), exposedUs: roundUs(exposedUs) };
 }
