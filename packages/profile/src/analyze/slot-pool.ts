@@ -1,5 +1,5 @@
 // Rows for intervals that overlap: each gets the lowest row that is free when it begins. Two heaps,
-// so that a hundred thousand intervals at once take no longer than their number times its logarithm.
+// so that a hundred thousand intervals at once take their number times its logarithm.
 
 /** Smallest key first. */
 class Heap<T> {

@@ -9,7 +9,7 @@ const encoder = new TextEncoder();
 const DECODE_BYTES = 1 << 16;
 
 /**
- * Hash of no bytes; another in every process, so that nobody can make a file whose names all collide.
+ * Hash of no bytes; another in each process, so that nobody can make a file whose names collide.
  * Nothing that is seen depends on it.
  */
 export const HASH_SEED: number = (Math.random() * 2 ** 32) | 0;
