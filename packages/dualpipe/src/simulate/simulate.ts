@@ -41,7 +41,10 @@ export interface RankTimeline {
   readonly end: Float64Array;
 }
 
-/** Where a rank stood idle; the parts of `by position` and those of `byPhase` each add up to it. */
+/**
+ * Where a rank stood idle. `warmUp`, `steady` and `coolDown` add up to `total`, and so do `byPhase`
+ * and `afterEnd`.
+ */
 export interface RankIdle {
   readonly total: number;
   /** Before its first backward. */
