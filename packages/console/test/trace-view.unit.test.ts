@@ -1,5 +1,5 @@
-// What moves the view of the trace page, and what it writes: zoom about a point, glides, motion under
-// held keys, keys, ticks, durations, colours.
+// What moves the view of the trace page, and what it writes: zoom about a point, glides, motion
+// under held keys, keys, ticks, durations, colours.
 
 import { seededRandom, testSeed } from "@open-infra/testing";
 import { describe, expect, it } from "vitest";

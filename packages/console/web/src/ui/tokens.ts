@@ -1,5 +1,5 @@
-// Reads the tokens of tokens.css. A canvas keeps what was drawn, so whoever uses these draws anew when
-// the scheme changes.
+// Reads the tokens of tokens.css. A canvas keeps what was drawn, so whoever uses these draws anew
+// when the scheme changes.
 
 import { parseHex, type Rgb } from "./colors.ts";
 

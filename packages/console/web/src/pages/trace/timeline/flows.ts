@@ -39,7 +39,7 @@ class LinkKeys {
     this.#keys[this.#length++] = from * this.#slots + to;
   }
 
-  /** Each pair once: a launch and its kernel are mostly tied twice, by a flow and by correlation. */
+  /** Each pair once: a launch and its kernel are tied twice, by a flow and by correlation. */
   finish(): Omit<FlowLinks, "unbound"> {
     const keys = this.#keys.slice(0, this.#length).sort();
     const unique = keys.filter((key, index) => index === 0 || key !== keys[index - 1]);
