@@ -97,6 +97,37 @@ describe("minimal-migration under the node limit", () => {
     expect(result.report.movedSlots).toBeLessThan(best.report.movedSlots / 3);
   });
 
+  it("exchanges groups where it must, and leaves the other nodes alone", () => {
+    const random = seededRandom(testSeed());
+    const hint = `seed ${random.seed}`;
+    const shape = { numReplicas: 96, numGroups: 8, numNodes: 4, numGpus: 8 };
+    // All groups have the same loads, so that exchanging one of each balances the nodes exactly.
+    const group = Array.from({ length: 8 }, () => 50 + 50 * random.next());
+    const weight = [Array.from({ length: 8 }, () => group).flat()];
+    const from = rebalanceExperts(weight, { ...shape, policy: "optimized" });
+    const groupsOf = (placement: Placement, node: number): Set<number> => {
+      const slots = placement.phy2log.subarray(node * 24, (node + 1) * 24);
+      return new Set(Array.from(slots, (expert) => expert >> 3));
+    };
+    // Both groups of node 0 get hot, both of node 3 cold: one of each must trade places.
+    const [hot, cold] = [groupsOf(from, 0), groupsOf(from, 3)];
+    const scale = (g: number): number => (hot.has(g) ? 1.6 : cold.has(g) ? 0.4 : 1);
+    const later = weight.map((row) => row.map((load, e) => load * scale(e >> 3)));
+    const options = { ...shape, policy: "minimal-migration", from } as const;
+    const result = rebalanceExperts(later, options);
+    expect(result.report.nodeLimit, hint).toBe(true);
+    expect(result.report.worstMaxOverMean, hint).toBeLessThan(1.03);
+    expect([...groupsOf(result, 0), ...groupsOf(result, 3)].sort(), hint).toEqual(
+      [...hot, ...cold].sort(),
+    );
+    expect(groupsOf(result, 0), hint).not.toEqual(hot);
+    expect(groupsOf(result, 1), hint).toEqual(groupsOf(from, 1));
+    expect(result.report.movedSlots, hint).toBeGreaterThanOrEqual(16);
+    expect(result.report.movedSlots, hint).toBeLessThan(48);
+    const stay = rebalanceExperts(later, { ...options, maxMovedSlots: 0 });
+    expect(stay.report.worstMaxOverMean, hint).toBeGreaterThan(1.4);
+  });
+
   it("refuses to start from a placement that breaks it, and says where", () => {
     const random = seededRandom(testSeed());
     const weight = [lognormal(random, 256)];
@@ -185,8 +216,8 @@ describe("from any placement", () => {
       });
       const stay = measurePlacement(weight, from, shape);
       for (const [i, layer] of result.report.layers.entries()) {
-        // At the target, or as low as the optimizer goes, and never above where it began.
-        const lowest = (best.report.layers[i]?.maxLoad ?? 0) * 1.0011;
+        // At the target, or nearly as low as the optimizer goes, and never above where it began.
+        const lowest = (best.report.layers[i]?.maxLoad ?? 0) * 1.0021;
         expect(layer.maxLoad, hint).toBeLessThanOrEqual(Math.max(1.0101 * layer.meanLoad, lowest));
         const start = (stay.layers[i]?.maxLoad ?? 0) * (1 + 1e-9);
         expect(layer.maxLoad, hint).toBeLessThanOrEqual(start);

@@ -1,24 +1,33 @@
 // The `minimal-migration` policies for one layer: each region (the cluster, or a node under the
-// node limit) is changed until its GPUs are below the target. If that cannot be reached from the
-// old placement, a fresh one, relabelled and brought back towards the old one, is the alternative.
-// How many layers may move how much is decided in migrate.ts.
+// node limit) is changed until its GPUs are below the target. If that cannot be reached with the
+// groups where they are, a few of them change nodes; and if that is not enough, a fresh placement
+// is relabelled and brought back towards the old one. How much layers may move is for migrate.ts.
 
 import type { EplbShape } from "../placement.ts";
 import { relabelLayer } from "./assignment.ts";
 import { MigrationSearch, type PathPoint, type Taste } from "./migration-search.ts";
 import { LayerOptimizer } from "./optimizer.ts";
 import { Region } from "./region.ts";
+import { regroupings } from "./regroup.ts";
 import { repair } from "./repair.ts";
 
 /** Where the mean target is out of reach, this near to the lower bound is near enough. */
 const boundMargin = 1e-3;
 /** A fresh placement must be better by this to be worth its moves. */
 const freshMargin = 1e-3;
+/** Partitions of the groups that are tried where the one in use is in the way. */
+const maxRegroupings = 4;
 /** Ways to weigh excess against moves that are tried; the one that moves least wins. */
 const tastes: readonly Taste[] = [
   { costPower: 0.5, recount: true },
   { costPower: 1.5, recount: true },
 ];
+
+/** A placement that does not continue the path, and what it takes. */
+interface Alternative {
+  readonly slots: Int32Array;
+  readonly point: PathPoint;
+}
 
 /** Migrates layers of one shape, one at a time. */
 export class LayerMigrator {
@@ -51,8 +60,8 @@ export class LayerMigrator {
 
   /**
    * Migrates the layer without a budget, to `out`. Returns what points on the way would take: from
-   * the first, the least that must move, to the last, which `out` is at. Only the last can be a fresh
-   * placement.
+   * the first, the least that must move, to the last, which `out` is at. Only the last can be a
+   * fresh placement.
    */
   plan(loads: Float64Array, from: Int32Array, out: Int32Array): PathPoint[] {
     const target = this.#target(loads);
@@ -65,10 +74,16 @@ export class LayerMigrator {
     const path = mergePaths(paths);
     const reached = (path.at(-1) as PathPoint).maxLoad;
     if (reached <= target) return path;
-    const fresh = this.#fresh(loads, from, target, reached * (1 - freshMargin));
-    if (fresh === undefined) return path;
-    out.set(fresh.slots);
-    return [...path, fresh.point];
+    const limit = reached * (1 - freshMargin);
+    let other = this.#regroup(loads, from, target, limit);
+    if (other === undefined || other.point.maxLoad > target) {
+      const fresh = this.#fresh(loads, from, target, limit);
+      const best = (other?.point.maxLoad ?? limit) * (1 - freshMargin);
+      if (fresh !== undefined && (other === undefined || fresh.point.maxLoad < best)) other = fresh;
+    }
+    if (other === undefined) return path;
+    out.set(other.slots);
+    return [...path, other.point];
   }
 
   /** Migrates the layer with at most `cap` moved slots, which a point of its path allows. */
@@ -103,11 +118,7 @@ export class LayerMigrator {
   #nodes<T>(from: Int32Array, visit: (experts: Int32Array, at: number) => T): T[] {
     const size = from.length / this.#numNodes;
     const groupsPerNode = this.#region.numExperts / this.#groupSize;
-    const taken = new Int32Array(this.#numLogical / this.#groupSize).fill(-1);
-    for (let slot = 0; slot < from.length; slot++) {
-      const expert = from[slot] as number;
-      if (expert >= 0) taken[Math.floor(expert / this.#groupSize)] = Math.floor(slot / size);
-    }
+    const taken = this.#nodeOfGroups(from);
     const results: T[] = [];
     for (let node = 0; node < this.#numNodes; node++) {
       const groups: number[] = [];
@@ -119,18 +130,36 @@ export class LayerMigrator {
         groups.push(group);
         taken[group] = node;
       }
-      const experts = Int32Array.from({ length: this.#region.numExperts }, (_, i) => {
-        const group = groups[Math.floor(i / this.#groupSize)] as number;
-        return group * this.#groupSize + (i % this.#groupSize);
-      });
-      results.push(visit(experts, node * size));
+      results.push(visit(this.#expertsOf(groups), node * size));
     }
     return results;
   }
 
-  /** Puts a node's loads and old slots into the region; returns the old slots, node-local. */
+  /** Node that holds each group, −1 if none does. */
+  #nodeOfGroups(from: Int32Array): Int32Array {
+    const size = from.length / this.#numNodes;
+    const nodeOf = new Int32Array(this.#numLogical / this.#groupSize).fill(-1);
+    for (let slot = 0; slot < from.length; slot++) {
+      const expert = from[slot] as number;
+      if (expert >= 0) nodeOf[Math.floor(expert / this.#groupSize)] = Math.floor(slot / size);
+    }
+    return nodeOf;
+  }
+
+  #expertsOf(groups: readonly number[]): Int32Array {
+    return Int32Array.from({ length: this.#region.numExperts }, (_, i) => {
+      const group = groups[Math.floor(i / this.#groupSize)] as number;
+      return group * this.#groupSize + (i % this.#groupSize);
+    });
+  }
+
+  /**
+   * Puts a node's loads into the region; returns its old slots, node-local. An expert of another
+   * node is as good as an empty slot: it cannot stay.
+   */
   #load(loads: Float64Array, experts: Int32Array, from: Int32Array, at: number): Int32Array {
     const region = this.#region;
+    this.#local.fill(-1);
     for (const [i, expert] of experts.entries()) {
       region.load[i] = loads[expert] as number;
       this.#local[expert] = i;
@@ -169,13 +198,48 @@ export class LayerMigrator {
     return path;
   }
 
+  /**
+   * The layer with some groups on other nodes, if that gets below `limit`: what the nodes keep
+   * stays where it is, slots of groups that left are empty, and from there it goes as ever.
+   */
+  #regroup(
+    loads: Float64Array,
+    from: Int32Array,
+    target: number,
+    limit: number,
+  ): Alternative | undefined {
+    const { partitions } = this.#optimizer;
+    if (partitions === undefined) return undefined;
+    const bounds = this.#optimizer.subsetBounds(loads);
+    const nodeOf = this.#nodeOfGroups(from);
+    let best: Alternative | undefined;
+    const most = maxRegroupings;
+    for (const { groups } of regroupings({ partitions, bounds, nodeOf, limit: target, most })) {
+      const slots = new Int32Array(from.length);
+      let [moved, maxLoad] = [0, 0];
+      for (const [node, members] of groups.entries()) {
+        const at = node * this.#region.numSlots;
+        const experts = this.#expertsOf(members);
+        const path = this.#shortestPath(this.#load(loads, experts, from, at), target);
+        this.#store(experts, slots, at);
+        moved += (path.at(-1) as PathPoint).moved;
+        maxLoad = Math.max(maxLoad, (path.at(-1) as PathPoint).maxLoad);
+      }
+      const point = { moved, maxLoad };
+      if (maxLoad >= limit || (best !== undefined && !isBetter([point], [best.point], target)))
+        continue;
+      best = { slots, point };
+    }
+    return best;
+  }
+
   /** The optimizer's placement if it is below `limit`, with as little of it new as possible. */
   #fresh(
     loads: Float64Array,
     from: Int32Array,
     target: number,
     limit: number,
-  ): { slots: Int32Array; point: PathPoint } | undefined {
+  ): Alternative | undefined {
     const slots = new Int32Array(from.length);
     const reached = this.#optimizer.place(loads, slots);
     if (reached >= limit) return undefined;
@@ -186,11 +250,7 @@ export class LayerMigrator {
     let maxLoad = 0;
     this.#nodes(slots, (experts, at) => {
       const fresh = this.#load(loads, experts, slots, at);
-      // An expert of another node is as good as an empty slot: it cannot stay.
-      const inside = new Set(experts);
-      const home = from
-        .subarray(at, at + fresh.length)
-        .map((e) => (inside.has(e) ? (this.#local[e] as number) : -1));
+      const home = this.#load(loads, experts, from, at);
       this.#region.assign(fresh);
       this.#search.setHome(home);
       this.#search.goHome(Math.max(target, reached));

@@ -88,6 +88,16 @@ export class LayerOptimizer {
     return this.#bounds.lowerBound(loads);
   }
 
+  /** Partitions of the groups under the node limit; undefined without one, or if too many. */
+  get partitions(): Partitions | undefined {
+    return this.#partitions;
+  }
+
+  /** Lower bound of a node of the layer for every subset of groups of `partitions`. */
+  subsetBounds(loads: Float64Array): Float64Array {
+    return this.#bounds.subsetBounds(loads);
+  }
+
   /** Writes the layer's placement to `out`; returns its maximum load. */
   place(loads: Float64Array, out: Int32Array): number {
     const reached = this.#nodeLimit
