@@ -134,9 +134,9 @@ function decodeE2m1(raw: Bits8, out: Float32Array | Float64Array): void {
 
 /**
  * Encodes numbers as raw elements. `f64` is the number itself. Other floats: number → float32 →
- * dtype, each rounded to nearest even, as torch casts a float32 tensor. Integers: truncated toward zero, as a C cast does, but a value
- * out of range is an error. `e2m1` fills the low nibble of a byte first; the high nibble of an odd
- * last byte is zero.
+ * dtype, each rounded to nearest even, as torch casts a float32 tensor. Integers: truncated toward
+ * zero, as a C cast does, but a value out of range is an error. `e2m1` fills the low nibble of a
+ * byte first; the high nibble of an odd last byte is zero.
  *
  * @throws ConversionError naming the index of a value that `dtype` cannot hold: NaN, infinity or
  *   beyond its range for integers, NaN for `e2m1`, no power of two for `ue8m0`.

@@ -1,5 +1,5 @@
-// One rank of a DualPipe in a thread that the test starts itself: the original's way, in which every
-// rank calls `step`.
+// One rank of a DualPipe in a thread that the test starts itself: the original's way, in which
+// every rank calls `step`.
 
 import { parentPort, workerData } from "node:worker_threads";
 import { DualPipe } from "../../src/runtime/dual-pipe.ts";
