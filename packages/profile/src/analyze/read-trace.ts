@@ -2,7 +2,7 @@
 
 import { InputError } from "@open-infra/errors";
 import type { EventTable } from "./event-table.ts";
-import { Gunzip, GzipProblem } from "./gunzip.ts";
+import { GzipProblem, gunzip, isGzip } from "./gunzip.ts";
 import { TraceReader, type TraceReaderOptions } from "./trace-reader.ts";
 
 /**
@@ -124,61 +124,24 @@ function bytesOf(piece: Uint8Array | string, encoder: TextEncoder): Uint8Array {
   throw new InputError("source", `pieces of ${typeof piece}`, "pieces of bytes or text");
 }
 
-/** Passes pieces on to a reader, through gunzip if the first two bytes are gzip's. */
-class Feed {
-  readonly #reader: TraceReader;
-  #gunzip: Gunzip | undefined;
-  #begun = false;
-  /** What came before two bytes were there. */
-  #head: Uint8Array = new Uint8Array(0);
-
-  constructor(reader: TraceReader) {
-    this.#reader = reader;
+/** The pieces as plain bytes: through gunzip if the first two bytes are gzip's. */
+async function* unpacked(pieces: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+  const iterator = pieces[Symbol.asyncIterator]();
+  const rest = { [Symbol.asyncIterator]: () => iterator };
+  let head: Uint8Array = new Uint8Array(0);
+  while (head.length < 2) {
+    const { done, value } = await iterator.next();
+    if (done) break;
+    const joined = new Uint8Array(head.length + value.length);
+    joined.set(head);
+    joined.set(value, head.length);
+    head = joined;
   }
-
-  push(piece: Uint8Array): void {
-    if (this.#begun) {
-      this.#pass(piece);
-      return;
-    }
-    const head = this.#head.length;
-    const bytes = new Uint8Array(head + piece.length);
-    bytes.set(this.#head);
-    bytes.set(piece, head);
-    this.#head = bytes;
-    if (bytes.length >= 2) this.#begin();
+  async function* whole(): AsyncGenerator<Uint8Array> {
+    yield head;
+    yield* rest;
   }
-
-  #begin(): void {
-    const bytes = this.#head;
-    this.#begun = true;
-    if (bytes[0] === 0x1f && bytes[1] === 0x8b) {
-      this.#gunzip = new Gunzip((part) => this.#reader.push(part));
-    }
-    this.#pass(bytes);
-  }
-
-  #pass(piece: Uint8Array): void {
-    if (this.#gunzip === undefined) this.#reader.push(piece);
-    else this.#guard(() => this.#gunzip?.push(piece));
-  }
-
-  finish(): EventTable {
-    if (!this.#begun) this.#begin();
-    this.#guard(() => this.#gunzip?.finish());
-    return this.#reader.finish();
-  }
-
-  #guard(work: () => void): void {
-    if (this.#reader.stopped) return;
-    try {
-      work();
-    } catch (error) {
-      if (!(error instanceof GzipProblem)) throw error;
-      const where = `byte ${error.byteOffset} of the gzip file`;
-      this.#reader.interrupt("compression", `${error.message} at ${where}`, error);
-    }
-  }
+  yield* isGzip(head) ? gunzip(whole()) : whole();
 }
 
 /**
@@ -193,23 +156,32 @@ export async function readTrace(
 ): Promise<EventTable> {
   const { onProgress, signal, ...readerOptions } = options;
   const reader = new TraceReader(readerOptions);
-  const feed = new Feed(reader);
-  let bytes = 0;
-  let reported = 0;
-  signal?.throwIfAborted();
   const encoder = new TextEncoder();
-  for await (const given of piecesOf(source, signal)) {
-    signal?.throwIfAborted();
-    const piece = bytesOf(given, encoder);
-    feed.push(piece);
-    bytes += piece.length;
-    if (bytes - reported >= PIECE_BYTES) {
+  signal?.throwIfAborted();
+  async function* counted(): AsyncGenerator<Uint8Array> {
+    let bytes = 0;
+    let reported = 0;
+    for await (const given of piecesOf(source, signal)) {
+      signal?.throwIfAborted();
+      const piece = bytesOf(given, encoder);
+      yield piece;
+      bytes += piece.length;
+      if (bytes - reported < PIECE_BYTES) continue;
       onProgress?.(bytes);
       reported = bytes;
     }
-    if (reader.stopped) break;
+    if (bytes !== reported) onProgress?.(bytes);
+  }
+  try {
+    for await (const piece of unpacked(counted())) {
+      reader.push(piece);
+      if (reader.stopped) break;
+    }
+  } catch (error) {
+    if (!(error instanceof GzipProblem)) throw error;
+    const where = `after byte ${error.byteOffset} of the gzip file`;
+    reader.interrupt("compression", `${error.message}, ${where}`, error);
   }
   signal?.throwIfAborted();
-  if (bytes !== reported) onProgress?.(bytes);
-  return feed.finish();
+  return reader.finish();
 }
