@@ -453,6 +453,22 @@ describe.skipIf(skip)("the trace page", () => {
     });
   });
 
+  it("fits a phone", async () => {
+    await withPage(
+      async (page) => {
+        await page.getByRole("button", { name: "Open the example" }).click();
+        await drawn(page);
+        const main = await page.evaluate(`(() => {
+          const { scrollWidth, clientWidth } = document.querySelector("main");
+          return { scrollWidth, clientWidth };
+        })()`);
+        const { scrollWidth, clientWidth } = main as Record<string, number>;
+        expect(scrollWidth).toBe(clientWidth);
+      },
+      { viewport: { width: 390, height: 844 } },
+    );
+  });
+
   it.each(["light", "dark"] as const)("is drawn in the %s scheme", async (colorScheme) => {
     await withPage(
       async (page) => {
