@@ -1,6 +1,6 @@
 // The base of all errors raised on purpose. They carry the facts as fields, so that a caller (the
-// HTTP layer, the command, a test) can act on them without parsing the sentence. Imports nothing and
-// runs anywhere, the browser included.
+// HTTP layer, the command, a test) can act on them without parsing the sentence. Imports nothing
+// and runs anywhere, the browser included.
 
 /** `code` is stable, the message is for people. */
 export class InfraError extends Error {
@@ -13,7 +13,7 @@ export class InfraError extends Error {
   }
 }
 
-/** An argument, option or field of an input cannot be used as it came; the caller must change it. */
+/** An argument, option or field of an input cannot be used; the caller must change it. */
 export class InputError extends InfraError {
   /** What was wrong, as the caller wrote it: `numGpus`, `weight[3][17]`, `traceEvents[12].ts`. */
   readonly parameter: string;
