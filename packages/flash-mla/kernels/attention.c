@@ -5,33 +5,16 @@
 // Not here: which items there are (src/plan.ts), checks of any argument (src/decode.ts,
 // src/mha.ts).
 //
-// Constants: D, DV channels of a key and a value; KV_TYPE 0 f32, 1 bf16, 2 f16; SEPARATE_V 1 where
-// values are a tensor of their own, packed, instead of the first DV channels of paged keys.
-#include <math.h>
-#include "attention_tiles.h"
-
-#define NO_SCORE (-1e30f)   // where the running maximum starts, so that no inf − inf appears
-#define MAX_ROWS 80         // rows of an item, at most, in whole vectors
-#define MAX_TILES 16        // tiles they may be divided into
-#define DIRECT_ROWS 18      // up to so many rows read the cache itself instead of a float panel
-#define STRIP (TILE_VECS * OI_VF)
-
-typedef struct {
-  int32_t request, kv_head, row_begin, row_end, split_begin, split_end, slot, unused;
-} item_t;
-
-// This thread's scratch.
-typedef struct {
-  float *q;         // [rows][Q_LD]
-  float *s;         // [rows][BLOCK] scores, then probabilities
-  float *o, *acc;   // [rows][O_LD] this split's sums, all splits' so far
-  float *panel;     // keys [PANEL_KEYS][Q_LD], then strips of values [BLOCK][STRIP], as floats
-  float max[MAX_ROWS], sum[MAX_ROWS], acc_max[MAX_ROWS], acc_sum[MAX_ROWS], alpha[MAX_ROWS],
-      now[MAX_ROWS];
-  int32_t visible[MAX_ROWS], keys[MAX_ROWS];
-  const void *key[BLOCK], *value[BLOCK], *next[BLOCK];
-  const void *fetch[MAX_TILES * BLOCK];  // rows of the next block, by the tile that asks for them
-} work_t;
+// Constants: D, DV channels of a key and a value; KV_FORMAT, how keys are stored: 0 f32, 1 bf16,
+// 2 f16, 3 and 4 the FP8 layouts V32 and MODEL1; KV_TYPE, the type of 0 to 2 that tiles read;
+// SEPARATE_V 1 where values are a tensor of their own, packed, instead of the first DV channels of
+// paged keys.
+#if KV_FORMAT == 3
+#define FETCH_CHANNELS (656 / 2)
+#elif KV_FORMAT == 4
+#define FETCH_CHANNELS (576 / 2)
+#endif
+#include "attention_split.h"
 
 static inline int64_t query_start(const params_t *p, int r) {
   return p->cu_q ? ((const int32_t *)p->cu_q)[r] : 0;
@@ -47,22 +30,28 @@ static inline int64_t key_count(const params_t *p, int r) {
   return cu ? cu[r + 1] - cu[r] : ((const int32_t *)p->context)[r];
 }
 
-static inline size_t type_bytes(int64_t type) { return type == TYPE_F32 ? 4 : 2; }
+// Keys of the call's format lie as whole elements; FP8 formats count in bytes.
+#define KEY_BYTES(elements) ((elements) * (KV_FORMAT == KV_TYPE ? (int64_t)sizeof(kv_t) : 1))
 
-// Addresses of keys `from` to `from + n` of a request.
+// Addresses of keys `from` to `from + n` of a request, and of their scales where those lie apart.
 static void key_addresses(const params_t *p, int r, int kv_head, int64_t from, int n,
-                          const void **key) {
-  const kv_t *base = (const kv_t *)p->k + kv_head * p->k_head;
+                          const void **key, const uint8_t **scale) {
+  const char *base = (const char *)p->k + KEY_BYTES(kv_head * p->k_head);
   if (SEPARATE_V) {
     int64_t start = ((const int32_t *)p->cu_k)[r] + from;
-    for (int j = 0; j < n; j++) key[j] = base + (start + j) * p->k_token;
+    for (int j = 0; j < n; j++) key[j] = base + KEY_BYTES((start + j) * p->k_token);
     return;
   }
   const int32_t *table = (const int32_t *)p->table + r * p->table_columns;
+  const int64_t step = KV_FORMAT == TYPE_MODEL1 ? MODEL1_ROW : KEY_BYTES(p->k_token);
   int64_t block = from / p->page, offset = from % p->page;
   for (int j = 0; j < n; block++, offset = 0) {
-    const kv_t *row = base + table[block] * p->k_block + offset * p->k_token;
-    for (; offset < p->page && j < n; offset++, j++, row += p->k_token) key[j] = row;
+    const char *page = base + KEY_BYTES(table[block] * p->k_block);
+    for (; offset < p->page && j < n; offset++, j++) {
+      key[j] = page + offset * step;
+      if (KV_FORMAT == TYPE_MODEL1)
+        scale[j] = (const uint8_t *)page + p->page * MODEL1_ROW + offset * MODEL1_SCALES;
+    }
   }
 }
 
@@ -73,250 +62,40 @@ static void value_addresses(const params_t *p, int r, int kv_head, int64_t from,
   for (int j = 0; j < n; j++) value[j] = base + (start + j) * p->v_token;
 }
 
-// Scores to probabilities in place, for the keys that each row sees of a block, and the running
-// maximum and sum. alpha becomes the factor that brings earlier sums to the new maximum; a row that
-// sees no key of the block keeps all. In three passes, so that the rows' latencies overlap.
-ONE_COPY void softmax_rows(work_t *w, int rows, float scale) {
-  for (int r = 0; r < rows; r++) {
-    float *s = w->s + r * BLOCK;
-    const int n = w->keys[r], np = (n + OI_VF - 1) / OI_VF * OI_VF;
-    vf top = vf_set(w->max[r]);
-    for (int j = 0; j < np; j += OI_VF) vf_store(s + j, vf_load(s + j) * scale);
-    for (int j = n; j < np; j++) s[j] = -INFINITY;
-    for (int j = 0; j < np; j += OI_VF) top = vf_max(top, vf_load(s + j));
-    w->now[r] = all_max(top)[0];
-  }
-  for (int r = 0; r < rows; r += OI_VF) {
-    vf now = vf_load(w->now + r);
-    vf_store(w->alpha + r, exp_nonpositive(vf_load(w->max + r) - now));
-    vf_store(w->max + r, now);
-  }
-  for (int r = 0; r < rows; r++) {
-    float *s = w->s + r * BLOCK;
-    vf total = vf_zero();
-    for (int j = 0; j < w->keys[r]; j += OI_VF) {
-      vf e = exp_nonpositive(vf_load(s + j) - w->now[r]);
-      vf_store(s + j, e);
-      total += e;
-    }
-    w->sum[r] = w->sum[r] * w->alpha[r] + all_sum(total)[0];
-  }
+// Where a row of an item belongs.
+static row_out_t row_out(const params_t *p, const item_t *item, int row) {
+  const int64_t token = query_start(p, item->request) + row / p->group;
+  const int64_t head = item->kv_head * p->group + row % p->group;
+  const int64_t out =
+      item->request * p->out_request + token * p->out_token + head * p->out_head;
+  const int64_t lse =
+      item->request * p->lse_request + token * p->lse_token + head * p->lse_head;
+  const int64_t max = item->request * p->max_request + token * p->max_token + head * p->max_head;
+  return (row_out_t){
+      .out = (char *)p->out + (size_t)out * type_bytes(p->out_type),
+      .lse = p->lse ? (float *)p->lse + lse : NULL,
+      .max_logit = p->max_logits ? (float *)p->max_logits + max : NULL,
+      .sink = p->sink ? (const float *)p->sink + head : NULL,
+  };
 }
-
-// Adds the result of a later split to what was there.
-ONE_COPY void merge_row(float *acc, float *acc_max, float *acc_sum, const float *o, float max,
-                        float sum) {
-  float top = *acc_max > max ? *acc_max : max;
-  float a = exp_nonpositive(vf_set(*acc_max - top))[0], b = exp_nonpositive(vf_set(max - top))[0];
-  for (int i = 0; i < DVP; i += OI_VF) {
-    vf scaled = vf_load(acc + i) * a;
-    ROUNDED(scaled);
-    vf_store(acc + i, vf_fma(vf_load(o + i), vf_set(b), scaled));
-  }
-  float scaled = *acc_sum * a;
-  *acc_sum = scaled + sum * b;
-  *acc_max = top;
-}
-
-// Divides by the sum and writes the row and its natural-log lse; a row without keys is 0 and +inf.
-ONE_COPY void finish_row(const params_t *p, const item_t *w, int row, const float *acc, float max,
-                         float sum) {
-  int64_t token = query_start(p, w->request) + row / p->group;
-  int64_t head = w->kv_head * p->group + row % p->group;
-  char *out = (char *)p->out +
-              (size_t)(w->request * p->out_request + token * p->out_token + head * p->out_head) *
-                  type_bytes(p->out_type);
-  if (sum == 0) memset(out, 0, DV * type_bytes(p->out_type));
-  else narrow_output(out, acc, 1.0f / sum, (int)p->out_type);
-  if (p->lse)
-    ((float *)p->lse)[w->request * p->lse_request + token * p->lse_token + head * p->lse_head] =
-        sum == 0 ? INFINITY : (float)((double)max + log((double)sum));
-}
-
-typedef void (*scores_fn)(float *s, const float *q, const void *const *key, int n,
-                          const void *const *fetch);
-typedef void (*values_fn)(float *o, const float *alpha, const float *p, const void *const *value,
-                          int column, int j0, int j1, const void *const *fetch, int offset);
-
-// How many of `left` rows the next tile takes: an even number becomes sixes and fours.
-static inline int tile_rows(int left) { return left < 4 ? 1 : left % 6 < 2 ? 6 : 4; }
-static inline int direct_rows(int left) { return left >= 4 ? tile_rows(left) : left >= 2 ? 2 : 1; }
-
-// Shares `asked` rows out among the `total` places of a list; a place without one is given a row
-// that is at hand anyway.
-static void spread(const void **fetch, int total, const void *const *row, int asked,
-                   const void *idle) {
-  if (asked > total) asked = total;
-  for (int i = 0; i < total; i++) fetch[i] = idle;
-  for (int i = 0; i < asked; i++) fetch[i * total / asked] = row[i];
-}
-
-// Repeats the last of n keys up to a whole tile; the scores of the copies are not used.
-static inline void pad_keys(const void **key, int n) {
-  for (int j = n; j % TILE_KEYS; j++) key[j] = key[n - 1];
-}
-
-static int count_tiles(int rows) {
-  int tiles = 0;
-  for (int r = 0; r < rows; r += tile_rows(rows - r)) tiles++;
-  return tiles;
-}
-
-// Scores of all rows against the block's n keys. A few keys are widened at a time, and the few
-// after them, the next block's first for the last ones, are fetched into L1 meanwhile.
-static void panel_scores(work_t *w, int rows, int n, int next) {
-  static const scores_fn tile[7] = {
-      [1] = scores_panel_1, [4] = scores_panel_4, [6] = scores_panel_6};
-  enum { PLACES = PANEL_KEYS / TILE_KEYS * FETCH_PANEL };
-  const void *key[PANEL_KEYS];
-  const int places = count_tiles(rows) * PLACES;
-  for (int at = 0; at < n; at += PANEL_KEYS) {
-    const int here = n - at < PANEL_KEYS ? n - at : PANEL_KEYS, then = at + PANEL_KEYS;
-    for (int j = 0; j < here; j++) {
-      widen_kv(w->panel + j * Q_LD, w->key[at + j], D, DP);
-      key[j] = w->panel + j * Q_LD;
-    }
-    pad_keys(key, here);
-    if (then < n)
-      spread(w->fetch, places, w->key + then, n - then < PANEL_KEYS ? n - then : PANEL_KEYS, w->q);
-    else spread(w->fetch, places, w->next, next < PANEL_KEYS ? next : PANEL_KEYS, w->q);
-    const void *const *fetch = w->fetch;
-    for (int r = 0, mr; r < rows; r += mr, fetch += PLACES) {
-      mr = tile_rows(rows - r);
-      const int most = w->keys[r + mr - 1] - at;
-      tile[mr](w->s + r * BLOCK + at, w->q + r * Q_LD, key, most < here ? most : here, fetch);
-    }
-  }
-}
-
-// A strip of the values: where it is read, where it is written, what is fetched meanwhile.
-typedef struct {
-  const void *const *value;
-  int source, column;
-  const void *const *fetch;
-  int offset;
-} strip_t;
-
-// Adds keys j0 to j1 of the block to a tile of rows from row r on.
-static inline void add_strip(work_t *w, values_fn tile, int r, const float *alpha, const strip_t *t,
-                             int j0, int j1) {
-  tile(w->o + r * O_LD + t->column, alpha, w->s + r * BLOCK, t->value, t->source, j0, j1, t->fetch,
-       t->offset);
-}
-
-// Rows of a tile may see different numbers of keys. The tile takes those that its first row sees;
-// the rest come row by row here, so that no row meets a key that is not its own.
-static void rest_values(work_t *w, values_fn one, int r, int mr, const strip_t *t) {
-  static const float keep = 1.0f;
-  for (int i = r + 1; i < r + mr; i++)
-    if (w->keys[i] > w->keys[r]) add_strip(w, one, i, &keep, t, w->keys[r], w->keys[i]);
-}
-
-// One strip of the values for all rows, from a panel of floats that stays in L1. The next strip is
-// fetched meanwhile, one of its lines a row tile.
-INLINE void panel_strip(work_t *w, int rows, int n, const values_fn *tile, int column, int width) {
-  enum { LINES = (STRIP * sizeof(kv_t) + 63) / 64 };
-  const void *value[BLOCK];
-  const int real = DV - column < width ? DV - column : width;
-  for (int j = 0; j < n; j++) {
-    widen_kv(w->panel + j * width, (const kv_t *)w->value[j] + column, real, width);
-    value[j] = w->panel + j * width;
-  }
-  const int ahead = (column + width < DV ? column + width : 0) * (int)sizeof(kv_t);
-  for (int r = 0, mr, line = 0; r < rows; r += mr, line++) {
-    mr = tile_rows(rows - r);
-    if (tile[mr] == NULL) mr = 1;
-    if (w->keys[r + mr - 1] == 0) continue;
-    const strip_t t = {value, 0, column, w->value, ahead + line % LINES * 64};
-    add_strip(w, tile[mr], r, w->alpha + r, &t, 0, w->keys[r]);
-    rest_values(w, tile[1], r, mr, &t);
-  }
-}
-
-static void panel_values(work_t *w, int rows, int n) {
-  static const values_fn whole[7] = {
-      [1] = values_panel_1, [4] = values_panel_4, [6] = values_panel_6};
-  int column = 0;
-  for (; column + STRIP <= DVP; column += STRIP) panel_strip(w, rows, n, whole, column, STRIP);
-#if NARROW_VECS
-  static const values_fn narrow[7] = {[1] = values_narrow_1, [6] = values_narrow_6};
-  for (; column < DVP; column += NARROW_VECS * OI_VF)
-    panel_strip(w, rows, n, narrow, column, NARROW_VECS * OI_VF);
-#endif
-}
-
-#if CAN_READ_DIRECT
-static int direct_tiles(int rows) {
-  int tiles = 0;
-  for (int r = 0; r < rows; r += direct_rows(rows - r)) tiles++;
-  return tiles;
-}
-
-// The same for a few rows, which read the cache itself. The next block is fetched into L2 with the
-// scores; where there is but one row tile, half of it with the values.
-static void direct_scores(work_t *w, int rows, int n, int next) {
-  static const scores_fn tile[7] = {
-      [1] = scores_direct_1, [2] = scores_direct_2, [4] = scores_direct_4, [6] = scores_direct_6};
-  const int places = (n + TILE_KEYS - 1) / TILE_KEYS * FETCH_DIRECT;
-  const int tiles = direct_tiles(rows);
-  spread(w->fetch, tiles * places, w->next, tiles == 1 ? next / 2 : next, w->q);
-  pad_keys(w->key, n);
-  const void *const *fetch = w->fetch;
-  for (int r = 0, mr; r < rows; r += mr, fetch += places) {
-    mr = direct_rows(rows - r);
-    tile[mr](w->s + r * BLOCK, w->q + r * Q_LD, w->key, w->keys[r + mr - 1], fetch);
-  }
-}
-
-static void direct_values(work_t *w, int rows, int n, int next) {
-  static const values_fn tile[7] = {
-      [1] = values_direct_1, [2] = values_direct_2, [4] = values_direct_4, [6] = values_direct_6};
-  static const int step[7] = {
-      [1] = STRIP_1 * OI_VF, [2] = STRIP_2 * OI_VF, [4] = STRIP_4 * OI_VF, [6] = STRIP_6 * OI_VF};
-  const int half = direct_tiles(rows) == 1 ? next / 2 : next;
-  for (int j = 0; j < n; j++)
-    w->fetch[j] =
-        half + j / 2 < next ? (const char *)w->next[half + j / 2] + j % 2 * 64 : w->value[j];
-  strip_t t = {.value = w->value, .fetch = w->fetch};
-  for (int r = 0, mr; r < rows; r += mr) {
-    mr = direct_rows(rows - r);
-    if (w->keys[r + mr - 1] == 0) continue;
-    for (int column = 0, s = 0; column < DV; column += step[mr], s++) {
-      t.source = t.column = column, t.offset = s * 128;
-      add_strip(w, tile[mr], r, w->alpha + r, &t, 0, w->keys[r]);
-    }
-    for (int column = 0; column < DV; column += step[1]) {
-      t.source = t.column = column, t.offset = 0;
-      rest_values(w, tile[1], r, mr, &t);
-    }
-  }
-}
-#endif
 
 // Online softmax over keys `from` to `to` of one split.
 static void run_split(const params_t *p, const item_t *item, work_t *w, int64_t from, int64_t to,
                       int64_t end) {
   const int rows = item->row_end - item->row_begin;
-  const int direct = CAN_READ_DIRECT && rows <= DIRECT_ROWS;
-  memset(w->o, 0, (size_t)rows * O_LD * 4);
-  for (int r = 0; r < rows; r++) w->max[r] = NO_SCORE, w->sum[r] = 0;
+  const void *row[BLOCK];
+  const uint8_t *scale[BLOCK], *next_scale[BLOCK];
+  begin_split(w, rows);
   for (int64_t at = from; at < to; at += BLOCK) {
     const int n = (int)oi_min(BLOCK, to - at),
               next = (int)oi_max(0, oi_min(BLOCK, end - at - BLOCK));
-    key_addresses(p, item->request, item->kv_head, at, n, w->key);
-    key_addresses(p, item->request, item->kv_head, at + BLOCK, next, w->next);
+    key_addresses(p, item->request, item->kv_head, at, n, row, scale);
+    key_addresses(p, item->request, item->kv_head, at + BLOCK, next, w->next, next_scale);
+    stage_block(w, KV_FORMAT, n, row, scale);
     if (SEPARATE_V) value_addresses(p, item->request, item->kv_head, at, n, w->value);
     else memcpy(w->value, w->key, sizeof w->key);
     for (int r = 0; r < rows; r++) w->keys[r] = (int32_t)oi_max(0, oi_min(n, w->visible[r] - at));
-#if CAN_READ_DIRECT
-    if (direct) direct_scores(w, rows, n, next);
-#endif
-    if (!direct) panel_scores(w, rows, n, next);
-    softmax_rows(w, rows, (float)p->scale);
-#if CAN_READ_DIRECT
-    if (direct) direct_values(w, rows, n, next);
-#endif
-    if (!direct) panel_values(w, rows, n);
+    run_block(w, rows, n, next, (float)p->scale);
   }
 }
 
@@ -335,14 +114,6 @@ static void load_queries(const params_t *p, const item_t *item, work_t *w) {
   }
 }
 
-// Partials: first all rows' sums [partial_rows][DV], then all rows' (maximum, sum).
-static inline float *partial_out(const params_t *p, int64_t row) {
-  return (float *)p->partials + row * DV;
-}
-static inline float *partial_stats(const params_t *p, int64_t row) {
-  return (float *)p->partials + p->partial_rows * DV + row * 2;
-}
-
 static void run_item(const params_t *p, const item_t *item, work_t *w) {
   const int rows = item->row_end - item->row_begin;
   load_queries(p, item, w);
@@ -351,69 +122,24 @@ static void run_item(const params_t *p, const item_t *item, work_t *w) {
   for (int split = item->split_begin; split < item->split_end; split++) {
     const int64_t from = (int64_t)split * SPLIT_KEYS;
     run_split(p, item, w, from, oi_min(end, from + SPLIT_KEYS), end);
-    if (item->slot >= 0) {
-      int64_t slot = item->slot + (int64_t)(split - item->split_begin) * rows;
-      for (int r = 0; r < rows; r++) {
-        memcpy(partial_out(p, slot + r), w->o + r * O_LD, DV * 4);
-        partial_stats(p, slot + r)[0] = w->max[r];
-        partial_stats(p, slot + r)[1] = w->sum[r];
-      }
-    } else if (split == 0) {
-      float *swap = w->acc;
-      w->acc = w->o, w->o = swap;
-      memcpy(w->acc_max, w->max, sizeof w->max);
-      memcpy(w->acc_sum, w->sum, sizeof w->sum);
-    } else {
-      for (int r = 0; r < rows; r++)
-        if (w->visible[r] > from)
-          merge_row(w->acc + r * O_LD, &w->acc_max[r], &w->acc_sum[r], w->o + r * O_LD, w->max[r],
-                    w->sum[r]);
-    }
+    end_split(p, item, w, split);
   }
   if (item->slot >= 0) return;
-  for (int r = 0; r < rows; r++)
-    finish_row(p, item, item->row_begin + r, w->acc + r * O_LD, w->acc_max[r], w->acc_sum[r]);
-}
-
-// Combines one row of a unit whose splits were computed apart.
-static void merge_unit_row(const params_t *p, const item_t *unit, int r, work_t *w) {
-  const int rows = unit->row_end - unit->row_begin;
-  const int64_t keys = key_count(p, unit->request), tokens = query_count(p, unit->request);
-  const int64_t token = (unit->row_begin + r) / p->group;
-  const int64_t visible = p->causal ? oi_max(0, oi_min(keys, keys - tokens + token + 1)) : keys;
-  float max = NO_SCORE, sum = 0;
-  memset(w->o, 0, O_LD * 4);
-  for (int split = 0; split < unit->split_end; split++) {
-    int64_t at = unit->slot + (int64_t)split * rows + r;
-    if (visible <= (int64_t)split * SPLIT_KEYS) break;
-    memcpy(split == 0 ? w->acc : w->o, partial_out(p, at), DV * 4);
-    const float *stats = partial_stats(p, at);
-    if (split == 0) max = stats[0], sum = stats[1];
-    else merge_row(w->acc, &max, &sum, w->o, stats[0], stats[1]);
+  for (int r = 0; r < rows; r++) {
+    const row_out_t to = row_out(p, item, item->row_begin + r);
+    write_row(p, &to, w->acc + r * O_LD, w->acc_max[r], w->acc_sum[r]);
   }
-  finish_row(p, unit, unit->row_begin + r, w->acc, max, sum);
 }
 
-static float *carve(char **at, size_t floats) {
-  float *here = (float *)*at;
-  *at += (floats * 4 + 63) / 64 * 64;
-  return here;
+static void finish_unit_row(const params_t *p, const item_t *unit, int r, work_t *w) {
+  float max, sum;
+  merge_splits(p, unit, r, w, &max, &sum);
+  const row_out_t to = row_out(p, unit, unit->row_begin + r);
+  write_row(p, &to, w->acc, max, sum);
 }
 
 void attention(const params_t *p, oi_ctx *ctx) {
   work_t w;
-  char *at = ctx->scratch;
-  w.q = carve(&at, p->row_tile * Q_LD);
-  w.s = carve(&at, p->row_tile * BLOCK);
-  w.o = carve(&at, p->row_tile * O_LD);
-  w.acc = carve(&at, p->row_tile * O_LD);
-  w.panel = carve(&at, PANEL_KEYS * Q_LD > BLOCK * STRIP ? PANEL_KEYS * Q_LD : BLOCK * STRIP);
-  const item_t *items = p->items, *merges = p->merges;
-  for (int64_t i; (i = oi_take(ctx, 1)) < p->item_count;) run_item(p, &items[i], &w);
-  if (p->merge_count == 0) return;
-  oi_barrier(ctx);
-  int64_t turn = 0;
-  for (int64_t m = 0; m < p->merge_count; m++)
-    for (int r = 0; r < merges[m].row_end - merges[m].row_begin; r++)
-      if (turn++ % ctx->nthreads == ctx->tid) merge_unit_row(p, &merges[m], r, &w);
+  carve_scratch(p, &w, ctx->scratch, KV_FORMAT != KV_TYPE);
+  RUN_ITEMS(p, ctx, w, run_item, finish_unit_row);
 }

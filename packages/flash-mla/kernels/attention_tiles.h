@@ -20,6 +20,11 @@
 #define TILE_VECS 4
 #endif
 
+// Bytes of a key in the cache, counted in kv_t: nothing behind a key is fetched.
+#ifndef FETCH_CHANNELS
+#define FETCH_CHANNELS D
+#endif
+
 // Rows of later keys that one tile of scores asks for.
 #define FETCH_DIRECT (TILE_KEYS / 2)
 #define FETCH_PANEL TILE_KEYS
@@ -101,7 +106,8 @@ INLINE void store_scores(float *s, const vf (*sum)[TILE_KEYS], int mr, int r0) {
           vf_zero();                                                                              \
       UNROLL(1) for (int i = 0; i + PAIR <= CHANNELS; i += PAIR) {                                \
         vf x[TILE_KEYS];                                                                          \
-        UNROLL(4) for (int t = 0; t < FETCH; t++) __builtin_prefetch(f[t] + i, 0, LEVEL);         \
+        if (i < FETCH_CHANNELS)                                                                   \
+          UNROLL(4) for (int t = 0; t < FETCH; t++) __builtin_prefetch(f[t] + i, 0, LEVEL);       \
         UNROLL(4) for (int t = 0; t < TILE_KEYS; t++) x[t] = SOURCE##_first(k[t] + i);            \
         UNROLL(6) for (int r = 0; r < MR; r++) {                                                  \
           vf w = vf_load(q + r * Q_LD + i);                                                       \

@@ -3,6 +3,7 @@
 // know this form only; checking and naming of arguments is done before, in the public functions.
 
 import { dtypeBits, type Tensor } from "@open-infra/tensor";
+import { bytesPerKey, type KvFormat } from "./kv-layout.ts";
 import type { Plan } from "./plan.ts";
 
 /** Keys of one split. Counted from key 0 of a request, so that a row's arithmetic is its own. */
@@ -33,12 +34,20 @@ export interface AttentionCall {
   readonly out: Tensor;
   /** `[b, hq, s]` or `[T, hq]` f32; null if not wanted. */
   readonly lse: Tensor | null;
+  /** Largest score of each row, f32 in the shape of `lse`, with its own strides. */
+  readonly maxLogits?: Tensor | null;
+  /** f32 `[hq]`: a score that takes part in the softmax and has no value. */
+  readonly sink?: Tensor | null;
+  /** What the natural lse is multiplied by. @default 1 */
+  readonly lseScale?: number;
   /** i32 `[requests + 1]`; null for batched queries. */
   readonly cuSeqlensQ: Tensor | null;
   /**
    * Paged `[blocks, page, hk, d]` with `blockTable`, else packed `[T, hk, d]` with `cuSeqlensK`.
    */
   readonly k: Tensor;
+  /** How `k` stores keys; left out, by its dtype. */
+  readonly kFormat?: KvFormat;
   /** `[T, hk, dv]`; null where values are the first `headDimV` channels of the keys. */
   readonly v: Tensor | null;
   readonly blockTable: Tensor | null;
@@ -58,6 +67,11 @@ export function visibleKeys(call: AttentionCall, r: number, i: number): number {
   return Math.max(0, Math.min(keys, keys - (call.queryLengths[r] as number) + i + 1));
 }
 
+/** How a call's keys are stored. */
+export function formatOfKeys(call: AttentionCall): KvFormat {
+  return call.kFormat ?? (call.k.dtype as "f32" | "bf16" | "f16");
+}
+
 /**
  * Floating-point operations and least memory traffic of a call, as the original's tests count them.
  */
@@ -73,8 +87,9 @@ export function attentionWork(call: AttentionCall): { flops: number; bytes: numb
     const first = visibleKeys(call, r, 0);
     pairs += call.causal && n > 0 ? (n * (first + visibleKeys(call, r, n - 1))) / 2 : n * all;
   }
-  const channels = call.headDimQk + (call.v === null ? 0 : call.headDimV);
-  const kvBytes = (keys * call.headsK * channels * dtypeBits[call.k.dtype]) / 8;
+  const keyBytes = bytesPerKey(formatOfKeys(call), call.headDimQk);
+  const valueBytes = call.v === null ? 0 : (call.headDimV * dtypeBits[call.v.dtype]) / 8;
+  const kvBytes = keys * call.headsK * (keyBytes + valueBytes);
   const qBytes = (tokens * call.headsQ * call.headDimQk * dtypeBits[call.q.dtype]) / 8;
   const outBytes = (tokens * call.headsQ * call.headDimV * dtypeBits[call.out.dtype]) / 8;
   return {

@@ -2,13 +2,12 @@
 // head dimensions and key dtype. The tensors that a device lends to its launches also live here.
 
 import { type AnyKernel, type Device, defineKernel, type Operation } from "@open-infra/jit";
-import { type DType, Tensor } from "@open-infra/tensor";
-import { type AttentionCall, attentionWork, SPLIT_KEYS } from "./call.ts";
-import { ArgumentError, BlockTableError } from "./errors.ts";
-import { Plan } from "./plan.ts";
+import type { Tensor } from "@open-infra/tensor";
+import { type AttentionCall, attentionWork, formatOfKeys, SPLIT_KEYS } from "./call.ts";
+import { BlockTableError } from "./errors.ts";
+import { commonType, formatCode } from "./kv-layout.ts";
 import { attentionReference } from "./reference.ts";
-
-const typeCode: Partial<Record<DType, number>> = { f32: 0, bf16: 1, f16: 2 };
+import { planOf, scratchBytes, typeCode, withWorkspace } from "./workspace.ts";
 
 /** Block ids are only trusted after this: O(blocks in use), on every launch. */
 function checkBlockTable(call: AttentionCall): void {
@@ -26,25 +25,6 @@ function checkBlockTable(call: AttentionCall): void {
       }
     }
   }
-}
-
-/** Floats of one scratch row: whole vectors, and an odd number of cache lines. */
-function padded(channels: number): number {
-  return Math.ceil(channels / 16) * 16 + 16;
-}
-
-/** Covers the layout of kernels/attention.c: Q, scores, two accumulators, a panel. */
-function scratchBytes(call: AttentionCall): number {
-  const rows = planOf(call).rowTile;
-  const d = padded(call.headDimQk);
-  const dv = padded(call.headDimV);
-  const panel = Math.max(8 * d, 64 * 64);
-  return 4 * (rows * (d + 64 + 2 * dv) + panel) + 4096;
-}
-
-function planOf(call: AttentionCall): Plan {
-  if (call.plan === null) throw new ArgumentError(call.operation, "plan", "missing", "a plan");
-  return call.plan;
 }
 
 /** Strides of a `[b,s,h,·]` or `[T,h,·]` tensor as (request, token, head). */
@@ -73,6 +53,8 @@ const cpuKernel: AnyKernel<AttentionCall> = defineKernel({
     cu_k: "ptr",
     context: "ptr",
     table: "ptr",
+    sink: "ptr",
+    max_logits: "ptr",
     items: "ptr",
     merges: "ptr",
     partials: "ptr",
@@ -101,12 +83,17 @@ const cpuKernel: AnyKernel<AttentionCall> = defineKernel({
     lse_request: "i64",
     lse_token: "i64",
     lse_head: "i64",
+    max_request: "i64",
+    max_token: "i64",
+    max_head: "i64",
     scale: "f64",
+    lse_scale: "f64",
   },
   constants: (call: AttentionCall) => ({
     D: call.headDimQk,
     DV: call.headDimV,
-    KV_TYPE: typeCode[call.k.dtype] as number,
+    KV_FORMAT: formatCode[formatOfKeys(call)],
+    KV_TYPE: formatCode[commonType([formatOfKeys(call)])],
     SEPARATE_V: call.v === null ? 0 : 1,
     SPLIT_KEYS,
   }),
@@ -117,6 +104,7 @@ const cpuKernel: AnyKernel<AttentionCall> = defineKernel({
     const [q_request, q_token, q_head] = rowStrides(q);
     const [out_request, out_token, out_head] = rowStrides(out);
     const [lse_request, lse_token, lse_head] = lseStrides(lse);
+    const [max_request, max_token, max_head] = lseStrides(call.maxLogits ?? null);
     return {
       q,
       k,
@@ -127,6 +115,8 @@ const cpuKernel: AnyKernel<AttentionCall> = defineKernel({
       cu_k: call.cuSeqlensK,
       context: call.contextLens,
       table: call.blockTable,
+      sink: call.sink ?? null,
+      max_logits: call.maxLogits ?? null,
       items: plan.items,
       merges: plan.merges,
       partials: call.partials,
@@ -155,11 +145,18 @@ const cpuKernel: AnyKernel<AttentionCall> = defineKernel({
       lse_request,
       lse_token,
       lse_head,
+      max_request,
+      max_token,
+      max_head,
       scale: call.softmaxScale,
+      lse_scale: call.lseScale ?? 1,
     };
   },
   threads: (call: AttentionCall) => planOf(call).threads,
-  scratchBytes,
+  scratchBytes: (call: AttentionCall) => {
+    const format = formatOfKeys(call);
+    return scratchBytes({ ...call, formats: [format], rows: planOf(call).rowTile });
+  },
 });
 
 /** Attention over paged or packed keys, in the lowered form. */
@@ -171,42 +168,11 @@ export const attention: Operation<AttentionCall> = {
   work: attentionWork,
 };
 
-/** What a device keeps between calls: a plan for calls without metadata, and split partials. */
-interface Workspace {
-  readonly plan: Plan;
-  partials: Tensor<"f32">;
-}
-
-const workspaces = new WeakMap<Device, Workspace>();
-
-function workspaceOf(device: Device): Workspace {
-  let workspace = workspaces.get(device);
-  if (workspace === undefined) {
-    workspace = { plan: new Plan(), partials: Tensor.empty([16], "f32", "attention.partials") };
-    workspaces.set(device, workspace);
-  }
-  return workspace;
-}
-
 /**
  * Runs a lowered call. Without a plan it makes one. The workspace (split partials, at most 64 MiB)
  * belongs to the device and is freed with it.
  */
 export function runAttention(device: Device, call: AttentionCall): void {
-  if (device.backend === "reference") {
-    device.run(attention, call);
-    return;
-  }
-  const workspace = workspaceOf(device);
-  let { plan } = call;
-  if (plan === null) {
-    plan = workspace.plan;
-    plan.fill({ ...call, threads: device.threads });
-  }
-  const floats = plan.partialRows * (call.headDimV + 2);
-  if (floats > workspace.partials.size) {
-    workspace.partials[Symbol.dispose]();
-    workspace.partials = Tensor.empty([floats], "f32", "attention.partials");
-  }
-  device.run(attention, { ...call, plan, partials: workspace.partials });
+  if (device.backend === "reference") device.run(attention, call);
+  else device.run(attention, withWorkspace(device, call, call));
 }

@@ -1,0 +1,123 @@
+// Keys that are not read as they lie: the two FP8 byte layouts, and keys of another type than the
+// rest of the call. They are decoded a block at a time into rows of kv_t, which the tiles then read
+// like a cache. A decoded channel is bf16(code × scale), whatever kv_t is.
+//
+// Not here: where keys lie (attention.c, sparse.c) and encoding (src/quantize.ts).
+#pragma once
+#include "attention_blocks.h"
+
+// Where the parts of a key lie: V32 is 512 codes, 4 float scales, 64 bf16. MODEL1 is 448 codes and
+// 64 bf16, with 7 exponents elsewhere.
+enum { TYPE_V32 = 3, TYPE_MODEL1 = 4 };
+enum { V32_CODES = 512, V32_TILE = 128, MODEL1_CODES = 448, MODEL1_TILE = 64, ROPE = 64 };
+enum { MODEL1_ROW = MODEL1_CODES + ROPE * 2, MODEL1_SCALES = 8 };
+
+#if defined(__AVX512VBMI__) && KV_TYPE == 1
+// The bf16 of an e4m3 magnitude, by its two bytes.
+#define BF16_OF(c)                                      \
+  ((c) == 127 ? 0x7fc0                                  \
+   : (c) > 7  ? (((c) >> 3) + 120) << 7 | ((c) & 7) << 4 \
+   : (c) > 3  ? 0x3c00 | ((c) & 3) << 5                 \
+   : (c) > 1  ? 0x3b80 | ((c) & 1) << 6                 \
+              : (c) * 0x3b00)
+#define FOUR(f, c) f(c), f((c) + 1), f((c) + 2), f((c) + 3)
+#define SIXTEEN(f, c) FOUR(f, c), FOUR(f, (c) + 4), FOUR(f, (c) + 8), FOUR(f, (c) + 12)
+#define SIXTY_FOUR(f, c) \
+  SIXTEEN(f, c), SIXTEEN(f, (c) + 16), SIXTEEN(f, (c) + 32), SIXTEEN(f, (c) + 48)
+#define UPPER(c) (uint8_t)(BF16_OF(c) >> 8)
+#define LOWER(c) (uint8_t)(BF16_OF(c) & 0xff)
+typedef uint8_t bytes64 __attribute__((vector_size(64)));
+static const bytes64 e4m3_upper[2] = {{SIXTY_FOUR(UPPER, 0)}, {SIXTY_FOUR(UPPER, 64)}};
+static const bytes64 e4m3_lower[2] = {{SIXTY_FOUR(LOWER, 0)}, {SIXTY_FOUR(LOWER, 64)}};
+
+// 64 codes times 2^exponent where every result is a normal bf16 or zero: looked up, then the
+// exponent is added to what is not zero. False, with nothing usable written, if a code is NaN.
+INLINE int scale_64_codes(uint16_t *dst, const uint8_t *src, int exponent) {
+  const __m512i sign = _mm512_set1_epi8((char)0x80), step = _mm512_set1_epi16((short)(exponent << 7));
+  const __m512i order = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7);
+  const __m512i c = _mm512_permutexvar_epi64(order, _mm512_loadu_si512(src));
+  __m512i lower = _mm512_permutex2var_epi8((__m512i)e4m3_lower[0], c, (__m512i)e4m3_lower[1]);
+  __m512i upper = _mm512_permutex2var_epi8((__m512i)e4m3_upper[0], c, (__m512i)e4m3_upper[1]);
+  const int sound = _mm512_cmpeq_epi8_mask(upper, _mm512_set1_epi8(0x7f)) == 0;
+  upper = _mm512_ternarylogic_epi32(upper, c, sign, 0xf8);  // | (c & 0x80)
+  const __m512i a = _mm512_unpacklo_epi8(lower, upper), b = _mm512_unpackhi_epi8(lower, upper);
+  const __m512i magnitude = _mm512_set1_epi16(0x7fff);
+  _mm512_storeu_si512(
+      dst, _mm512_mask_add_epi16(a, _mm512_test_epi16_mask(a, magnitude), a, step));
+  _mm512_storeu_si512(
+      dst + 32, _mm512_mask_add_epi16(b, _mm512_test_epi16_mask(b, magnitude), b, step));
+  return sound;
+}
+#endif
+
+INLINE void store_kv(kv_t *dst, vu16 bf16) {
+#if KV_TYPE == 0
+  vf_store(dst, vf_from_bf16_bits(bf16));
+#else
+  memcpy(dst, &bf16, sizeof bf16);
+#endif
+}
+
+// n codes (a multiple of 64) that share a scale.
+static void decode_tile(kv_t *dst, const uint8_t *src, int n, float scale) {
+#if defined(__AVX512VBMI__) && KV_TYPE == 1
+  uint32_t bits;
+  memcpy(&bits, &scale, 4);
+  const int exponent = (int)(bits >> 23) - 127;  // 256 and more for a negative scale
+  int sound = (bits & 0x7fffff) == 0 && exponent >= -116 && exponent <= 116;
+  for (int i = 0; sound && i < n; i += 64) sound = scale_64_codes(dst + i, src + i, exponent);
+  if (sound) return;
+#endif
+  for (int i = 0; i < n; i += OI_VF) store_kv(dst + i, vf_to_bf16_bits(vf_load_e4m3(src + i) * scale));
+}
+
+static void copy_bf16(kv_t *dst, const uint16_t *src, int n) {
+  for (int i = 0; i < n; i += OI_VF) {
+    vu16 x;
+    memcpy(&x, src + i, sizeof x);
+    store_kv(dst + i, x);
+  }
+}
+
+// A power of two from its biased exponent; 255 is NaN.
+static inline float power_of_two(uint8_t code) {
+  uint32_t bits = code == 0 ? 0x400000 : code == 255 ? 0x7fc00000 : (uint32_t)code << 23;
+  float scale;
+  memcpy(&scale, &bits, 4);
+  return scale;
+}
+
+// One key of a compile-time type; `scale` is where a MODEL1 key's exponents lie.
+INLINE void stage_key(kv_t *dst, int type, const uint8_t *row, const uint8_t *scale) {
+  if (type == TYPE_V32) {
+    for (int t = 0; t < V32_CODES / V32_TILE; t++) {
+      float factor;
+      memcpy(&factor, row + V32_CODES + t * 4, 4);
+      decode_tile(dst + t * V32_TILE, row + t * V32_TILE, V32_TILE, factor);
+    }
+    copy_bf16(dst + V32_CODES, (const uint16_t *)(row + V32_CODES + 16), ROPE);
+  } else if (type == TYPE_MODEL1) {
+    for (int t = 0; t < MODEL1_CODES / MODEL1_TILE; t++)
+      decode_tile(dst + t * MODEL1_TILE, row + t * MODEL1_TILE, MODEL1_TILE,
+                  power_of_two(scale[t]));
+    copy_bf16(dst + MODEL1_CODES, (const uint16_t *)(row + MODEL1_CODES), ROPE);
+  } else {
+#if KV_TYPE == 0
+    for (int i = 0; i < D; i++) dst[i] = scalar_of(row, type, i);
+#endif
+  }
+}
+
+// Makes w->key name rows of kv_t: the keys themselves where they are kv_t, else decoded copies.
+INLINE void stage_block(work_t *w, int type, int n, const void *const *row,
+                        const uint8_t *const *scale) {
+  if (type == KV_TYPE) {
+    memcpy(w->key, row, sizeof w->key[0] * (size_t)n);
+    return;
+  }
+  for (int j = 0; j < n; j++) {
+    kv_t *dst = w->stage + j * STAGE_LD;
+    stage_key(dst, type, row[j], type == TYPE_MODEL1 ? scale[j] : NULL);
+    w->key[j] = dst;
+  }
+}
