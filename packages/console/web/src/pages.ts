@@ -23,4 +23,6 @@ export const pages: readonly [Page, ...Page[]] = [
   { path: "chat", title: "Chat", load: () => import("./pages/chat/page.tsx") },
   { path: "engine", title: "Engine", load: () => import("./pages/engine/page.tsx") },
   { path: "trace", title: "Trace", load: () => import("./pages/trace/page.tsx") },
+  { path: "experts", title: "Experts", load: () => import("./pages/experts/page.tsx") },
+  { path: "pipeline", title: "Pipeline", load: () => import("./pages/pipeline/page.tsx") },
 ];
