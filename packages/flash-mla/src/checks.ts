@@ -40,15 +40,20 @@ export function expectChannels(operation: string, argument: string, tensor: Tens
 }
 
 /** Requires a finite softmax scale. */
-export function expectScale(operation: string, scale: number): void {
+export function expectScale(operation: string, scale: number, name = "softmaxScale"): void {
   if (Number.isFinite(scale)) return;
-  throw new ArgumentError(operation, "softmaxScale", `${scale}`, "a finite number");
+  throw new ArgumentError(operation, name, `${scale}`, "a finite number");
 }
 
 /** Requires `1 ≤ headDimV ≤ d`, d being the channels of a key. */
-export function expectHeadDimV(operation: string, headDimV: number, d: number): void {
+export function expectHeadDimV(
+  operation: string,
+  headDimV: number,
+  d: number,
+  name = "headDimV",
+): void {
   if (Number.isSafeInteger(headDimV) && headDimV >= 1 && headDimV <= d) return;
-  throw new ArgumentError(operation, "headDimV", `${headDimV}`, `an integer in 1..${d}`);
+  throw new ArgumentError(operation, name, `${headDimV}`, `an integer in 1..${d}`);
 }
 
 /**
@@ -116,4 +121,25 @@ export function pagedLengths(
     }
   }
   return lengths;
+}
+
+/** Requires `attnSink` to be f32 `[h_q]`; null if there is none. */
+export function checkedSink(
+  operation: string,
+  sink: Tensor | undefined,
+  headsQ: number,
+): Tensor | null {
+  if (sink === undefined) return null;
+  expectTensor(operation, "attnSink", sink, ["f32"], ["h_q"], { h_q: headsQ });
+  return sink.contiguous();
+}
+
+/** What an lse is given in: natural logarithms as the original, or base 2. */
+export type LseBase = "e" | "2";
+
+/** The factor that brings a natural logarithm to the base asked for. */
+export function lseScaleOf(operation: string, base: LseBase = "e"): number {
+  if (base === "e") return 1;
+  if (base === "2") return Math.LOG2E;
+  throw new ArgumentError(operation, "lseBase", `${base}`, "e or 2");
 }

@@ -1,5 +1,6 @@
 // The public face of the package; see the README for what each operation computes.
 
+export type { LseBase } from "./checks.ts";
 export {
   type FlashMlaResult,
   type FlashMlaVarlenOptions,
@@ -8,6 +9,12 @@ export {
   flashMlaWithKvcache,
 } from "./decode.ts";
 export { ArgumentError, BlockTableError, StaleMetadataError } from "./errors.ts";
+export {
+  emptyKCache,
+  type Fp8KvLayout,
+  type Fp8KvLayoutName,
+  fp8KvLayouts,
+} from "./kv-layout.ts";
 export {
   getMlaMetadata,
   getMlaMetadataLegacy,
@@ -21,3 +28,14 @@ export {
   type FlashAttnVarlenResult,
   flashAttnVarlenFunc,
 } from "./mha.ts";
+export {
+  absIndicesToIndicesInKvcache,
+  dequantizeKCache,
+  quantizeKCache,
+  writeKCache,
+} from "./quantize.ts";
+export {
+  type FlashMlaSparseFwdOptions,
+  type FlashMlaSparseFwdResult,
+  flashMlaSparseFwd,
+} from "./sparse-prefill.ts";

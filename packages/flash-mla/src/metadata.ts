@@ -11,14 +11,18 @@ import { Plan, type PlanProblem } from "./plan.ts";
 /** What a filled {@link SchedMeta} belongs to. */
 export type SchedConfig = Readonly<Record<string, string | number>>;
 
+/** Numbers a plan was made from, by the name a message calls them. */
+export type SchedValues = Readonly<Record<string, Int32Array>>;
+
 /**
  * Scheduling metadata of one step: made once, passed to the attention of every layer. Filled by the
- * first launch; a later launch with another shape or other sequence lengths is refused.
+ * first launch; a later launch with another shape, or with other values in the sequence lengths or
+ * list lengths, is refused.
  */
 export class SchedMeta {
   #plan: Plan | undefined;
   #config: SchedConfig = {};
-  #queryLengths: Int32Array = new Int32Array(0);
+  #values: SchedValues = {};
   #keyLengths: Int32Array = new Int32Array(0);
 
   get haveInitialized(): boolean {
@@ -35,7 +39,10 @@ export class SchedMeta {
     return this.#plan?.items.slice(0, 0, this.#plan.itemCount);
   }
 
-  /** i32 `[b + 1]`: prefix sum of the fixed-length splits of each request. */
+  /**
+   * i32 `[b + 1]`: prefix sum of the fixed-length splits of each request; of each query, `[b·s_q +
+   * 1]`, for sparse decode.
+   */
   get numSplits(): Tensor<"i32"> | undefined {
     if (this.#plan === undefined) return undefined;
     const sums = [0];
@@ -48,41 +55,44 @@ export class SchedMeta {
   /**
    * The plan for a problem: made on first use, checked afterwards.
    *
+   * @param values The lengths the problem came from, by name. Left out, its own lengths.
    * @throws StaleMetadataError naming what changed since the first use.
    */
-  planFor(operation: string, config: SchedConfig, problem: PlanProblem): Plan {
+  planFor(
+    operation: string,
+    config: SchedConfig,
+    problem: PlanProblem,
+    values: SchedValues = {
+      "query length": problem.queryLengths,
+      "sequence length": problem.keyLengths,
+    },
+  ): Plan {
     if (this.#plan === undefined) {
-      this.#plan = new Plan();
-      this.#plan.fill(problem);
+      const plan = new Plan();
+      plan.fill(problem);
       this.#config = config;
-      this.#queryLengths = problem.queryLengths.slice();
+      this.#values = Object.fromEntries(Object.entries(values).map(([k, v]) => [k, v.slice()]));
       this.#keyLengths = problem.keyLengths.slice();
-      return this.#plan;
+      this.#plan = plan;
+      return plan;
     }
-    for (const key of Object.keys(config)) {
-      const was = this.#config[key] as string | number;
-      const now = config[key] as string | number;
+    for (const key of new Set([...Object.keys(config), ...Object.keys(this.#config)])) {
+      const was = this.#config[key] ?? "none";
+      const now = config[key] ?? "none";
       if (was !== now) throw new StaleMetadataError(operation, key, was, now);
     }
-    sameLengths(operation, "query length", this.#queryLengths, problem.queryLengths);
-    sameLengths(operation, "sequence length", this.#keyLengths, problem.keyLengths);
+    for (const [what, now] of Object.entries(values)) {
+      sameLengths(operation, what, this.#values[what] as Int32Array, now);
+    }
     return this.#plan;
   }
 }
 
 function sameLengths(operation: string, what: string, was: Int32Array, now: Int32Array): void {
-  if (was.length !== now.length) {
-    throw new StaleMetadataError(operation, "requests", was.length, now.length);
-  }
   for (let r = 0; r < was.length; r++) {
-    if (was[r] !== now[r]) {
-      throw new StaleMetadataError(
-        operation,
-        `${what} of request ${r}`,
-        was[r] as number,
-        now[r] as number,
-      );
-    }
+    if (was[r] === now[r]) continue;
+    const entry = `${what} of request ${r}`;
+    throw new StaleMetadataError(operation, entry, was[r] as number, now[r] as number);
   }
 }
 

@@ -1,0 +1,141 @@
+// Sparse prefill: `flash_mla_sparse_fwd` of the original, with a batch dimension as an option. Every
+// query lists its keys in an unpaged bf16, f16 or f32 tensor.
+
+import type { Device } from "@open-infra/jit";
+import { expectTensor, ShapeError, Tensor } from "@open-infra/tensor";
+import {
+  checkedSink,
+  expectChannels,
+  expectHeadDimV,
+  expectScale,
+  floatTypes,
+  type LseBase,
+  lseScaleOf,
+} from "./checks.ts";
+import type { KvFormat } from "./kv-layout.ts";
+import { checkLengths, runSparse } from "./sparse-operation.ts";
+
+const operation = "flashMlaSparseFwd";
+
+/** All tensors may have a batch dimension in front, or none of them. */
+export interface FlashMlaSparseFwdOptions {
+  /** bf16, f16 or f32 `[s_q, h_q, d]`; unit stride in the last dimension, others free. */
+  readonly q: Tensor;
+  /** bf16, f16 or f32 `[s_kv, 1, d]`. */
+  readonly kv: Tensor;
+  /**
+   * i32 `[s_q, 1, topk]`: each query's keys. What is negative or s_kv and more is no key. A key
+   * named twice counts twice.
+   */
+  readonly indices: Tensor;
+  readonly smScale: number;
+  /** The first so many channels of a key are its value. @default 512 */
+  readonly dV?: number;
+  /** f32 `[h_q]`; see {@link FlashMlaWithKvcacheOptions.attnSink}. */
+  readonly attnSink?: Tensor;
+  /** i32 `[s_q]`: how many leading indices count. @default all */
+  readonly topkLength?: Tensor;
+  /** bf16, f16 or f32 `[s_q, h_q, dV]`. @default a new tensor of q's dtype */
+  readonly out?: Tensor;
+  /** f32 `[s_q, h_q]`. @default a new tensor */
+  readonly maxLogits?: Tensor;
+  /** f32 `[s_q, h_q]`. @default a new tensor */
+  readonly lse?: Tensor;
+  /** @default "e" */
+  readonly lseBase?: LseBase;
+}
+
+export interface FlashMlaSparseFwdResult {
+  /** `[s_q, h_q, dV]`; 0 for a query without keys. */
+  readonly out: Tensor;
+  /** f32 `[s_q, h_q]`: largest score; −inf for a query without keys. */
+  readonly maxLogits: Tensor;
+  /** f32 `[s_q, h_q]`: logarithm of Σ e^score, without the sink; +inf for a query without keys. */
+  readonly lse: Tensor;
+}
+
+/** The tensor with a batch dimension of one in front. */
+function batched(tensor: Tensor): Tensor {
+  const { dtype, shape, strides, offset, storage, name } = tensor;
+  return new Tensor({
+    dtype,
+    shape: [1, ...shape],
+    strides: [(shape[0] ?? 1) * (strides[0] ?? 1), ...strides],
+    offset,
+    storage,
+    name,
+  });
+}
+
+/**
+ * Attention of each query over the keys it lists (`flash_mla_sparse_fwd`).
+ *
+ * @throws ShapeError, DTypeError or ArgumentError before any launch.
+ */
+export function flashMlaSparseFwd(
+  device: Device,
+  options: FlashMlaSparseFwdOptions,
+): FlashMlaSparseFwdResult {
+  const { q, kv, indices, topkLength } = options;
+  const batch = q.rank === 4 ? ["b"] : [];
+  const dims: Record<string, number> = {};
+  expectTensor(operation, "q", q, floatTypes, [...batch, "s_q", "h_q", "d_qk"], dims);
+  expectTensor(operation, "kv", kv, floatTypes, [...batch, "s_kv", 1, "d_qk"], dims);
+  expectTensor(operation, "indices", indices, ["i32"], [...batch, "s_q", 1, "topk"], dims);
+  const {
+    s_q,
+    h_q,
+    d_qk,
+    s_kv,
+    b = 1,
+  } = dims as Record<"s_q" | "h_q" | "d_qk" | "s_kv", number> & { b?: number };
+  expectChannels(operation, "q", q);
+  expectChannels(operation, "kv", kv);
+  if (indices.dim(-1) > 0) expectChannels(operation, "indices", indices);
+  const dV = options.dV ?? 512;
+  expectHeadDimV(operation, dV, d_qk, "dV");
+  expectScale(operation, options.smScale, "smScale");
+  if (h_q < 1) throw new ShapeError(operation, "q", `[${q.shape}]`, "at least one head");
+  if (topkLength !== undefined) {
+    expectTensor(operation, "topkLength", topkLength, ["i32"], [...batch, "s_q"], dims);
+  }
+  const front = batch.length === 0 ? [] : [b];
+  const out = options.out ?? Tensor.empty([...front, s_q, h_q, dV], q.dtype, "out");
+  const lse = options.lse ?? Tensor.empty([...front, s_q, h_q], "f32", "lse");
+  const maxLogits = options.maxLogits ?? Tensor.empty([...front, s_q, h_q], "f32", "maxLogits");
+  expectTensor(operation, "out", out, floatTypes, [...batch, "s_q", "h_q", "dV"], { ...dims, dV });
+  expectChannels(operation, "out", out);
+  expectTensor(operation, "lse", lse, ["f32"], [...batch, "s_q", "h_q"], dims);
+  expectTensor(operation, "maxLogits", maxLogits, ["f32"], [...batch, "s_q", "h_q"], dims);
+  const full = (tensor: Tensor): Tensor => (batch.length === 0 ? batched(tensor) : tensor);
+  const call = {
+    operation,
+    requests: b,
+    tokens: s_q,
+    headsQ: h_q,
+    headDimQk: d_qk,
+    headDimV: dV,
+    softmaxScale: options.smScale,
+    scopes: [
+      {
+        cache: full(kv),
+        format: kv.dtype as KvFormat,
+        keys: Math.min(s_kv, 2 ** 31),
+        perRequest: true,
+        indices: full(indices).select(2, 0),
+        lengths: topkLength === undefined ? null : full(topkLength),
+      },
+    ],
+    q: full(q),
+    out: full(out),
+    lse: full(lse),
+    maxLogits: full(maxLogits),
+    lseScale: lseScaleOf(operation, options.lseBase),
+    sink: checkedSink(operation, options.attnSink, h_q),
+    plan: null,
+    partials: null,
+  };
+  checkLengths(call);
+  runSparse(device, call);
+  return { out, maxLogits, lse };
+}
