@@ -164,7 +164,9 @@ export function formatOf(
   d: number,
   isFp8?: boolean,
 ): KvFormat {
-  const bytes = byteTypes.includes(cache.dtype);
+  // Keys that are e4m3 without scales are no layout, but a dtype that is not taken.
+  const bare = cache.dtype === "e4m3fn" && cache.shape.at(-1) === d && isFp8 !== true;
+  const bytes = byteTypes.includes(cache.dtype) && !bare;
   if (isFp8 !== undefined && isFp8 !== bytes) {
     throw new ArgumentError(
       operation,
