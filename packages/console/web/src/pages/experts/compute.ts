@@ -126,6 +126,34 @@ function oldPlacement(request: PlaceRequest, numLogical: number): Placement {
   return placementFrom(request.old, numLogical);
 }
 
+/** Loads as they were before each changed by up to `share`, the same for the same seed. */
+export function earlierLoads(
+  weight: LoadRows,
+  share: number | undefined,
+  seed: number,
+): number[][] {
+  if (share === undefined || !(share >= 0 && share < 1)) {
+    throw new InputError("drift", `${(share ?? Number.NaN) * 100} %`, "0 % to below 100 %");
+  }
+  let state = seed | 0;
+  const uniform = (): number => {
+    // A congruential generator is plenty for this, and needs no state of its own elsewhere.
+    state = (Math.imul(state, 1_664_525) + 1_013_904_223) | 0;
+    return (state >>> 0) / 2 ** 32;
+  };
+  return weight.map((row) => Array.from(row, (load) => load * (1 + share * (2 * uniform() - 1))));
+}
+
+/** A placement before that fills all slots. */
+function wholeBaseline(weight: LoadRows, numLogical: number, request: PlaceRequest): Placement {
+  const { shape, baseline, drift, driftSeed } = request;
+  if (baseline === "deepseek") return rebalanceExperts(weight, shape);
+  if (baseline === "drifted")
+    return rebalanceExperts(earlierLoads(weight, drift, driftSeed), shape);
+  if (baseline === "file") return oldPlacement(request, numLogical);
+  return inOrder(weight.length, numLogical, shape.numReplicas);
+}
+
 function beforeOf(weight: LoadRows, numLogical: number, request: PlaceRequest): Before {
   const { shape, baseline } = request;
   const numLayers = weight.length;
@@ -134,17 +162,11 @@ function beforeOf(weight: LoadRows, numLogical: number, request: PlaceRequest): 
       const allowed = `a divisor of the ${numLogical} experts, for one slot an expert before`;
       throw new InputError("numGpus", String(shape.numGpus), allowed);
     }
-    const bare = { ...shape, numReplicas: numLogical };
-    const report = measurePlacement(weight, inOrder(numLayers, numLogical, numLogical), bare);
-    const placement = withoutReplicas(numLayers, numLogical, shape);
-    return { placement, side: sideOf(placement, report) };
+    const bare = inOrder(numLayers, numLogical, numLogical);
+    const report = measurePlacement(weight, bare, { ...shape, numReplicas: numLogical });
+    return { placement: withoutReplicas(numLayers, numLogical, shape), side: sideOf(bare, report) };
   }
-  const placement =
-    baseline === "deepseek"
-      ? rebalanceExperts(weight, shape)
-      : baseline === "file"
-        ? oldPlacement(request, numLogical)
-        : inOrder(numLayers, numLogical, shape.numReplicas);
+  const placement = wholeBaseline(weight, numLogical, request);
   return { placement, side: sideOf(placement, measurePlacement(weight, placement, shape)) };
 }
 

@@ -23,6 +23,7 @@ export const defaults = {
   gpus: "32",
   policy: "deepseek",
   before: "in-order",
+  drift: "5",
   target: "",
   budget: "",
   scenario: "drift",
@@ -37,12 +38,13 @@ export type FieldName = keyof typeof defaults;
 export type ExpertsValues = FormValues<FieldName>;
 
 /** What stands left of the result: a placement to start from, and to compare with. */
-export type Baseline = "in-order" | "none" | "deepseek" | "file";
+export type Baseline = "in-order" | "none" | "deepseek" | "drifted" | "file";
 
 export const baselines: readonly [Baseline, ...Baseline[]] = [
   "in-order",
   "none",
   "deepseek",
+  "drifted",
   "file",
 ];
 
@@ -50,6 +52,7 @@ export const baselineNames: Readonly<Record<Baseline, string>> = {
   "in-order": "experts in order",
   none: "no redundancy",
   deepseek: "the original's policy",
+  drifted: "the original's, before the loads drifted",
   file: "a placement from a file",
 };
 
@@ -57,6 +60,7 @@ export const baselineTexts: Readonly<Record<Baseline, string>> = {
   "in-order": "Experts in order, redundant slots begin again at 0: what engines start with.",
   none: "One slot an expert, in order; redundant slots are empty.",
   deepseek: "What the original's policy gives for these loads.",
+  drifted: "What the original gave for loads that have since changed by up to this share.",
   file: "The placement in use, from a file of eplb rebalance --json.",
 };
 
@@ -138,6 +142,9 @@ export interface PlaceRequest {
   readonly shape: EplbShape;
   readonly policy: PolicyName;
   readonly baseline: Baseline;
+  /** For the baseline `drifted`: largest change of a load since, as a share. */
+  readonly drift: number | undefined;
+  readonly driftSeed: number;
   /** Rows of slots of the placement in use, for the baseline `file`. */
   readonly old: readonly (readonly number[])[] | undefined;
   readonly targetMaxOverMean: number | undefined;
@@ -218,6 +225,8 @@ export function placeRequest(
     shape: shapeOf(values),
     policy,
     baseline: choiceOf(values.before, baselines),
+    drift: values.before === "drifted" ? numberOf(values.drift) / 100 : undefined,
+    driftSeed: numberOf(values.seed),
     old: old?.rows,
     targetMaxOverMean: migrates ? optionalNumber(values.target) : undefined,
     maxMovedSlots: migrates ? optionalNumber(values.budget) : undefined,
@@ -252,6 +261,7 @@ const fieldOfParameter: Readonly<Record<string, FieldName>> = {
   "the number of experts": "experts",
   skew: "skew",
   seed: "seed",
+  drift: "drift",
   targetMaxOverMean: "target",
   maxMovedSlots: "budget",
   numSteps: "steps",

@@ -1,15 +1,17 @@
 // The form of the experts page: loads, cluster, what to compare with, policy.
 
-import { policyNames } from "@open-infra/eplb";
+import { type PolicyName, policyNames } from "@open-infra/eplb";
 import type { VNode } from "preact";
 import { useRef, useState } from "preact/hooks";
 import { choiceOf } from "../../../ui/form-values.ts";
 import { Choice, Field, FormGroup } from "../../../ui/workbench.tsx";
 import {
+  type Baseline,
   baselineNames,
   baselines,
   baselineTexts,
   choices,
+  type ExpertsValues,
   type FieldName,
   policyOf,
   policyTexts,
@@ -200,6 +202,15 @@ function FileButton({
   );
 }
 
+/**
+ * Experts in order do not keep groups on nodes, which migration builds on; what it is for is loads
+ * that have changed.
+ */
+function changeOfPolicy(policy: PolicyName, before: Baseline): Partial<ExpertsValues> {
+  const migrates = policy.startsWith("minimal-migration");
+  return { policy, ...(migrates && before === "in-order" && { before: "drifted" }) };
+}
+
 function PolicyGroup({ session }: { readonly session: ExpertsSession }): VNode {
   const values = session.values.value;
   const policy = policyOf(values.policy);
@@ -214,24 +225,14 @@ function PolicyGroup({ session }: { readonly session: ExpertsSession }): VNode {
         label="Policy"
         value={policy}
         options={policyNames.map((name) => [name, name] as const)}
-        onChange={(value) => session.set({ policy: value })}
+        onChange={(value) => session.set(changeOfPolicy(value, before))}
         hint={policyTexts[policy]}
         problem={problemOf(session, "policy")}
       />
       {policy.startsWith("minimal-migration") && (
         <>
-          <BoundField
-            session={session}
-            name="target"
-            label="Target max ÷ mean"
-            placeholder="1.01"
-          />
-          <BoundField
-            session={session}
-            name="budget"
-            label="Most moved slots"
-            placeholder="no limit"
-          />
+          <BoundField session={session} name="target" label="Target" placeholder="1.01 × mean" />
+          <BoundField session={session} name="budget" label="Most moved" placeholder="no limit" />
         </>
       )}
       <Choice
@@ -242,6 +243,7 @@ function PolicyGroup({ session }: { readonly session: ExpertsSession }): VNode {
         hint={before === "file" ? fileText : baselineTexts[before]}
         problem={problem}
       />
+      {before === "drifted" && <BoundField session={session} name="drift" label="Drift, ± %" />}
       <div class="actions wide">
         <FileButton
           label="Choose old placement…"

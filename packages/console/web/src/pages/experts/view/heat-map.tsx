@@ -44,6 +44,11 @@ export function HeatMaps({ result, session }: HeatMapsProps): VNode {
   );
 }
 
+/** Whether few enough slots move for marks to say something. */
+function marksMoves({ after: { report } }: PlaceResult): boolean {
+  return report.movedSlots > 0 && report.movedShare < 0.5;
+}
+
 function titleOf(name: SideName, { baseline, policy }: PlaceResult): readonly [string, string] {
   return name === "before" ? ["Before", baselineNames[baseline]] : ["After", `policy ${policy}`];
 }
@@ -58,8 +63,9 @@ function HeatMap({
   const { shape, numLayers } = result;
   const cell = within(session.cell.value, result);
   const layer = Math.min(session.layer.value, numLayers - 1);
+  const moved = name === "after" && marksMoves(result) ? result.moved : undefined;
   const canvas = useCanvas(readHeatTheme, (frame, theme) =>
-    paintHeat(frame, { side, shape, end, layer, cell }, theme),
+    paintHeat(frame, { side, shape, end, layer, cell, moved }, theme),
   );
   const cellOf = (event: MouseEvent): HeatCell | null => {
     const element = event.currentTarget as HTMLElement;
@@ -87,6 +93,7 @@ function HeatMap({
     <figure class="heat-map">
       <figcaption>
         <strong>{title}</strong> <span>{what}</span>
+        {moved !== undefined && <span>; dots: a slot has moved here</span>}
       </figcaption>
       <div
         class="heat-canvas"

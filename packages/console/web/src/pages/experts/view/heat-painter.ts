@@ -36,6 +36,8 @@ export interface HeatPicture {
   readonly end: number;
   readonly layer: number;
   readonly cell: HeatCell | null;
+  /** Slots that get new weights, marked by a dot in their cell; undefined to mark none. */
+  readonly moved: Uint8Array | undefined;
 }
 
 /** Load ÷ mean of a cell; 1 where there is no load. */
@@ -68,6 +70,27 @@ function drawCells(
       context.fillRect(left, top, Math.max(1, right - left), bottom - top);
       drawnTo = Math.max(drawnTo, left + 1);
     }
+  }
+}
+
+/** A dot in every cell of which a slot has moved. */
+function drawMoves(
+  { context, scale }: SurfaceFrame,
+  layout: HeatLayout,
+  moved: Uint8Array,
+  theme: HeatTheme,
+): void {
+  const size = Math.max(2, Math.round(2 * scale));
+  if (layout.columnWidth < 3 * size || layout.rowHeight < 2 * size) return;
+  const perGpu = moved.length / (layout.numLayers * layout.numGpus);
+  context.fillStyle = theme.ink;
+  for (let at = 0; at < moved.length; at += perGpu) {
+    if (moved.indexOf(1, at) < 0) return;
+    if (!moved.subarray(at, at + perGpu).includes(1)) continue;
+    const cell = at / perGpu;
+    const x = columnLeft(layout, cell % layout.numGpus) + layout.columnWidth / 2;
+    const y = layout.top + (Math.floor(cell / layout.numGpus) + 0.5) * layout.rowHeight;
+    context.fillRect(Math.round(x - size / 2), Math.round(y - size / 2 - 0.5), size, size);
   }
 }
 
@@ -105,6 +128,7 @@ export function paintHeat(frame: SurfaceFrame, picture: HeatPicture, theme: Heat
   context.fillStyle = cssOf(theme.panel);
   context.fillRect(0, 0, width, height);
   drawCells(frame, layout, picture, theme);
+  if (picture.moved !== undefined) drawMoves(frame, layout, picture.moved, theme);
   drawLabels(frame, layout, picture, theme);
   context.strokeStyle = theme.ink;
   context.fillStyle = theme.ink;

@@ -92,7 +92,7 @@ export function OnlineChart({ result }: { readonly result: OnlineResult }): VNod
       <ChartAxis ticks={ratioTicks(1, top).map((tick) => [y(tick), tick.toFixed(digits)])} />
       <p class="bench-readout" role="status">
         {hovered === null
-          ? `Moved slots beneath: at most ${formatCount(most)} in ${windows[0]?.steps ?? 0} steps.`
+          ? `Max ÷ mean load; beneath, moved slots: at most ${formatCount(most)} in ${windows[0]?.steps ?? 0} steps.`
           : readout(result, hovered)}
       </p>
     </div>

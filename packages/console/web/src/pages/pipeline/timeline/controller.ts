@@ -17,7 +17,14 @@ import {
 import type { PipelineResult } from "../compute.ts";
 import type { PipelineSession } from "../session.ts";
 import { type CellRef, cellAtTime, cellNear, transfersOf } from "./cells.ts";
-import { AXIS_PX, clampTop, GUTTER_PX, type PipelineLayout, pipelineLayout } from "./layout.ts";
+import {
+  AXIS_PX,
+  clampTop,
+  GUTTER_PX,
+  MEMORY_TOP_PX,
+  type PipelineLayout,
+  pipelineLayout,
+} from "./layout.ts";
 import { paintMemory } from "./memory-painter.ts";
 import { type PipelinePicture, paintTimeline } from "./painter.ts";
 import { type PipelineTheme, readPipelineTheme } from "./theme.ts";
@@ -142,7 +149,7 @@ export class PipelineController implements Disposable {
     y: number,
   ): { rank: number; time: number } | undefined {
     const { cellRow, memoryRow, numRanks } = this.#layout;
-    const row = canvas === "cells" ? (y - AXIS_PX) / cellRow : y / memoryRow;
+    const row = canvas === "cells" ? (y - AXIS_PX) / cellRow : (y - MEMORY_TOP_PX) / memoryRow;
     const rank = Math.floor(row + this.#top);
     if (row < 0 || rank < 0 || rank >= numRanks || x < GUTTER_PX) return undefined;
     return { rank, time: (this.#viewAt(x) * this.#result.makespan) / WHOLE };

@@ -5,6 +5,8 @@
 export const GUTTER_PX = 56;
 /** The time axis above the timeline. */
 export const AXIS_PX = 22;
+/** Above the first row of memory, for half of its name. */
+export const MEMORY_TOP_PX = 4;
 
 const CELLS_MOST_PX = 620;
 const MEMORY_MOST_PX = 460;

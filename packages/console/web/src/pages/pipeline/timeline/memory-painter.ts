@@ -3,7 +3,7 @@
 
 import type { MemoryCurve } from "@open-infra/dualpipe";
 import type { SurfaceFrame } from "../../../ui/canvas-surface.ts";
-import { GUTTER_PX } from "./layout.ts";
+import { GUTTER_PX, MEMORY_TOP_PX } from "./layout.ts";
 import { drawRankNames, type PipelinePicture, ranksIn, windowOf } from "./painter.ts";
 import { peakOf, visibleMemory, type Window } from "./rows.ts";
 import type { PipelineTheme } from "./theme.ts";
@@ -82,7 +82,7 @@ export function paintMemory(
   context.rect(left, 0, width - left, height);
   context.clip();
   for (const rank of ranksIn(picture)) {
-    const floor = Math.round((rank - picture.top + 1) * row * scale) - scale;
+    const floor = Math.round((MEMORY_TOP_PX + (rank - picture.top + 1) * row) * scale) - scale;
     context.fillStyle = theme.line;
     context.fillRect(left, floor, width - left, Math.max(1, scale / 2));
     const curve = curveOf(rank);
@@ -90,5 +90,5 @@ export function paintMemory(
     drawPeak(drawing, curve, floor);
   }
   context.restore();
-  drawRankNames(frame, picture, theme, { rowHeight: row, top: 0 });
+  drawRankNames(frame, picture, theme, { rowHeight: row, top: MEMORY_TOP_PX });
 }

@@ -41,6 +41,7 @@ export function visibleCells(
 ): void {
   const perPixel = (to - from) / width;
   const { start, end } = times;
+  let free = Number.NEGATIVE_INFINITY;
   for (let i = firstAbove(end, from); i < start.length; ) {
     const begin = start[i] as number;
     if (begin >= to) return;
@@ -51,9 +52,13 @@ export function visibleCells(
       i++;
       continue;
     }
-    const column = Math.floor(left);
-    if (right > left) emit(i, column, column + 1);
-    i = firstFrom(start, i + 1, from + (column + 1) * perPixel);
+    const column = Math.max(Math.floor(left), free);
+    free = column + 1;
+    if (right > left) emit(i, column, free);
+    const next = firstFrom(start, i + 1, from + free * perPixel);
+    // The last that began in this column may reach far beyond it.
+    const last = next - 1;
+    i = last > i && ((end[last] as number) - from) / perPixel > free ? last : next;
   }
 }
 

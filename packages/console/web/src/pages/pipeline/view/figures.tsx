@@ -69,6 +69,9 @@ export function PipelineFigures({ result }: { readonly result: PipelineResult })
   );
 }
 
+/** Violations told in full; one by one they say much the same. */
+const LISTED = 3;
+
 export function Validation({ result }: { readonly result: PipelineResult }): VNode {
   const { ok, violations, omitted, readings } = result.verdict;
   if (ok) {
@@ -86,13 +89,15 @@ export function Validation({ result }: { readonly result: PipelineResult }): VNo
         {violations.length + omitted === 1 ? "" : "s"}
       </strong>
       <ul>
-        {violations.slice(0, 8).map(({ code, message }) => (
+        {violations.slice(0, LISTED).map(({ code, message }) => (
           <li key={message}>
             <code>{code}</code> {message}
           </li>
         ))}
       </ul>
-      {violations.length + omitted > 8 && <p>and {violations.length + omitted - 8} more</p>}
+      {violations.length + omitted > LISTED && (
+        <p>and {violations.length + omitted - LISTED} more</p>
+      )}
     </div>
   );
 }

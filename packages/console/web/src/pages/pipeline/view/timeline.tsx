@@ -8,7 +8,7 @@ import type { PipelineResult } from "../compute.ts";
 import type { PipelineSession } from "../session.ts";
 import { type CellRef, cellText, formatTime, transfersOf } from "../timeline/cells.ts";
 import { PipelineController } from "../timeline/controller.ts";
-import { AXIS_PX, pipelineLayout } from "../timeline/layout.ts";
+import { AXIS_PX, MEMORY_TOP_PX, pipelineLayout } from "../timeline/layout.ts";
 import { heldAt } from "../timeline/rows.ts";
 import { followPointer } from "./pointer.ts";
 
@@ -49,7 +49,7 @@ export function PipelineTimeline(props: PipelineTimelineProps): VNode {
   const { schedule } = result;
   const layout = pipelineLayout(schedule.numRanks);
   const cellsHeight = AXIS_PX + layout.rows * layout.cellRow;
-  const memoryHeight = layout.rows * layout.memoryRow + 2;
+  const memoryHeight = MEMORY_TOP_PX + layout.rows * layout.memoryRow + 2;
   const peak = Math.max(...result.peakActivations);
   return (
     <section class="bench-card pipeline-card" aria-label="Timeline">
@@ -174,9 +174,26 @@ function PipelineLegend({ result }: { readonly result: PipelineResult }): VNode 
           </li>
         ))}
       {both && <li>strong →, pale ←</li>}
-      {pairs && <li>two halves: overlapped</li>}
+      {pairs && (
+        <li>
+          two halves, <span class="cell-swatch fb" aria-hidden="true" />
+          where narrow: overlapped
+        </li>
+      )}
     </ul>
   );
+}
+
+/** Where a cell's inputs come from, and where its results go. */
+function partnersText({ schedule }: PipelineResult, cell: CellRef): string {
+  const transfers = transfersOf(schedule, cell);
+  const parts = (["forward", "backward"] as const).flatMap((name) => {
+    const ends = transfers
+      .filter(({ flow }) => flow === name)
+      .map(({ from, to }) => (from === cell ? `to rank ${to.rank}` : `from rank ${from.rank}`));
+    return ends.length === 0 ? [] : [`${name} ${ends.join(" and ")}`];
+  });
+  return parts.length === 0 ? "" : `; transfers: ${parts.join(", ")}`;
 }
 
 function Readout({
@@ -200,13 +217,11 @@ function Readout({
   }
   const curve = controller.current?.curve(cell.rank);
   const held = curve === undefined ? 0 : heldAt(curve, start);
-  const partners = transfersOf(result.schedule, cell).map(({ from, to }) =>
-    from === cell ? `to rank ${to.rank}` : `from rank ${from.rank}`,
-  );
+  const partners = partnersText(result, cell);
   return (
     <p class="bench-readout pipeline-readout" role="status">
       <strong>Rank {cell.rank}.</strong> {cellText(result, cell, held)}
-      {partners.length > 0 && `; transfers ${partners.join(", ")}`}.
+      {partners}.
     </p>
   );
 }
