@@ -28,5 +28,19 @@ export {
   type Target,
 } from "./operation.ts";
 export { jitCacheDir } from "./options.ts";
-export { type MachineLimits, type MeasureOptions, measureMachine } from "./probe.ts";
+export {
+  type MachineLimits,
+  type MeasureOptions,
+  measureMachine,
+  type TileLimits,
+} from "./probe.ts";
 export { ReferenceDevice } from "./reference-device.ts";
+export {
+  type Bound,
+  type ComputeUnit,
+  computePeak,
+  largestLimits,
+  readBandwidth,
+  roofline,
+  type Work,
+} from "./roofline.ts";

@@ -1,32 +1,59 @@
 // Measures what this machine can do, so that every figure of a bench stands beside its limit. The
-// best of several short runs counts: a limit is what is possible, and other programs only take
-// away.
+// best of several short runs counts, each kind in turn within a run: a limit is what is possible,
+// and other programs only take away. What a measured time means beside a limit is in roofline.ts.
 
 import { freemem } from "node:os";
 import { Tensor } from "@open-infra/tensor";
 import type { Device } from "./device.ts";
-import { UnsupportedError } from "./errors.ts";
-import { defineKernel, type Operation } from "./operation.ts";
+import { CompileError, UnsupportedError } from "./errors.ts";
+import { defineKernel, type KernelConstants, type Operation } from "./operation.ts";
 import { kernelUrl } from "./paths.ts";
 
-/** Limits of a machine as a device uses it. */
+/** Matrix tiles (Intel AMX): 16 × 16 sums an instruction. */
+export interface TileLimits {
+  readonly bf16GflopsPerThread: number;
+  readonly bf16Gflops: number;
+  readonly int8GopsPerThread: number;
+  readonly int8Gops: number;
+}
+
+/**
+ * Limits of a machine as a device uses it. Rates are 1e9 a second, and a multiply-add is two
+ * operations. `…PerThread` is one thread alone; the others are all threads of the device at once.
+ */
 export interface MachineLimits {
-  /** float32 multiply-adds in registers, on one thread; a multiply-add is two operations. */
+  /** float32 multiply-adds in registers. */
   readonly f32GflopsPerThread: number;
-  /** The same, on all threads of the device. */
   readonly f32Gflops: number;
   /**
-   * bf16 products with f32 sums, on all threads: by the dot-product instruction where the device
-   * has one, else `f32Gflops`, because bf16 is then widened and multiplied as f32.
+   * bf16 products with f32 sums by the dot-product instruction; 0 without one. Intel's is half as
+   * fast as its float32 multiply-adds, AMD's twice.
    */
+  readonly bf16DotGflopsPerThread: number;
+  readonly bf16DotGflops: number;
+  /**
+   * bf16 products with f32 sums by vector instructions, whichever way is faster: the dot product,
+   * or widened (free of charge) and multiplied as f32.
+   */
+  readonly bf16GflopsPerThread: number;
   readonly bf16Gflops: number;
-  /** Whether `bf16Gflops` comes from a bf16 instruction. */
+  /** Whether `bf16Gflops` comes from the dot-product instruction. */
   readonly bf16Instruction: boolean;
-  /** Memory read as a stream by all threads, 1e9 bytes a second. */
+  /** Dot products of bytes with 32-bit sums; 0 without an instruction. */
+  readonly int8GopsPerThread: number;
+  readonly int8Gops: number;
+  /** Undefined without tiles, or where the system or the compiler does not grant them. */
+  readonly tiles: TileLimits | undefined;
+  /** Memory read as a stream. */
   readonly readGBs: number;
   readonly readGBsPerThread: number;
   /** Size of the buffer that was read; beyond the caches unless the last one is larger. */
   readonly readBytes: number;
+  /**
+   * Median part of the compute runs' time that their threads had a core: 1 on an idle machine.
+   * Compute limits count processor time and do not suffer, but what is measured beside them does.
+   */
+  readonly coreShare: number;
 }
 
 export interface MeasureOptions {
@@ -34,26 +61,22 @@ export interface MeasureOptions {
   readonly readBytes?: number;
   /** Runs of each measurement, of which the best counts. @default 5 */
   readonly runs?: number;
-  /** Length of one compute run, about. @default 20 */
+  /** Length of one compute run, about. @default 10 */
   readonly milliseconds?: number;
 }
 
-interface ComputeArgs {
-  readonly sums: Tensor<"f32">;
+/** Of a probe; `lines` has 64 bytes for each thread. */
+export interface ProbeArgs {
+  readonly lines: Tensor<"f64">;
   readonly rounds: number;
   readonly threads: number;
+  readonly data?: Tensor<"u8">;
 }
 
-interface ReadArgs {
-  readonly data: Tensor<"u8">;
-  readonly sums: Tensor<"f32">;
-  readonly threads: number;
-}
+/** Numbers of a thread's own cache line in `lines`: seconds, operations a round. */
+const LINE = 8;
 
-/** Floats of a thread's own cache line in `sums`. */
-const SUM_STRIDE = 16;
-
-function compute(entry: "probe_f32" | "probe_bf16"): Operation<ComputeArgs> {
+function probe(entry: string, file: string, constants: KernelConstants = {}): Operation<ProbeArgs> {
   return {
     name: entry,
     check: () => {},
@@ -63,119 +86,169 @@ function compute(entry: "probe_f32" | "probe_bf16"): Operation<ComputeArgs> {
     kernels: {
       cpu: defineKernel({
         language: "c",
-        source: kernelUrl("probe.c"),
+        source: kernelUrl(file),
         entry,
-        params: { data: "ptr", lines: "i64", sums: "ptr", rounds: "i64" },
-        constants: () => ({}),
-        pack: ({ sums, rounds }: ComputeArgs) => ({ data: null, lines: 0, sums, rounds }),
+        params: { lines: "ptr", rounds: "i64", data: "ptr", blocks: "i64" },
+        constants: () => ({ AHEAD: 0, ...constants }),
+        pack: ({ lines, rounds, data }: ProbeArgs) => ({
+          lines,
+          rounds,
+          data: data ?? null,
+          blocks: Math.floor((data?.size ?? 0) / 512),
+        }),
         threads: ({ threads }) => threads,
       }),
     },
   };
 }
 
-const f32Probe = compute("probe_f32");
-const bf16Probe = compute("probe_bf16");
+/** What compute probes measure. */
+export type ComputeKind = "f32" | "bf16Dot" | "int8Dot" | "bf16Tiles" | "int8Tiles";
 
-const readProbe: Operation<ReadArgs> = {
-  name: "probe_read",
-  check: () => {},
-  reference: () => {
-    throw new UnsupportedError("probe_read", "reference", "it measures hardware");
-  },
-  kernels: {
-    cpu: defineKernel({
-      language: "c",
-      source: kernelUrl("probe.c"),
-      entry: "probe_read",
-      params: { data: "ptr", lines: "i64", sums: "ptr", rounds: "i64" },
-      constants: () => ({}),
-      pack: ({ data, sums }: ReadArgs) => ({
-        data,
-        lines: Math.floor(data.size / 512) * 8,
-        sums,
-        rounds: 0,
-      }),
-      threads: ({ threads }) => threads,
-    }),
-  },
+/** The compute probes; exported for the test that reads their assembly. */
+export const computeProbes: Readonly<Record<ComputeKind, Operation<ProbeArgs>>> = {
+  f32: probe("probe_f32", "probe.c"),
+  bf16Dot: probe("probe_bf16", "probe.c"),
+  int8Dot: probe("probe_int8", "probe.c"),
+  bf16Tiles: probe("probe_tiles_bf16", "probe_tiles.c"),
+  int8Tiles: probe("probe_tiles_int8", "probe_tiles.c"),
 };
 
+/** Hardware alone, and helped by software prefetch: which is faster depends on the machine. */
+const readProbes = [0, 1024].map((AHEAD) => probe("probe_read", "probe.c", { AHEAD }));
+
 /**
- * Measures a device's machine; takes about a second.
+ * Measures a device's machine; takes about two seconds.
  *
  * @throws UnsupportedError for a device that runs no native kernels.
  */
 export function measureMachine(device: Device, options: MeasureOptions = {}): MachineLimits {
   const runs = options.runs ?? 5;
-  const milliseconds = options.milliseconds ?? 20;
-  using sums = Tensor.empty([device.threads * SUM_STRIDE], "f32", "sums");
-  const gflops = (operation: Operation<ComputeArgs>, threads: number): number =>
-    computeRate(device, operation, { sums, threads, runs, milliseconds });
-  const f32GflopsPerThread = gflops(f32Probe, 1);
-  const f32Gflops = device.threads === 1 ? f32GflopsPerThread : gflops(f32Probe, device.threads);
-  const bf16Instruction = sums.raw()[2] === 1; // Every probe writes it.
-  const bf16Gflops = bf16Instruction ? gflops(bf16Probe, device.threads) : f32Gflops;
+  const milliseconds = options.milliseconds ?? 10;
   const readBytes = options.readBytes ?? Math.min(512 << 20, Math.floor(freemem() / 4));
+  using lines = Tensor.empty([device.threads * LINE], "f64", "lines");
   using data = Tensor.empty([Math.max(1 << 20, readBytes)], "u8", "stream");
   device.adviseHuge?.(data);
   data.bytes().fill(1); // Memory never written is one page of zeros, read from the cache.
-  const readGBs = readRate(device, data, sums, device.threads, runs);
-  const readGBsPerThread =
-    device.threads === 1 ? readGBs : readRate(device, data, sums, 1, Math.ceil(runs / 2));
+  const counts = device.threads === 1 ? [1] : [1, device.threads];
+  const computed = computeCases(device, { lines, counts, milliseconds });
+  const best = new Map<string, number>();
+  const keep = (key: string, rate: number): void => {
+    best.set(key, Math.max(best.get(key) ?? 0, rate));
+  };
+  const shares: number[] = [];
+  for (let run = 0; run < runs; run++) {
+    for (const one of computed) {
+      const { rate, share } = runCompute(device, lines, one);
+      keep(`${one.kind} ${one.threads}`, rate);
+      shares.push(share);
+    }
+    for (const threads of counts) {
+      for (const read of readProbes) {
+        keep(`read ${threads}`, readRate(device, read, { data, lines, threads, rounds: 0 }));
+      }
+    }
+  }
   return {
-    f32GflopsPerThread,
-    f32Gflops,
-    bf16Gflops,
-    bf16Instruction,
-    readGBs,
-    readGBsPerThread,
+    ...limitsOf((kind, threads) => best.get(`${kind} ${threads}`) ?? 0, device.threads),
     readBytes: data.size,
+    coreShare: shares.toSorted((a, b) => a - b)[shares.length >> 1] as number,
   };
 }
 
-interface RateOptions {
-  readonly sums: Tensor<"f32">;
+function limitsOf(
+  rate: (kind: ComputeKind | "read", threads: number) => number,
+  threads: number,
+): Omit<MachineLimits, "readBytes" | "coreShare"> {
+  const [f32One, f32All] = [rate("f32", 1), rate("f32", threads)];
+  const [dotOne, dotAll] = [rate("bf16Dot", 1), rate("bf16Dot", threads)];
+  const tiles = {
+    bf16GflopsPerThread: rate("bf16Tiles", 1),
+    bf16Gflops: rate("bf16Tiles", threads),
+    int8GopsPerThread: rate("int8Tiles", 1),
+    int8Gops: rate("int8Tiles", threads),
+  };
+  return {
+    f32GflopsPerThread: f32One,
+    f32Gflops: f32All,
+    bf16DotGflopsPerThread: dotOne,
+    bf16DotGflops: dotAll,
+    bf16GflopsPerThread: Math.max(f32One, dotOne),
+    bf16Gflops: Math.max(f32All, dotAll),
+    bf16Instruction: dotAll > f32All,
+    int8GopsPerThread: rate("int8Dot", 1),
+    int8Gops: rate("int8Dot", threads),
+    tiles: tiles.bf16Gflops > 0 ? tiles : undefined,
+    readGBs: rate("read", threads),
+    readGBsPerThread: rate("read", 1),
+  };
+}
+
+interface ComputeCase {
+  readonly kind: ComputeKind;
   readonly threads: number;
-  readonly runs: number;
+  readonly rounds: number;
+}
+
+interface CaseOptions {
+  readonly lines: Tensor<"f64">;
+  readonly counts: readonly number[];
   readonly milliseconds: number;
 }
 
-/** Operations a second in 1e9; the kernel says how many a round has. */
-function computeRate(
-  device: Device,
-  operation: Operation<ComputeArgs>,
-  { sums, threads, runs, milliseconds }: RateOptions,
-): number {
-  const time = (rounds: number): number => {
-    const start = performance.now();
-    device.run(operation, { sums, rounds, threads });
-    return performance.now() - start;
-  };
-  let rounds = 1000;
-  time(rounds);
-  for (let ms = time(rounds); ms < milliseconds; ms = time(rounds)) {
-    rounds = Math.ceil(rounds * Math.min(10, (1.2 * milliseconds) / Math.max(ms, 0.01)));
-  }
-  let best = Number.POSITIVE_INFINITY;
-  for (let i = 0; i < runs; i++) best = Math.min(best, time(rounds));
-  const flopsPerRound = sums.raw()[1] as number;
-  return (rounds * flopsPerRound * threads) / best / 1e6;
+/** What the machine has, each with as many rounds as fill the time. */
+function computeCases(device: Device, options: CaseOptions): ComputeCase[] {
+  const { lines, counts, milliseconds } = options;
+  return (Object.keys(computeProbes) as ComputeKind[]).flatMap((kind) => {
+    const operation = computeProbes[kind];
+    const seconds = (rounds: number): number => {
+      device.run(operation, { lines, rounds, threads: 1 });
+      return lines.raw()[0] as number;
+    };
+    try {
+      seconds(1);
+    } catch (error) {
+      // An older compiler does not know the tiles' instructions; all others every compiler does.
+      if (error instanceof CompileError && kind.endsWith("Tiles")) return [];
+      throw error;
+    }
+    if (lines.raw()[1] === 0) return [];
+    let rounds = 1000;
+    for (let took = seconds(rounds); took * 1e3 < milliseconds; took = seconds(rounds)) {
+      const factor = (1.2 * milliseconds) / Math.max(took * 1e3, 0.01);
+      rounds = Math.ceil(rounds * Math.min(10, Math.max(1.2, factor)));
+    }
+    return counts.map((threads) => ({ kind, threads, rounds }));
+  });
 }
 
-/** Bytes a second in 1e9. */
+/** Operations in 1e9 a second, and the part of the wall's time that the threads ran. */
+function runCompute(
+  device: Device,
+  lines: Tensor<"f64">,
+  { kind, threads, rounds }: ComputeCase,
+): { readonly rate: number; readonly share: number } {
+  const start = performance.now();
+  device.run(computeProbes[kind], { lines, rounds, threads });
+  const wall = (performance.now() - start) / 1e3;
+  const values = lines.raw();
+  let rate = 0;
+  let busy = 0;
+  for (let thread = 0; thread < threads; thread++) {
+    const seconds = values[thread * LINE] as number;
+    rate += (rounds * (values[thread * LINE + 1] as number)) / seconds / 1e9;
+    busy += seconds;
+  }
+  return { rate, share: Math.min(1, busy / (wall * threads)) };
+}
+
+/** Bytes in 1e9 a second. */
 function readRate(
   device: Device,
-  data: Tensor<"u8">,
-  sums: Tensor<"f32">,
-  threads: number,
-  runs: number,
+  operation: Operation<ProbeArgs>,
+  args: ProbeArgs & { readonly data: Tensor<"u8"> },
 ): number {
-  let best = Number.POSITIVE_INFINITY;
-  for (let i = 0; i < runs; i++) {
-    const start = performance.now();
-    device.run(readProbe, { data, sums, threads });
-    best = Math.min(best, performance.now() - start);
-  }
-  return data.size / best / 1e6;
+  const start = performance.now();
+  device.run(operation, args);
+  return args.data.size / (performance.now() - start) / 1e6;
 }

@@ -17,8 +17,6 @@ import {
   UnsupportedError,
 } from "../src/errors.ts";
 import { defineKernel, type Operation } from "../src/operation.ts";
-import { measureMachine } from "../src/probe.ts";
-import { ReferenceDevice } from "../src/reference-device.ts";
 import { needsCompiler, tempDir, until } from "./helpers.ts";
 
 interface ScaleArgs {
@@ -253,16 +251,6 @@ describe.skipIf(requirement("cpu device", needsCompiler))("cpu device", () => {
     expect(() => createDevice({ backend: "cpu", isa: "mmx", cacheDir })).toThrow(/'mmx'/);
     const cuda = { backend: "cuda" } as unknown as { backend: "cpu" };
     expect(() => createDevice(cuda)).toThrow(/backend is 'cuda'; expected auto, cpu or reference/);
-  });
-
-  it("measures the machine", () => {
-    using device = createDevice({ backend: "cpu", threads: 2, cacheDir });
-    const limits = measureMachine(device, { readBytes: 4 << 20, runs: 2, milliseconds: 2 });
-    expect(limits.readBytes).toBe(4 << 20);
-    for (const [name, value] of Object.entries(limits)) {
-      if (typeof value === "number") expect(value, name).toBeGreaterThan(0.1);
-    }
-    expect(() => measureMachine(new ReferenceDevice())).toThrow(UnsupportedError);
   });
 
   it("asks for huge pages where there are any", () => {
