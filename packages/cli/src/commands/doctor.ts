@@ -3,7 +3,13 @@
 import { accessSync, constants, mkdirSync, statfsSync } from "node:fs";
 import { availableParallelism, freemem, release, totalmem } from "node:os";
 import { consoleDir } from "@open-infra/console";
-import { createDevice, findCompiler, jitCacheDir, measureMachine } from "@open-infra/jit";
+import {
+  createDevice,
+  findCompiler,
+  jitCacheDir,
+  type MachineLimits,
+  measureMachine,
+} from "@open-infra/jit";
 import { type CliContext, printJson, printLine } from "../context.ts";
 import { formatBytes } from "../progress.ts";
 
@@ -79,6 +85,16 @@ function checkConsole(): Finding {
   return { level: "note", subject: "web console", fact: found.missing, advice: "npm run build" };
 }
 
+function describeLimits(m: MachineLimits): string {
+  const bf16 = m.bf16Instruction ? "by its own instruction" : "widened to f32";
+  const tiles = m.tiles && `, ${m.tiles.bf16Gflops.toFixed(0)} by AMX tiles`;
+  return (
+    `f32 ${m.f32Gflops.toFixed(0)} GFLOP/s (${m.f32GflopsPerThread.toFixed(0)} a thread), ` +
+    `bf16 ${m.bf16Gflops.toFixed(0)} GFLOP/s (${bf16}${tiles ?? ""}), ` +
+    `reads ${m.readGBs.toFixed(1)} GB/s (${m.readGBsPerThread.toFixed(1)} one thread)`
+  );
+}
+
 function checkBackend(): readonly Finding[] {
   if (findCompiler() === undefined) {
     return [{ level: "note", subject: "backend", fact: "reference (plain TypeScript)" }];
@@ -86,14 +102,9 @@ function checkBackend(): readonly Finding[] {
   try {
     using device = createDevice({ backend: "cpu" });
     const m = measureMachine(device);
-    const bf16 = m.bf16Instruction ? "by its own instruction" : "widened to f32";
-    const fact =
-      `f32 ${m.f32Gflops.toFixed(0)} GFLOP/s (${m.f32GflopsPerThread.toFixed(0)} a thread), ` +
-      `bf16 ${m.bf16Gflops.toFixed(0)} GFLOP/s (${bf16}), reads ${m.readGBs.toFixed(1)} GB/s ` +
-      `(${m.readGBsPerThread.toFixed(1)} one thread)`;
     return [
       { level: "ok", subject: "backend", fact: device.description },
-      { level: "ok", subject: "limits", fact },
+      { level: "ok", subject: "limits", fact: describeLimits(m) },
     ];
   } catch (error) {
     // The cache is checked on its own; whatever else stops a device is a finding, not a crash.
