@@ -2,7 +2,7 @@
 // arithmetic is the original's, one float32 rounding per step, so that codes agree byte for byte:
 // scale = max(|x|, 1e-4) / 448, code = round(x · (1 / scale)).
 #include "oi_kernel.h"
-#include "oi_simd.h"
+#include "fp8_scale.h"
 
 #if X_TYPE == 0
 typedef float x_t;
@@ -26,20 +26,6 @@ static inline vf x_load_part(const x_t *p, int64_t n) {
   return x_load(part);
 }
 
-static float scale_of(vf largest, int nan, int ue8m0) {
-  if (nan) return __builtin_nanf("");
-  float amax = vf_hmax(largest);
-  float scale = (amax > 1e-4f ? amax : 1e-4f) / 448.0f;
-  if (!ue8m0) return scale;
-  uint32_t bits;
-  memcpy(&bits, &scale, 4);
-  uint32_t exponent = ((bits >> 23) & 0xff) + ((bits & 0x7fffff) != 0);
-  exponent = exponent < 1 ? 1 : exponent > 254 ? 254 : exponent;
-  bits = exponent << 23;
-  memcpy(&scale, &bits, 4);
-  return scale;
-}
-
 static void cast_block(const params_t *p, int64_t m0, int64_t rows, int64_t k0, int64_t len) {
   const x_t *x = (const x_t *)p->x + m0 * p->ldx + k0;
   uint8_t *q = (uint8_t *)p->data + m0 * p->ldq + k0;
@@ -54,7 +40,7 @@ static void cast_block(const params_t *p, int64_t m0, int64_t rows, int64_t k0, 
   }
   int any = 0;
   for (int i = 0; i < OI_VF; i++) any |= nan[i];
-  float scale = scale_of(largest, any, (int)p->ue8m0);
+  float scale = any ? __builtin_nanf("") : fp8_scale(vf_hmax(largest), (int)p->ue8m0);
   vf inverse = vf_set(1.0f / scale);
   ((float *)p->scales)[m0 / p->gran_m * p->s_m + k0 / p->gran_k * p->s_k] = scale;
   for (int64_t m = 0; m < rows; m++) {

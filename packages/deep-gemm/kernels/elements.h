@@ -7,6 +7,32 @@
 #define TYPE_BF16 1
 #define TYPE_F16 2
 #define TYPE_E4M3 3
+#define TYPE_E2M1 4
+
+// e2m1, two in a byte, is widened to e4m3 codes of the same values before anything else sees it.
+#if A_TYPE == TYPE_E2M1
+#undef A_TYPE
+#define A_TYPE TYPE_E4M3
+#define A_NIBBLES 1
+#else
+#define A_NIBBLES 0
+#endif
+#if B_TYPE == TYPE_E2M1
+#undef B_TYPE
+#define B_TYPE TYPE_E4M3
+#define B_NIBBLES 1
+#else
+#define B_NIBBLES 0
+#endif
+
+// Where B's scales go. A scale of 128 rows of B is multiplied into A's panel, which then belongs to
+// those rows; scales of single rows, or of other blocks, are multiplied into B's tile.
+#define SCALES_NONE 0
+#define SCALES_FOLDED 1
+#define SCALES_ROWS 2
+
+// Whether few rows of A can meet B as it is stored, without a packed tile.
+#define DIRECT (B_K_MAJOR && !B_NIBBLES && B_SCALES != SCALES_ROWS)
 
 #if A_TYPE == TYPE_F32
 typedef float a_t;
@@ -26,6 +52,8 @@ typedef uint16_t b_t;
 
 #if D_TYPE == TYPE_F32
 typedef float d_t;
+#elif D_TYPE == TYPE_E4M3
+typedef uint8_t d_t;
 #else
 typedef uint16_t d_t;
 #endif
@@ -91,6 +119,46 @@ static inline vw f16_with_nan(vw h) { return h | ((vw)((h & 0x3f80) == 0x3f80) &
 #endif
 enum { E4M3_NAN_UNSEEN = B_TYPE == TYPE_E4M3 && !E4M3_LOOKUP };
 
+// `count` e2m1 codes from an even element on, as e4m3 codes of the same values.
+static inline void e2m1_to_e4m3(uint8_t *to, const uint8_t *from, int64_t count) {
+  static const uint8_t codes[16] = {0x00, 0x30, 0x38, 0x3c, 0x40, 0x44, 0x48, 0x4c,
+                                    0x80, 0xb0, 0xb8, 0xbc, 0xc0, 0xc4, 0xc8, 0xcc};
+  int64_t i = 0;
+#if defined(__AVX__)
+  const __m128i table = _mm_loadu_si128((const __m128i *)codes), nibble = _mm_set1_epi8(15);
+  for (; i + 32 <= count; i += 32) {
+    __m128i x = _mm_loadu_si128((const __m128i *)(from + i / 2));
+    __m128i even = _mm_shuffle_epi8(table, _mm_and_si128(x, nibble));
+    __m128i odd = _mm_shuffle_epi8(table, _mm_and_si128(_mm_srli_epi16(x, 4), nibble));
+    _mm_storeu_si128((__m128i *)(to + i), _mm_unpacklo_epi8(even, odd));
+    _mm_storeu_si128((__m128i *)(to + i + 16), _mm_unpackhi_epi8(even, odd));
+  }
+#endif
+  for (; i < count; i++) to[i] = codes[from[i / 2] >> (i % 2 * 4) & 15];
+}
+
+// Element `i` of an operand, and a copy of `count` elements from there.
+static inline const a_t *a_at(const void *a, int64_t i) {
+  return (const a_t *)a + (A_NIBBLES ? i / 2 : i);
+}
+static inline const b_t *b_at(const void *b, int64_t i) {
+  return (const b_t *)b + (B_NIBBLES ? i / 2 : i);
+}
+static inline void a_copy(a_t *to, const a_t *from, int64_t count) {
+#if A_NIBBLES
+  e2m1_to_e4m3(to, from, count);
+#else
+  memcpy(to, from, (size_t)count * sizeof(a_t));
+#endif
+}
+static inline void b_copy(b_t *to, const b_t *from, int64_t count) {
+#if B_NIBBLES
+  e2m1_to_e4m3(to, from, count);
+#else
+  memcpy(to, from, (size_t)count * sizeof(b_t));
+#endif
+}
+
 // ---- A: rows, in natural order -------------------------------------------------------------------
 static inline __attribute__((always_inline)) vf a_load(const a_t *p) {
 #if A_TYPE == TYPE_F32
@@ -98,6 +166,18 @@ static inline __attribute__((always_inline)) vf a_load(const a_t *p) {
 #elif A_TYPE == TYPE_BF16
   return vf_load_bf16(p);
 #elif A_TYPE == TYPE_F16
+  return vf_load_f16(p);
+#else
+  return vf_load_e4m3(p);
+#endif
+}
+
+static inline __attribute__((always_inline)) vf b_row_load(const b_t *p) {
+#if B_TYPE == TYPE_F32
+  return vf_load(p);
+#elif B_TYPE == TYPE_BF16
+  return vf_load_bf16(p);
+#elif B_TYPE == TYPE_F16
   return vf_load_f16(p);
 #else
   return vf_load_e4m3(p);
@@ -191,25 +271,4 @@ static inline int e4m3_saw_nan(vb seen) {
   memcpy(words, &is, sizeof words);
   for (unsigned i = 0; i < sizeof(vb) / 8; i++) any |= words[i];
   return any != 0;
-}
-
-// ---- D -------------------------------------------------------------------------------------------
-static inline float d_read(const d_t *p) {
-#if D_TYPE == TYPE_F32
-  return *p;
-#elif D_TYPE == TYPE_BF16
-  return bf16_to_f32(*p);
-#else
-  return f16_to_f32(*p);
-#endif
-}
-
-static inline void d_write(d_t *p, float x) {
-#if D_TYPE == TYPE_F32
-  *p = x;
-#elif D_TYPE == TYPE_BF16
-  *p = f32_to_bf16(x);
-#else
-  *p = f32_to_f16(x);
-#endif
 }

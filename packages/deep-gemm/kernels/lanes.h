@@ -64,6 +64,50 @@ static inline vf sum_chains(vf a, vf b, vf c, vf d) {
 #endif
 }
 
+// In every 128-bit block, four vectors of four floats transposed: lane c of block n of the v-th
+// result is lane v of block n of the c-th vector.
+static inline __attribute__((always_inline)) void transpose_floats(vf r[4]) {
+#if defined(__AVX512F__)
+  __m512 a = (__m512)r[0], b = (__m512)r[1], c = (__m512)r[2], d = (__m512)r[3];
+  __m512d ab = (__m512d)_mm512_unpacklo_ps(a, b), cd = (__m512d)_mm512_unpacklo_ps(c, d);
+  __m512d ef = (__m512d)_mm512_unpackhi_ps(a, b), gh = (__m512d)_mm512_unpackhi_ps(c, d);
+  r[0] = (vf)_mm512_unpacklo_pd(ab, cd);
+  r[1] = (vf)_mm512_unpackhi_pd(ab, cd);
+  r[2] = (vf)_mm512_unpacklo_pd(ef, gh);
+  r[3] = (vf)_mm512_unpackhi_pd(ef, gh);
+#elif defined(__AVX__)
+  __m256 a = (__m256)r[0], b = (__m256)r[1], c = (__m256)r[2], d = (__m256)r[3];
+  __m256d ab = (__m256d)_mm256_unpacklo_ps(a, b), cd = (__m256d)_mm256_unpacklo_ps(c, d);
+  __m256d ef = (__m256d)_mm256_unpackhi_ps(a, b), gh = (__m256d)_mm256_unpackhi_ps(c, d);
+  r[0] = (vf)_mm256_unpacklo_pd(ab, cd);
+  r[1] = (vf)_mm256_unpackhi_pd(ab, cd);
+  r[2] = (vf)_mm256_unpacklo_pd(ef, gh);
+  r[3] = (vf)_mm256_unpackhi_pd(ef, gh);
+#else
+  vf x[4] = {r[0], r[1], r[2], r[3]};
+  for (int v = 0; v < 4; v++) r[v] = (vf){x[0][v], x[1][v], x[2][v], x[3][v]};
+#endif
+}
+
+// Block n of a vector goes to `to + n · step`; blocks beyond `count` nowhere.
+static inline __attribute__((always_inline)) void store_blocks(char *to, int64_t step, vf x,
+                                                               int64_t count) {
+#if defined(__AVX512F__)
+  __m512 v = (__m512)x;
+  if (count > 0) _mm_storeu_ps((float *)to, _mm512_castps512_ps128(v));
+  if (count > 1) _mm_storeu_ps((float *)(to + step), _mm512_extractf32x4_ps(v, 1));
+  if (count > 2) _mm_storeu_ps((float *)(to + 2 * step), _mm512_extractf32x4_ps(v, 2));
+  if (count > 3) _mm_storeu_ps((float *)(to + 3 * step), _mm512_extractf32x4_ps(v, 3));
+#elif defined(__AVX__)
+  __m256 v = (__m256)x;
+  if (count > 0) _mm_storeu_ps((float *)to, _mm256_castps256_ps128(v));
+  if (count > 1) _mm_storeu_ps((float *)(to + step), _mm256_extractf128_ps(v, 1));
+#else
+  (void)step;
+  if (count > 0) memcpy(to, &x, sizeof x);
+#endif
+}
+
 // COLS rows of 128-bit blocks → COLS vectors, the i-th with block i of every row.
 static inline __attribute__((always_inline)) void transpose_blocks(vu r[COLS]) {
 #if defined(__AVX512F__)

@@ -90,6 +90,7 @@ static inline __attribute__((always_inline)) void packed_rows(int rows, const pa
   }
 }
 
+#if DIRECT
 // Straight from TILE_N rows of B; `len` is a multiple of CHUNK. `next` is where the same rows, or
 // those of the next tile, go on. False if B has NaN codes that only packing converts; nothing is
 // written then.
@@ -134,6 +135,7 @@ static inline __attribute__((always_inline)) int direct_rows(int rows, const pan
   finish(acc, rows, sums, ld, first);
   return 1;
 }
+#endif
 
 // The row counts that are compiled; a count between two is done as the larger one, with rows of
 // zeros. Fewer would waste time on those, more would take the compiler longer.
@@ -150,6 +152,7 @@ static __attribute__((noinline)) void packed_tile(int rows, const panel_t *a, co
 #undef ROWS
 }
 
+#if DIRECT
 static __attribute__((noinline)) int direct_tile(int rows, const panel_t *a, const b_t *b,
                                                  const b_t *next, int64_t ldb, int64_t len,
                                                  float *sums, int64_t ld, int first) {
@@ -161,3 +164,4 @@ static __attribute__((noinline)) int direct_tile(int rows, const panel_t *a, con
 #undef ROWS
   return 0;
 }
+#endif

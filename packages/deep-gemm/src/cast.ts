@@ -4,6 +4,7 @@
 import { type Device, defineKernel, type Operation } from "@open-infra/jit";
 import { type DType, encodeInto, expectRows, expectTensor, Tensor } from "@open-infra/tensor";
 import { ArgumentError } from "./call.ts";
+import { fp8ScaleOf } from "./fp8-scale.ts";
 import { SCALE_BLOCK, type ScaledTensor } from "./operand.ts";
 import { storeMatrix } from "./reference.ts";
 
@@ -38,24 +39,6 @@ function checkCast({ operation, x, scaled, granM, granK }: CastCall): void {
   expectTensor(operation, "scales", scaled.scales, ["f32"], blocks, {});
 }
 
-const bits = new Uint32Array(1);
-const value = new Float32Array(bits.buffer);
-
-/** The power of two at or above a positive float32, exponent code 1 to 254 (`ceil_to_ue8m0`). */
-export function ceilToUe8m0(x: number): number {
-  value[0] = x;
-  const b = bits[0] as number;
-  if (Number.isNaN(x)) return Number.NaN;
-  const exponent = ((b >>> 23) & 0xff) + ((b & 0x7fffff) !== 0 ? 1 : 0);
-  return 2 ** (Math.min(Math.max(exponent, 1), 254) - 127);
-}
-
-/** Scale of a block whose largest magnitude is `amax`, as the original computes it in float32. */
-function scaleOf(amax: number, useUe8m0: boolean): number {
-  const scale = Math.fround(Math.max(amax, Math.fround(1e-4)) / 448);
-  return useUe8m0 ? ceilToUe8m0(scale) : scale;
-}
-
 function castReference({ x, scaled, granM, granK, useUe8m0 }: CastCall): void {
   const [m, k] = [x.dim(0), x.dim(1)];
   const columns = Math.ceil(k / granK);
@@ -67,7 +50,7 @@ function castReference({ x, scaled, granM, granK, useUe8m0 }: CastCall): void {
     // Math.max keeps a NaN, so a block with one gets a NaN scale.
     amax[blockOf(i)] = Math.max(amax[blockOf(i)] as number, Math.abs(values[i] as number));
   }
-  const scales = amax.map((a) => scaleOf(a, useUe8m0));
+  const scales = amax.map((a) => fp8ScaleOf(a, useUe8m0));
   for (let i = 0; i < values.length; i++) {
     const inverse = Math.fround(1 / (scales[blockOf(i)] as number));
     values[i] = Math.fround((values[i] as number) * inverse);

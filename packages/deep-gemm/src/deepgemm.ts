@@ -1,143 +1,213 @@
-// The original's functions under their own names, with their argument rules. All are one call of the
-// same product; what they add is which types they take.
+// The original's dense functions under their own names, with their argument rules. All are one call
+// of the same product; what they add is which types they take and how their operands lie.
 
 import type { Device } from "@open-infra/jit";
 import { DTypeError, type Tensor } from "@open-infra/tensor";
-import { ArgumentError, type CallKind, type GemmCall } from "./call.ts";
+import type { CallKind, GemmCall } from "./call.ts";
+import type { Epilogue, HeadSplits } from "./epilogue.ts";
 import { run } from "./gemm.ts";
-import { dataOf, isScaled, type Operand, type ScaledTensor } from "./operand.ts";
+import {
+  dataOf,
+  defaultGrains,
+  type Grains,
+  grainsOf,
+  isScaled,
+  type Operand,
+  type RecipeOptions,
+  type ScaledTensor,
+  viewOf,
+} from "./operand.ts";
 
-export interface Fp8GemmArgs {
-  /** [M,K] with scales [M, ceil(K/128)] */
+/** What every product takes besides its operands. */
+export interface GemmOptions {
+  /** What is done to the sums before they are written. @default nothing */
+  readonly epilogue?: Epilogue | undefined;
+  /** Threads to use at most (`set_num_sms`); never changes a result. @default the device's */
+  readonly threads?: number | undefined;
+}
+
+/** A result: plain, or e4m3 codes with a scale for each 128 columns of a row. */
+export type Output = Tensor | ScaledTensor;
+
+/** Arguments of the dense FP8 and FP4 functions; which way A and B lie is in the function's name. */
+export interface Fp8GemmArgs extends GemmOptions, RecipeOptions {
+  /** `nt`, `nn`: [M,K] with scales [M, ceil(K/128)]; `tn`, `tt`: both transposed. */
   readonly a: ScaledTensor;
-  /** [N,K] with scales [ceil(N/128), ceil(K/128)] */
+  /**
+   * `nt`, `tt`: [N,K] with scales [ceil(N/128), ceil(K/128)]; `nn`, `tn`: both transposed. With
+   * recipe (1, 1, 128) a scale per row: [N, ceil(K/128)].
+   */
   readonly b: ScaledTensor;
-  /** [M,N] bf16 or f32 */
-  readonly d: Tensor;
+  /** [M,N], f32, bf16, f16 or e4m3fn, or requantised {data, scales [M, ceil(N/128)]}. */
+  readonly d: Output;
+  /** Added to the product, of d's type; d itself, or memory of its own. */
   readonly c?: Tensor | undefined;
 }
 
-export interface Bf16GemmArgs {
-  /** [M,K] bf16 */
+/** Arguments of the dense BF16 functions. */
+export interface Bf16GemmArgs extends GemmOptions {
+  /** bf16; `nt`, `nn`: [M,K]; `tn`, `tt`: [K,M] */
   readonly a: Tensor;
-  /** [N,K] bf16 */
+  /** bf16; `nt`, `tt`: [N,K]; `nn`, `tn`: [K,N] */
   readonly b: Tensor;
-  /** [M,N] bf16 or f32 */
-  readonly d: Tensor;
+  /** [M,N], as in {@link Fp8GemmArgs} */
+  readonly d: Output;
   readonly c?: Tensor | undefined;
 }
 
-/** d = a · bᵀ (+ c) of block-scaled e4m3 (DeepGEMM `fp8_gemm_nt`, recipe (1, 128, 128)). */
+/**
+ * d = a · bᵀ (+ c) of block-scaled e4m3 or e2m1 (DeepGEMM `fp8_gemm_nt`, `fp8_fp4_gemm_nt`). Recipe
+ * (1, 128, 128) unless another is given: (1, 1, 128) is 1D1D, for weight gradients.
+ *
+ * @throws DTypeError, ShapeError, ArgumentError naming the argument, before anything is written.
+ */
 export function fp8GemmNt(device: Device, args: Fp8GemmArgs): void {
-  launchFp8(device, "fp8GemmNt", "dense", args, null);
+  launchFp8(device, "fp8GemmNt", "dense", args);
 }
+
+/** d = a · b (+ c): b [K,N] with scales [ceil(K/128), ceil(N/128)] (`fp8_gemm_nn`). */
+export function fp8GemmNn(device: Device, args: Fp8GemmArgs): void {
+  launchFp8(device, "fp8GemmNn", "dense", { ...args, b: turned(args.b) });
+}
+
+/** d = aᵀ · b (+ c): a [K,M], b [K,N], scales as they (`fp8_gemm_tn`). */
+export function fp8GemmTn(device: Device, args: Fp8GemmArgs): void {
+  launchFp8(device, "fp8GemmTn", "dense", { ...args, a: turned(args.a), b: turned(args.b) });
+}
+
+/** d = aᵀ · bᵀ (+ c): a [K,M], b [N,K], scales as they (`fp8_gemm_tt`). */
+export function fp8GemmTt(device: Device, args: Fp8GemmArgs): void {
+  launchFp8(device, "fp8GemmTt", "dense", { ...args, a: turned(args.a) });
+}
+
+/** The original's newer names for the same functions. */
+export {
+  fp8GemmNn as fp8Fp4GemmNn,
+  fp8GemmNt as fp8Fp4GemmNt,
+  fp8GemmTn as fp8Fp4GemmTn,
+  fp8GemmTt as fp8Fp4GemmTt,
+};
 
 /** d = a · bᵀ (+ c) of bf16 (DeepGEMM `bf16_gemm_nt`). */
 export function bf16GemmNt(device: Device, args: Bf16GemmArgs): void {
-  launchBf16(device, "bf16GemmNt", "dense", args, null);
+  launchBf16(device, "bf16GemmNt", "dense", args);
 }
 
-/** The group of each row. */
-export interface ContiguousLayout {
-  /** i32 [M]: row m uses b[groupedLayout[m]]; −1 marks padding, whose rows of d become zero. */
-  readonly groupedLayout: Tensor;
+/** d = a · b (+ c) of bf16, b [K,N] (`bf16_gemm_nn`). */
+export function bf16GemmNn(device: Device, args: Bf16GemmArgs): void {
+  launchBf16(device, "bf16GemmNn", "dense", { ...args, b: turnedTensor(args.b) });
 }
 
-/** How many rows of each slab count. */
-export interface MaskedLayout {
-  /** i32 [G]: rows beyond maskedM[g] of slab g are neither read nor written. */
-  readonly maskedM: Tensor;
+/** d = aᵀ · b (+ c) of bf16, a [K,M], b [K,N] (`bf16_gemm_tn`). */
+export function bf16GemmTn(device: Device, args: Bf16GemmArgs): void {
+  const [a, b] = [turnedTensor(args.a), turnedTensor(args.b)];
+  launchBf16(device, "bf16GemmTn", "dense", { ...args, a, b });
+}
+
+/** d = aᵀ · bᵀ (+ c) of bf16, a [K,M], b [N,K] (`bf16_gemm_tt`). */
+export function bf16GemmTt(device: Device, args: Bf16GemmArgs): void {
+  launchBf16(device, "bf16GemmTt", "dense", { ...args, a: turnedTensor(args.a) });
+}
+
+/** Arguments of {@link fp8GemmNtSkipHeadMid}. */
+export interface SkipHeadMidArgs extends GemmOptions, RecipeOptions {
+  readonly a: ScaledTensor;
+  readonly b: ScaledTensor;
+  /** [M, heads · (left + mid + right)]; the `mid` columns of each head are left as they are. */
+  readonly d: Tensor;
+  /** Columns [left, mid, right] of each head; N is heads · (left + right). */
+  readonly headSplits: readonly [left: number, mid: number, right: number];
 }
 
 /**
- * Rows grouped one after another: a [M,K], b [G,N,K], d [M,N] (DeepGEMM
- * `m_grouped_fp8_gemm_nt_contiguous`). Unlike there, groups need no alignment, ids may change at any
- * row, and padding rows of d are defined.
+ * A product whose columns are written around a gap in each head, as an up-projection beside rotary
+ * channels needs (DeepGEMM `fp8_gemm_nt_skip_head_mid`).
  */
-export function mGroupedFp8GemmNtContiguous(
-  device: Device,
-  args: Omit<Fp8GemmArgs, "c"> & ContiguousLayout,
-): void {
-  launchFp8(device, "mGroupedFp8GemmNtContiguous", "row-ids", args, args.groupedLayout);
+export function fp8GemmNtSkipHeadMid(device: Device, args: SkipHeadMidArgs): void {
+  const [left, mid, right] = args.headSplits;
+  launchFp8(device, "fp8GemmNtSkipHeadMid", "dense", args, { heads: { left, mid, right } });
 }
 
-/** The same of bf16 (DeepGEMM `m_grouped_bf16_gemm_nt_contiguous`). */
-export function mGroupedBf16GemmNtContiguous(
-  device: Device,
-  args: Omit<Bf16GemmArgs, "c"> & ContiguousLayout,
-): void {
-  launchBf16(device, "mGroupedBf16GemmNtContiguous", "row-ids", args, args.groupedLayout);
+/** What a kind of call has that the dense functions lack. */
+export interface CallParts {
+  readonly index?: Tensor | undefined;
+  readonly alignment?: number | undefined;
+  readonly zeroPadding?: boolean | undefined;
+  readonly flat?: boolean | undefined;
+  readonly heads?: HeadSplits | undefined;
+  readonly grains?: Grains | undefined;
 }
 
-/** One slab of rows per group: a [G,M,K], b [G,N,K], d [G,M,N] (`m_grouped_fp8_gemm_nt_masked`). */
-export function mGroupedFp8GemmNtMasked(
-  device: Device,
-  args: Omit<Fp8GemmArgs, "c"> & MaskedLayout,
-): void {
-  launchFp8(device, "mGroupedFp8GemmNtMasked", "masked", args, args.maskedM);
+/** A matrix, or each matrix of a stack, transposed: a view. What is neither is refused later. */
+export function turnedTensor(tensor: Tensor): Tensor {
+  return tensor.rank < 2 ? tensor : tensor.transpose(-2, -1);
 }
 
-/** The same of bf16 (DeepGEMM `m_grouped_bf16_gemm_nt_masked`). */
-export function mGroupedBf16GemmNtMasked(
-  device: Device,
-  args: Omit<Bf16GemmArgs, "c"> & MaskedLayout,
-): void {
-  launchBf16(device, "mGroupedBf16GemmNtMasked", "masked", args, args.maskedM);
+/** The same of codes and scales. */
+export function turned(operand: ScaledTensor): ScaledTensor {
+  return viewOf(operand, turnedTensor) as ScaledTensor;
 }
 
-export interface EinsumArgs {
+interface LaunchArgs extends GemmOptions {
   readonly a: Operand;
   readonly b: Operand;
-  readonly d: Tensor;
+  readonly d: Output;
+  readonly c?: Tensor | undefined;
 }
 
-/**
- * `bhr,hdr->bhd`: d[b,h] = a[b,h] · b[h]ᵀ with a [B,H,R], b [H,D,R], d [B,H,D] (DeepGEMM `einsum` and
- * `fp8_einsum`). Strides of B and H are free.
- *
- * @throws ArgumentError for any other expression.
- */
-export function einsum(device: Device, expression: string, args: EinsumArgs): void {
-  if (expression.replaceAll(" ", "") !== "bhr,hdr->bhd") {
-    throw new ArgumentError("einsum", "expression", `'${expression}'`, "'bhr,hdr->bhd'");
-  }
-  const { a, b, d } = args;
-  run(device, { operation: "einsum", kind: "batched", a, b, d, c: null, index: null });
-}
-
-function launchFp8(
+/** Runs a product of scaled operands. */
+export function launchFp8(
   device: Device,
   operation: string,
   kind: CallKind,
-  { a, b, d, c }: Fp8GemmArgs,
-  index: Tensor | null,
+  args: LaunchArgs & RecipeOptions,
+  parts: CallParts = {},
 ): void {
-  for (const [name, operand] of [["a", a] as const, ["b", b] as const]) {
-    if (!isScaled(operand)) {
-      const got = dataOf(operand).dtype;
-      throw new DTypeError(operation, name, got, "{data: e4m3fn, scales: f32}");
-    }
+  for (const [name, operand] of [["a", args.a] as const, ["b", args.b] as const]) {
+    if (isScaled(operand)) continue;
+    const got = dataOf(operand).dtype;
+    throw new DTypeError(operation, name, got, "{data: e4m3fn or e2m1, scales: f32}");
   }
-  launch(device, { operation, kind, a, b, d, c: c ?? null, index });
+  const grains = grainsOf(operation, args, parts.grains ?? defaultGrains);
+  launch(device, operation, kind, args, { ...parts, grains });
 }
 
-function launchBf16(
+/** Runs a product of bf16. */
+export function launchBf16(
   device: Device,
   operation: string,
   kind: CallKind,
-  { a, b, d, c }: Bf16GemmArgs,
-  index: Tensor | null,
+  args: LaunchArgs,
+  parts: CallParts = {},
 ): void {
-  for (const [name, operand] of [["a", a] as const, ["b", b] as const]) {
+  for (const [name, operand] of [["a", args.a] as const, ["b", args.b] as const]) {
     const { dtype } = dataOf(operand);
     if (dtype !== "bf16") throw new DTypeError(operation, name, dtype, "bf16");
   }
-  launch(device, { operation, kind, a, b, d, c: c ?? null, index });
+  launch(device, operation, kind, args, parts);
 }
 
-function launch(device: Device, call: GemmCall): void {
-  if (call.d.dtype !== "bf16" && call.d.dtype !== "f32") {
-    throw new DTypeError(call.operation, "d", call.d.dtype, "bf16 or f32");
-  }
+/** Lowers the arguments of a public function to a call and runs it. */
+export function launch(
+  device: Device,
+  operation: string,
+  kind: CallKind,
+  { a, b, d, c, epilogue, threads }: LaunchArgs,
+  { index, ...parts }: CallParts = {},
+): void {
+  const dScales = isScaled(d) ? d.scales : undefined;
+  const call: GemmCall = {
+    operation,
+    kind,
+    a,
+    b,
+    d: dataOf(d),
+    c: c ?? null,
+    index: index ?? null,
+    epilogue,
+    dScales,
+    threads,
+    ...parts,
+  };
   run(device, call);
 }

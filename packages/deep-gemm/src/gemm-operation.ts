@@ -2,64 +2,152 @@
 // scratch. What a call means is in call.ts, how work is cut in heuristics.ts.
 
 import { defineKernel, type Operation, type Target } from "@open-infra/jit";
-import { dtypeBits, type Tensor } from "@open-infra/tensor";
-import { checkCall, countSegments, type GemmCall, segmentsOf, slabAndRowDims } from "./call.ts";
-import {
-  MAX_UNIT_COLS,
-  MAX_UNIT_ROWS,
-  planWork,
-  type WorkPlan,
-  type WorkShape,
-} from "./heuristics.ts";
-import { dataOf, scalesOf } from "./operand.ts";
+import { dtypeBits, Tensor } from "@open-infra/tensor";
+import { checkCall, type GemmCall, outputDims, sizesOf, slabAndRowDims } from "./call.ts";
+import { MAX_UNIT_ROWS, planWork, type WorkPlan, type WorkShape } from "./heuristics.ts";
+import { dataOf, defaultGrains, isKMajor, isScaled, scalesOf } from "./operand.ts";
 import { gemmReference } from "./reference.ts";
+import { countSegments, segmentsOf } from "./segments.ts";
 
 /** The kernel's numbers for types, in `elements.h`. */
-const typeCodes: Readonly<Record<string, number>> = { f32: 0, bf16: 1, f16: 2, e4m3fn: 3 };
+const typeCodes: Readonly<Record<string, number>> = { f32: 0, bf16: 1, f16: 2, e4m3fn: 3, e2m1: 4 };
 
 /** The kernel's numbers for kinds, in `segments.h`. */
-const kindCodes = { dense: 0, batched: 0, offsets: 1, "row-ids": 2, masked: 3 } as const;
+const kindCodes = {
+  dense: 0,
+  batched: 0,
+  summed: 0,
+  offsets: 1,
+  "row-ids": 2,
+  masked: 3,
+  ends: 4,
+  "k-sizes": 5,
+  "k-ends": 6,
+} as const;
+
+/** The kernel's numbers for where B's scales go, in `elements.h`. */
+const SCALES_NONE = 0;
+const SCALES_FOLDED = 1;
+const SCALES_ROWS = 2;
 
 /** Constants of the microkernels, in `lanes.h` and `panels.h`, for the widest machine. */
 const K_BLOCK = 512;
 const A_STRIDE = K_BLOCK + 16;
-/** Rows of A that are packed for all of K at once, in `gemm.c`. */
+/** Rows of A, and K blocks, that are packed at once at most, in `gemm.c`. */
 const KEPT_ROWS = 24;
+const KEPT_BLOCKS = 64;
 /** Rows whose sums wait between the halves of a K block, in `gemm.c`; four vectors each. */
 const HALVES_ROWS = 48;
 const CHAIN_FLOATS = 64;
+/** From one row of sums to the next, in `epilogue.h`. */
+const SUM_STRIDE = 288;
 
 function tileColumns(isa: string): number {
   if (isa.startsWith("avx512")) return 16;
   return isa === "avx2" ? 8 : 4;
 }
 
+/** Whether B's scales are folded into A's panel or multiplied into B's tiles. */
+function scalePlace({ b, grains }: GemmCall): number {
+  if (!isScaled(b)) return SCALES_NONE;
+  return (grains ?? defaultGrains).b.mn === defaultGrains.b.mn ? SCALES_FOLDED : SCALES_ROWS;
+}
+
+/** Matrices whose products are summed. */
+function slicesOf(call: GemmCall): number {
+  return call.kind === "summed" ? dataOf(call.a).dim(0) : 1;
+}
+
 /** Cheap enough to be asked twice a launch (threads, parameters) rather than kept. */
 function planOf(call: GemmCall, target: Target): WorkPlan {
   const b = dataOf(call.b);
+  const { n, k } = sizesOf(call);
+  const groups = call.kind === "k-sizes" || call.kind === "k-ends" ? call.d.dim(0) : 1;
+  const gated = call.epilogue?.activation !== undefined;
   const shape: WorkShape = {
     ...countSegments(call),
-    n: b.dim(-2),
-    k: b.dim(-1),
-    scaledB: scalesOf(call.b) !== null,
+    n: gated ? n / 2 : n,
+    k: (k * slicesOf(call) * (gated ? 2 : 1)) / Math.max(1, groups),
+    blockColumns: scalePlace(call) === SCALES_FOLDED || gated || call.dScales !== undefined,
+    wholeBlocks: call.dScales !== undefined,
     bytesB: dtypeBits[b.dtype] / 8,
     tileColumns: tileColumns(target.isa),
   };
-  return planWork(shape, target.threads);
+  return planWork(shape, Math.min(target.threads, call.threads ?? target.threads));
 }
 
-/** Strides of a matrix of rows, in elements: from slab to slab, from row to row. */
-function rowStrides(tensor: Tensor, call: GemmCall): { slab: number; row: number } {
-  const { slab, row } = slabAndRowDims(call.kind);
+interface Strides {
+  readonly slab: number;
+  readonly row: number;
+}
+
+/** Strides of an operand's rows or a result's, in elements: from slab to slab, from row to row. */
+function stridesOf(tensor: Tensor | null, dims: { slab: number | null; row: number }): Strides {
+  if (tensor === null) return { slab: 0, row: 0 };
+  const { slab, row } = dims;
   return { slab: slab === null ? 0 : tensor.stride(slab), row: tensor.stride(row) };
 }
 
 function scratchBytes(call: GemmCall): number {
-  const k = dataOf(call.b).dim(-1);
-  const few = KEPT_ROWS * Math.ceil(k / K_BLOCK);
+  const blocks = slicesOf(call) * Math.ceil(sizesOf(call).k / K_BLOCK);
+  const few = KEPT_ROWS * Math.min(KEPT_BLOCKS, blocks);
   const panel = Math.max(MAX_UNIT_ROWS, few) * A_STRIDE;
   const chains = HALVES_ROWS * CHAIN_FLOATS;
-  return 4 * (K_BLOCK * 16 + MAX_UNIT_ROWS * MAX_UNIT_COLS + chains + panel);
+  return 4 * (K_BLOCK * 16 + MAX_UNIT_ROWS * SUM_STRIDE + chains + panel);
+}
+
+/** What few calls have, as the doubles that `epilogue.h` names; null for plain calls. */
+function extraOf(call: GemmCall): Tensor<"f64"> | null {
+  const { epilogue, heads, dScales } = call;
+  if (epilogue === undefined && heads === undefined && dScales === undefined) return null;
+  const out = outputDims(call.kind);
+  const scales = dScales === undefined ? null : dScales;
+  const scaleStrides = stridesOf(scales, out);
+  const bias = epilogue?.bias;
+  const extra = Tensor.empty([11], "f64");
+  extra
+    .raw()
+    .set([
+      epilogue?.alpha ?? 1,
+      epilogue?.activation === undefined ? 0 : 1,
+      epilogue?.activationClamp ?? Number.POSITIVE_INFINITY,
+      epilogue?.useUe8m0 ? 1 : 0,
+      bias === undefined || bias.rank === 1 ? 0 : bias.stride(0),
+      heads?.left ?? 0,
+      heads?.mid ?? 0,
+      heads?.right ?? 0,
+      scaleStrides.row,
+      scales === null ? 0 : scales.stride(-1),
+      scaleStrides.slab,
+    ]);
+  return extra;
+}
+
+function biasOf({ epilogue }: GemmCall): Tensor | null {
+  const bias = epilogue?.bias;
+  if (bias === undefined) return null;
+  return bias.dtype === "f32" ? bias : bias.to("f32");
+}
+
+function constants(call: GemmCall): Readonly<Record<string, number>> {
+  const a = dataOf(call.a);
+  const b = dataOf(call.b);
+  const grains = call.grains ?? defaultGrains;
+  const { flat, epilogue, heads, dScales } = call;
+  const plain = epilogue === undefined && heads === undefined && dScales === undefined;
+  return {
+    A_TYPE: typeCodes[a.dtype] as number,
+    B_TYPE: typeCodes[b.dtype] as number,
+    D_TYPE: typeCodes[call.d.dtype] as number,
+    A_K_MAJOR: flat || isKMajor(a, slabAndRowDims(call.kind).row) ? 1 : 0,
+    B_K_MAJOR: flat || isKMajor(b, b.rank - 2) ? 1 : 0,
+    A_GRAIN_M: isScaled(call.a) ? grains.a.mn : 1,
+    A_GRAIN_K: isScaled(call.a) || isScaled(call.b) ? grains.a.k : defaultGrains.a.k,
+    B_GRAIN_N: isScaled(call.b) ? grains.b.mn : 1,
+    B_GRAIN_K: isScaled(call.b) ? grains.b.k : defaultGrains.b.k,
+    B_SCALES: scalePlace(call),
+    EPILOGUE: plain ? 0 : 1,
+  };
 }
 
 const cpuKernel = defineKernel({
@@ -73,45 +161,58 @@ const cpuKernel = defineKernel({
     sb: "ptr",
     c: "ptr",
     d: "ptr",
+    sd: "ptr",
+    bias: "ptr",
+    extra: "ptr",
     index: "ptr",
     kind: "i64",
     groups: "i64",
+    slices: "i64",
+    alignment: "i64",
+    zero_padding: "i64",
+    flat: "i64",
     m: "i64",
     n: "i64",
     k: "i64",
-    lda: "i64",
-    a_group: "i64",
-    sa_m: "i64",
+    a_row: "i64",
+    a_k: "i64",
+    a_slab: "i64",
+    a_slice: "i64",
+    sa_row: "i64",
     sa_k: "i64",
-    sa_group: "i64",
-    ldb: "i64",
-    b_group: "i64",
-    sb_n: "i64",
+    sa_slab: "i64",
+    b_row: "i64",
+    b_k: "i64",
+    b_slab: "i64",
+    b_slice: "i64",
+    sb_row: "i64",
     sb_k: "i64",
-    sb_group: "i64",
-    ldc: "i64",
-    c_group: "i64",
-    ldd: "i64",
-    d_group: "i64",
+    sb_slab: "i64",
+    c_row: "i64",
+    c_slab: "i64",
+    d_row: "i64",
+    d_slab: "i64",
     unit_rows: "i64",
     unit_cols: "i64",
   },
-  constants: ({ a, b, d }: GemmCall) => ({
-    A_TYPE: typeCodes[dataOf(a).dtype] as number,
-    B_TYPE: typeCodes[dataOf(b).dtype] as number,
-    D_TYPE: typeCodes[d.dtype] as number,
-  }),
+  constants: (call: GemmCall) => constants(call),
   pack(call, target) {
-    const { kind, c, d, index } = call;
+    const { kind, c, d, index, flat } = call;
     const a = dataOf(call.a);
     const b = dataOf(call.b);
     const sa = scalesOf(call.a);
     const sb = scalesOf(call.b);
-    const aStrides = rowStrides(a, call);
-    const saStrides = sa === null ? { slab: 0, row: 0 } : rowStrides(sa, call);
-    const cStrides = c === null ? { slab: 0, row: 0 } : rowStrides(c, call);
-    const dStrides = rowStrides(d, call);
+    const rows = slabAndRowDims(kind);
+    const out = outputDims(kind);
+    const aStrides = flat ? { slab: 0, row: 0 } : stridesOf(a, rows);
+    const saStrides = stridesOf(sa, rows);
+    const bSlab = b.rank === 3 ? b.stride(0) : 0;
+    const summed = kind === "summed";
+    const cStrides = stridesOf(c, out);
+    const dStrides = stridesOf(d, out);
     const plan = planOf(call, target);
+    const { m, n, k } = sizesOf(call);
+    const alongK = kind === "k-sizes" || kind === "k-ends";
     return {
       a,
       sa,
@@ -119,26 +220,37 @@ const cpuKernel = defineKernel({
       sb,
       c,
       d,
+      sd: call.dScales ?? null,
+      bias: biasOf(call),
+      extra: extraOf(call),
       index,
       kind: kindCodes[kind],
-      groups: kind === "dense" ? 1 : b.dim(0),
-      m: a.dim(slabAndRowDims(kind).row),
-      n: b.dim(-2),
-      k: b.dim(-1),
-      lda: aStrides.row,
-      a_group: aStrides.slab,
-      sa_m: saStrides.row,
+      groups: alongK ? d.dim(0) : kind === "dense" || summed ? 1 : b.dim(0),
+      slices: slicesOf(call),
+      alignment: call.alignment ?? 1,
+      zero_padding: call.zeroPadding === false ? 0 : 1,
+      flat: flat ? 1 : 0,
+      m,
+      n,
+      k,
+      a_row: aStrides.row,
+      a_k: a.stride(-1),
+      a_slab: summed ? 0 : aStrides.slab,
+      a_slice: summed ? aStrides.slab : 0,
+      sa_row: saStrides.row,
       sa_k: sa === null ? 0 : sa.stride(-1),
-      sa_group: saStrides.slab,
-      ldb: b.stride(-2),
-      b_group: kind === "dense" ? 0 : b.stride(0),
-      sb_n: sb === null ? 0 : sb.stride(-2),
+      sa_slab: saStrides.slab,
+      b_row: flat ? 0 : b.stride(-2),
+      b_k: b.stride(-1),
+      b_slab: summed ? 0 : bSlab,
+      b_slice: summed ? bSlab : 0,
+      sb_row: sb === null ? 0 : sb.stride(-2),
       sb_k: sb === null ? 0 : sb.stride(-1),
-      sb_group: sb === null || kind === "dense" ? 0 : sb.stride(0),
-      ldc: cStrides.row,
-      c_group: cStrides.slab,
-      ldd: dStrides.row,
-      d_group: dStrides.slab,
+      sb_slab: sb === null || sb.rank < 3 ? 0 : sb.stride(0),
+      c_row: cStrides.row,
+      c_slab: cStrides.slab,
+      d_row: dStrides.row,
+      d_slab: dStrides.slab,
       unit_rows: plan.unitRows,
       unit_cols: plan.unitCols,
     };
@@ -149,20 +261,22 @@ const cpuKernel = defineKernel({
 
 /** Floating-point operations and least memory traffic of a call. */
 export function gemmWork(call: GemmCall): { flops: number; bytes: number } {
+  const { kind, c, d } = call;
   const a = dataOf(call.a);
   const b = dataOf(call.b);
-  const n = b.dim(-2);
-  const k = b.dim(-1);
-  let rows = 0;
-  let matrices = 0;
-  for (const segment of segmentsOf(call)) {
-    if (segment.group < 0) continue;
-    rows += segment.rows;
-    matrices++;
+  const { n } = sizesOf(call);
+  const slices = slicesOf(call);
+  let [flops, bits] = [0, 0];
+  let rowsWritten = 0;
+  for (const { group, rows, length } of segmentsOf(call)) {
+    if (group < 0) continue;
+    rowsWritten += rows;
+    flops += 2 * rows * n * length * slices;
+    bits += (rows * dtypeBits[a.dtype] + n * dtypeBits[b.dtype]) * length * slices;
   }
-  const outBits = dtypeBits[call.d.dtype] * (call.c === null ? 1 : 2);
-  const bits = rows * k * dtypeBits[a.dtype] + matrices * n * k * dtypeBits[b.dtype];
-  return { flops: 2 * rows * n * k, bytes: (bits + rows * n * outBits) / 8 };
+  const columns = kind === "dense" && call.heads !== undefined ? n : d.dim(-1);
+  const outBits = dtypeBits[d.dtype] * (c === null ? 1 : 2);
+  return { flops, bytes: (bits + rowsWritten * columns * outBits) / 8 };
 }
 
 const operations = new Map<string, Operation<GemmCall>>();

@@ -13,8 +13,10 @@ export interface WorkShape {
   readonly segments: number;
   readonly n: number;
   readonly k: number;
-  /** Whether B has scales, which tie a unit to one block of 128 columns. */
-  readonly scaledB: boolean;
+  /** Whether a unit has at most 128 columns: B's scales are folded, or columns come in pairs. */
+  readonly blockColumns: boolean;
+  /** Whether units are whole blocks of 128 columns, which share a scale of the result. */
+  readonly wholeBlocks: boolean;
   /** Bytes of one element of B. */
   readonly bytesB: number;
   /** Columns of a tile. */
@@ -41,10 +43,10 @@ export function planWork(shape: WorkShape, threads: number): WorkPlan {
   const bytes = segments * n * k * shape.bytesB;
   const useful = Math.max(flops / minFlopsPerThread, bytes / minBytesPerThread);
   const used = Math.max(1, Math.min(threads, Math.floor(useful)));
-  const most = shape.scaledB ? 128 : MAX_UNIT_COLS;
+  const most = shape.blockColumns ? 128 : MAX_UNIT_COLS;
   const rowUnits = Math.max(1, Math.ceil(largest / MAX_UNIT_ROWS));
   let unitCols = most;
-  if (used > 1) {
+  if (used > 1 && !shape.wholeBlocks) {
     // Halve until there is enough to share, but keep at least two tiles a unit.
     const wanted = used * unitsPerThread;
     while (

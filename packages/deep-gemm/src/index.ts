@@ -5,24 +5,32 @@ export {
   type CastBackFromFp8Options,
   type CastToFp8Options,
   castBackFromFp8,
-  ceilToUe8m0,
   perBlockCastToFp8,
   perTokenCastToFp8,
 } from "./cast.ts";
 export {
   type Bf16GemmArgs,
+  bf16GemmNn,
   bf16GemmNt,
-  type ContiguousLayout,
-  type EinsumArgs,
-  einsum,
+  bf16GemmTn,
+  bf16GemmTt,
   type Fp8GemmArgs,
+  fp8Fp4GemmNn,
+  fp8Fp4GemmNt,
+  fp8Fp4GemmTn,
+  fp8Fp4GemmTt,
+  fp8GemmNn,
   fp8GemmNt,
-  type MaskedLayout,
-  mGroupedBf16GemmNtContiguous,
-  mGroupedBf16GemmNtMasked,
-  mGroupedFp8GemmNtContiguous,
-  mGroupedFp8GemmNtMasked,
+  fp8GemmNtSkipHeadMid,
+  fp8GemmTn,
+  fp8GemmTt,
+  type GemmOptions,
+  type Output,
+  type SkipHeadMidArgs,
 } from "./deepgemm.ts";
+export { type EinsumArgs, einsum, type Fp8EinsumArgs, fp8Einsum } from "./einsum.ts";
+export type { Epilogue, HeadSplits } from "./epilogue.ts";
+export { ceilToUe8m0 } from "./fp8-scale.ts";
 export {
   type GemmNtArgs,
   type GemmNtBatchedArgs,
@@ -32,4 +40,36 @@ export {
   gemmNtGrouped,
 } from "./gemm.ts";
 export { gemmOperation } from "./gemm-operation.ts";
-export { isScaled, type Operand, SCALE_BLOCK, type ScaledTensor, scaleBlocks } from "./operand.ts";
+export {
+  type ContiguousLayout,
+  type GroupedBf16Args,
+  type GroupedFp8Args,
+  type KGroupedBf16Args,
+  type KGroupedFp8Args,
+  type KGroupedLayout,
+  kGroupedBf16GemmTnContiguous,
+  kGroupedFp8GemmNtContiguous,
+  kGroupedFp8GemmTnContiguous,
+  type MaskedLayout,
+  MK_ALIGNMENT,
+  mGroupedBf16GemmNnContiguous,
+  mGroupedBf16GemmNtContiguous,
+  mGroupedBf16GemmNtMasked,
+  mGroupedFp8Fp4GemmNnContiguous,
+  mGroupedFp8Fp4GemmNtContiguous,
+  mGroupedFp8Fp4GemmNtMasked,
+  mGroupedFp8GemmNnContiguous,
+  mGroupedFp8GemmNtContiguous,
+  mGroupedFp8GemmNtMasked,
+} from "./grouped.ts";
+export {
+  type Grain,
+  type Grains,
+  isScaled,
+  type Operand,
+  type RecipeOptions,
+  SCALE_BLOCK,
+  type ScaledTensor,
+  scaleBlocks,
+} from "./operand.ts";
+export { type DeviceFunction, type SpecOf, supports, type TensorSpec } from "./supports.ts";
