@@ -6,8 +6,9 @@ import { InputError } from "@open-infra/errors";
 import { LayerBounds } from "./bound.ts";
 import { checkComplete } from "./convert.ts";
 import { movedInGpu } from "./moves.ts";
+import { keepsNodeLimit } from "./node-limit.ts";
 import type { BalanceReport, EplbShape, LayerBalance, LoadRows, Placement } from "./placement.ts";
-import { checkShape, isHierarchical, type LoadMatrix, loadMatrix, nodeOfGpu } from "./shape.ts";
+import { checkShape, type LoadMatrix, loadMatrix, nodeOfGpu } from "./shape.ts";
 
 /** How a placement is measured. */
 export interface MeasureOptions {
@@ -57,37 +58,6 @@ export function checkFits(
   }
 }
 
-/**
- * True if the placement could come from a hierarchical policy: the nodes divide the groups, every
- * group of a layer has all its slots on one node, and every node has equally many groups.
- */
-export function keepsNodeLimit(placement: Placement, shape: EplbShape): boolean {
-  const { numLogical, numReplicas, phy2log } = placement;
-  const whole = isHierarchical(shape) && numLogical % shape.numGroups === 0;
-  if (!whole || shape.numGpus % shape.numNodes !== 0) return false;
-  const groupSize = numLogical / shape.numGroups;
-  const slotsPerNode = numReplicas / shape.numNodes;
-  const nodeOf = new Int32Array(shape.numGroups);
-  const groups = new Int32Array(shape.numNodes);
-  const most = shape.numGroups / shape.numNodes;
-  for (let base = 0; base < phy2log.length; base += numReplicas) {
-    nodeOf.fill(-1);
-    groups.fill(0);
-    for (let slot = 0; slot < numReplicas; slot++) {
-      const expert = phy2log[base + slot] as number;
-      if (expert < 0) continue;
-      const group = Math.floor(expert / groupSize);
-      const node = Math.floor(slot / slotsPerNode);
-      if (nodeOf[group] === node) continue;
-      const count = (groups[node] as number) + 1;
-      if (nodeOf[group] !== -1 || count > most) return false;
-      nodeOf[group] = node;
-      groups[node] = count;
-    }
-  }
-  return true;
-}
-
 /** `measurePlacement` of checked input. */
 export function measure(
   matrix: LoadMatrix,
@@ -98,12 +68,14 @@ export function measure(
   const nodeLimit = keepsNodeLimit(placement, shape);
   const bounds = new LayerBounds(matrix.numLogical, shape, nodeLimit);
   const balance = new Int32Array(matrix.numLogical);
+  const lastGpu = new Int32Array(matrix.numLogical);
   const layers: LayerBalance[] = [];
   for (let layer = 0; layer < matrix.numLayers; layer++) {
     const start = layer * matrix.numLogical;
     const loads = matrix.data.subarray(start, start + matrix.numLogical);
     const lowerBound = bounds.lowerBound(loads);
-    layers.push(measureLayer({ loads, placement, shape, layer, lowerBound, balance, from }));
+    const scratch = { balance, lastGpu: lastGpu.fill(-1) };
+    layers.push(measureLayer({ loads, placement, shape, layer, lowerBound, from, ...scratch }));
   }
   return summary(layers, nodeLimit, placement.phy2log.length);
 }
@@ -116,11 +88,13 @@ interface LayerInput {
   readonly lowerBound: number;
   /** Zeros, one an expert; zeros again afterwards. */
   readonly balance: Int32Array;
+  /** −1, one an expert; afterwards the last GPU that holds it. */
+  readonly lastGpu: Int32Array;
   readonly from: Placement | undefined;
 }
 
 function measureLayer(input: LayerInput): LayerBalance {
-  const { loads, placement, shape, layer, lowerBound, balance, from } = input;
+  const { loads, placement, shape, layer, lowerBound, balance, lastGpu, from } = input;
   const { numLogical, numReplicas, phy2log, logcnt } = placement;
   const { numGpus, numNodes } = shape;
   const perGpu = numReplicas / numGpus;
@@ -135,7 +109,8 @@ function measureLayer(input: LayerInput): LayerBalance {
       const share = (loads[expert] as number) / (logcnt[layer * numLogical + expert] as number);
       sum += share;
       maxReplicaLoad = Math.max(maxReplicaLoad, share);
-      if (phy2log.indexOf(expert, start) < slot) duplicates++;
+      if (lastGpu[expert] === gpu) duplicates++;
+      lastGpu[expert] = gpu;
     }
     gpuLoads[gpu] = sum;
     const node = nodeOfGpu(gpu, shape);

@@ -39,8 +39,9 @@ export const policyNames = [
  */
 export type PolicyName = (typeof policyNames)[number];
 
-/** The searches keep a count for every expert on every GPU: at most 512 MiB. */
+/** The searches keep a count for every expert on every GPU, in 16 bits: at most 512 MiB. */
 const maxPairs = 2 ** 28;
+const maxSlotsPerGpu = 2 ** 16 - 1;
 
 /** The cluster, and how to place on it. */
 export interface RebalanceOptions extends EplbShape {
@@ -52,9 +53,10 @@ export interface RebalanceOptions extends EplbShape {
    */
   readonly from?: Placement;
   /**
-   * When an optimized policy may leave an expert twice on a GPU although it could avoid it:
-   * `if-lighter` (default) only if the maximum load would otherwise be above the original's, which
-   * happens on tiny clusters; `never` accepts the higher maximum.
+   * When an expert may be put twice on a GPU although that could be avoided: `if-lighter` (default)
+   * only if the maximum load would otherwise be above the original's, which happens on tiny
+   * clusters; `never` accepts the higher maximum. Migration keeps those that `from` has, unless
+   * balance moves them. The original's policies do as the original does.
    */
   readonly duplicates?: "if-lighter" | "never";
   /** Migration stops once max ÷ mean load of a layer is at most this. Default 1.01. */
@@ -114,6 +116,11 @@ function place(matrix: LoadMatrix, options: RebalanceOptions, nodeLimit: boolean
     const allowed = `at most ${maxPairs} for policy ${policy}; "deepseek" has no such limit`;
     throw new InputError("experts × numGpus", String(numLogical * options.numGpus), allowed);
   }
+  const slotsPerGpu = options.numReplicas / options.numGpus;
+  if (slotsPerGpu > maxSlotsPerGpu) {
+    const allowed = `at most ${maxSlotsPerGpu} for policy ${policy}`;
+    throw new InputError("numReplicas ÷ numGpus", String(slotsPerGpu), allowed);
+  }
   const phy2log = policy.startsWith("optimized")
     ? optimizedSlots(matrix, options, nodeLimit)
     : migratedSlots(matrix, options, migrationStart(options), migrationGoal(options, nodeLimit));
@@ -142,7 +149,12 @@ function migrationGoal(options: RebalanceOptions, nodeLimit: boolean): Migration
     const affordable = Math.floor(maxMovedBytes / (bytesPerExpert as number));
     maxMovedSlots = Math.min(maxMovedSlots, affordable);
   }
-  return { nodeLimit, targetMaxOverMean, maxMovedSlots };
+  return { nodeLimit, targetMaxOverMean, maxMovedSlots, duplicates: duplicatesOf(options) };
+}
+
+function duplicatesOf({ duplicates = "if-lighter" }: RebalanceOptions): "if-lighter" | "never" {
+  if (duplicates === "if-lighter" || duplicates === "never") return duplicates;
+  throw new InputError("duplicates", shown(duplicates), '"if-lighter" or "never"');
 }
 
 function optimizedSlots(
@@ -151,10 +163,8 @@ function optimizedSlots(
   nodeLimit: boolean,
 ): Int32Array {
   const { numLayers, numLogical, data } = matrix;
-  const { numReplicas, numGpus, from, duplicates = "if-lighter" } = options;
-  if (duplicates !== "if-lighter" && duplicates !== "never") {
-    throw new InputError("duplicates", shown(duplicates), '"if-lighter" or "never"');
-  }
+  const { numReplicas, numGpus, from } = options;
+  const duplicates = duplicatesOf(options);
   const numNodes = nodeLimit ? options.numNodes : 1;
   const optimizer = new LayerOptimizer(numLogical, options, nodeLimit, duplicates);
   const phy2log = new Int32Array(numLayers * numReplicas);

@@ -15,12 +15,12 @@ export interface LoadMatrix {
   readonly data: Float64Array;
 }
 
-/** A name for a value in an error: numbers as they are, anything else by its type. */
+/** A value in an error: numbers and the like as they are, texts in quotes, the rest by its kind. */
 export function shown(value: unknown): string {
-  if (typeof value === "number" || value === null || value === undefined) return String(value);
-  if (typeof value === "string") return JSON.stringify(value);
+  if (typeof value === "string") return JSON.stringify(value.slice(0, 40));
   if (Array.isArray(value)) return `an array of ${value.length}`;
-  return `a ${typeof value}`;
+  if (typeof value === "object" && value !== null) return "an object";
+  return typeof value === "function" ? "a function" : String(value);
 }
 
 /** @throws InputError unless `value` is a whole number of at least 1. */
@@ -98,8 +98,7 @@ function checkLoad(value: unknown, layer: number, expert: number): number {
 /**
  * Copies the loads of all layers into one block.
  *
- * @throws InputError for no rows, empty or ragged rows, and any load that is negative, NaN,
- * infinite
+ * @throws InputError for no rows, empty or ragged rows, and any load that is negative, NaN, infinite
  *   (also once rounded to float32, which the original does first) or no number.
  */
 export function loadMatrix(weight: LoadRows): LoadMatrix {

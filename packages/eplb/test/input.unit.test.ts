@@ -107,6 +107,14 @@ describe("options that cannot be used", () => {
       { policy: "optimized", duplicates: "always" },
       'duplicates is "always"; expected "if-lighter" or "never"',
     ],
+    [
+      { ...migrate, duplicates: "always" },
+      'duplicates is "always"; expected "if-lighter" or "never"',
+    ],
+    [
+      { policy: "optimized-global", numReplicas: 65_536, numGpus: 1 },
+      "numReplicas ÷ numGpus is 65536; expected at most 65535 for policy optimized-global",
+    ],
   ])("%j", (options, text) => {
     expect(message([row], options)).toEqual(
       text instanceof RegExp ? expect.stringMatching(text) : text,

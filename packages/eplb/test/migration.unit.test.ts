@@ -226,6 +226,28 @@ describe("from any placement", () => {
   });
 });
 
+describe("an expert twice on a GPU", () => {
+  const shape = { numReplicas: 4, numGroups: 1, numNodes: 1, numGpus: 2 };
+  const options = { ...shape, policy: "minimal-migration" } as const;
+  // Without a duplicate nothing is below 6.5, the original has 6: see the README.
+  const weight = [[6, 1, 5]];
+
+  it("is new only where that is lighter, and never if so wished", () => {
+    const from = placementFrom([[0, 1, 0, 2]], 3);
+    const lighter = rebalanceExperts(weight, { ...options, from }).report;
+    expect([lighter.layers[0]?.maxLoad, lighter.duplicates]).toEqual([6, 1]);
+    const never = rebalanceExperts(weight, { ...options, from, duplicates: "never" }).report;
+    expect(never.duplicates).toBe(0);
+    expect(never.layers[0]?.maxLoad).toBeLessThanOrEqual(8);
+  });
+
+  it("stays while balance does not ask for its slot", () => {
+    const from = placementFrom([[0, 0, 1, 2]], 3);
+    const { report } = rebalanceExperts(weight, { ...options, from });
+    expect([report.movedSlots, report.duplicates]).toEqual([0, 1]);
+  });
+});
+
 describe("a lost GPU", () => {
   it("is filled again, its experts first, within what that takes", () => {
     const random = seededRandom(testSeed());

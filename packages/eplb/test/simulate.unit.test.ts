@@ -90,6 +90,13 @@ describe("generateLoads", () => {
     expect(() => generate({ scenario: "drift", change: 1 })).toThrow("a share below 1 for drift");
     expect(() => generate({ noise: -1 })).toThrow("noise is -1");
     expect(() => generate({ hotExperts: 33 })).toThrow("at most the 32 experts");
+    const late = { scenario: "shift", numSteps: 50, at: 50 } as const;
+    expect(() => generate(late)).toThrow("at is 50; expected a step before numSteps, 50");
+    expect(() => [...generate({ skew: 1000 })]).toThrow("skew is 1000; expected less");
+    expect(() => generate({ tokensPerStep: 1e300 })).toThrow("tokensPerStep is 1e+300");
+    expect(() => generate({ numLayers: 2 ** 30 })).toThrow(
+      "numLayers is 1073741824 layers × 32 experts; expected at most 134217728 numbers in all",
+    );
   });
 });
 

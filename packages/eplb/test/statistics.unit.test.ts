@@ -64,6 +64,9 @@ describe("LoadWindow", () => {
       "windowSteps is 10; expected a multiple of bucketSteps (3)",
     );
     expect(() => new LoadWindow({ ...size, numLayers: 0 })).toThrow("numLayers is 0");
+    expect(() => new LoadWindow({ ...size, windowSteps: 2 ** 40 })).toThrow(
+      "windowSteps is 1099511627776 buckets × 2 layers × 3 experts; expected at most 134217728",
+    );
     const window = new LoadWindow({ ...size, windowSteps: 2 });
     expect(() => window.observe([1, 2])).toThrow("counts is an array of 2; expected 2 layers × 3");
     expect(() => window.observe([0, 0, 0, 0, -1, 0])).toThrow("counts[1][1] is -1");

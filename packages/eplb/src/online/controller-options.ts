@@ -7,7 +7,7 @@ import { checkShape } from "../shape.ts";
 import type { EplbControllerOptions } from "./controller-types.ts";
 import { migrationLimits } from "./migration.ts";
 import type { SlotShape } from "./slots.ts";
-import { checkWhole, LoadWindow } from "./statistics.ts";
+import { checkNumbers, checkWhole, LoadWindow } from "./statistics.ts";
 
 type Defaulted =
   | "policy"
@@ -78,6 +78,7 @@ export function resolveOptions(options: EplbControllerOptions): ResolvedOptions 
   checkWhole("numLayers", numLayers, 1);
   checkWhole("numLogical", numLogical, 1);
   checkShape(options, numLogical);
+  checkNumbers("numLayers", { layers: numLayers, slots: numReplicas });
   const resolved: ResolvedOptions = {
     ...options,
     policy: options.policy ?? "minimal-migration",

@@ -3,7 +3,7 @@
 
 import { InputError } from "@open-infra/errors";
 import { seededNormal, seededUniform, shuffle } from "./random.ts";
-import { checkWhole, type ExpertCount } from "./statistics.ts";
+import { checkNumbers, checkWhole, type ExpertCount } from "./statistics.ts";
 import type { LoadTrace } from "./trace.ts";
 
 /** How unequal experts are. `zipf`: 1 ÷ rank^skew; `lognormal`: exp(skew × normal). */
@@ -57,9 +57,12 @@ export interface GenerateOptions extends ExpertCount {
 
 type Resolved = Required<GenerateOptions>;
 
-function checkNumber(parameter: string, value: number, low: number): void {
-  if (!(value >= low && value < Number.POSITIVE_INFINITY)) {
-    throw new InputError(parameter, String(value), `a finite number of at least ${low}`);
+/** Counts are whole numbers, which a double has up to here. */
+const highest = 2 ** 53;
+
+function checkNumber(parameter: string, value: number): void {
+  if (!(value >= 0 && value <= highest)) {
+    throw new InputError(parameter, String(value), `a number from 0 to ${highest}`);
   }
 }
 
@@ -95,7 +98,12 @@ function resolve(options: GenerateOptions): Resolved {
   for (const name of counts) checkWhole(name, resolved[name], 1);
   for (const name of ["seed", "at"] as const) checkWhole(name, resolved[name], 0);
   for (const name of ["skew", "tokensPerStep", "noise", "change"] as const) {
-    checkNumber(name, resolved[name], 0);
+    checkNumber(name, resolved[name]);
+  }
+  const { numLayers: layers, numLogical: experts } = resolved;
+  checkNumbers("numLayers", { layers, experts });
+  if (scenario === "shift" && resolved.at >= numSteps) {
+    throw new InputError("at", String(resolved.at), `a step before numSteps, ${numSteps}`);
   }
   if (scenario === "drift" && resolved.change >= 1) {
     throw new InputError("change", String(resolved.change), "a share below 1 for drift");
@@ -109,11 +117,18 @@ function resolve(options: GenerateOptions): Resolved {
   return resolved;
 }
 
-/** Scales each layer's row to sum to 1. */
-function normalise(shares: Float64Array, numLogical: number): Float64Array {
+/**
+ * Scales each layer's row to sum to 1.
+ *
+ * @throws InputError if experts differ by more than numbers can: `skew` is too large.
+ */
+function normalise(shares: Float64Array, { numLogical, skew }: Resolved): Float64Array {
   for (let begin = 0; begin < shares.length; begin += numLogical) {
     const row = shares.subarray(begin, begin + numLogical);
     const sum = row.reduce((total, share) => total + share, 0);
+    if (!(sum > 0 && sum < Number.POSITIVE_INFINITY)) {
+      throw new InputError("skew", String(skew), "less: the loads leave the range of numbers");
+    }
     for (let i = 0; i < numLogical; i++) row[i] = (row[i] as number) / sum;
   }
   return shares;
@@ -140,7 +155,7 @@ function drawShares(options: Resolved, uniform: () => number): Float64Array {
     for (let rank = 0; rank < numLogical; rank++) row[rank] = popularityOf(rank, options, normal);
     shuffle(row, uniform);
   }
-  return normalise(shares, numLogical);
+  return normalise(shares, options);
 }
 
 /** The shares of one walk, changed from step to step. */
@@ -174,11 +189,9 @@ class Shares {
   }
 
   #drift(): void {
-    const { change, numLogical } = this.#options;
-    this.#base = normalise(
-      this.#base.map((share) => share * (1 + change * (2 * this.#uniform() - 1))),
-      numLogical,
-    );
+    const { change } = this.#options;
+    const drifted = this.#base.map((share) => share * (1 + change * (2 * this.#uniform() - 1)));
+    this.#base = normalise(drifted, this.#options);
     this.#current = this.#base;
   }
 
@@ -193,7 +206,7 @@ class Shares {
         hot[at] = (this.#base[at] as number) * change;
       }
     }
-    this.#current = normalise(hot, numLogical);
+    this.#current = normalise(hot, this.#options);
   }
 }
 

@@ -51,6 +51,17 @@ export function checkWhole(parameter: string, value: number, low: number): void 
   }
 }
 
+/** Most numbers a trace, a window or a table of slots may hold: 1 GiB of them. */
+const numbersMax = 2 ** 27;
+
+/** @throws InputError if the product of `factors` is more than can be held; names all of them. */
+export function checkNumbers(parameter: string, factors: Readonly<Record<string, number>>): void {
+  const product = Object.values(factors).reduce((all, factor) => all * factor, 1);
+  if (product <= numbersMax) return;
+  const got = Object.entries(factors).map(([what, factor]) => `${factor} ${what}`);
+  throw new InputError(parameter, got.join(" × "), `at most ${numbersMax} numbers in all`);
+}
+
 /** @throws InputError unless there are as many counts as experts, all finite and not negative. */
 export function checkCounts(
   counts: ArrayLike<number>,
@@ -99,6 +110,8 @@ export class LoadWindow implements LoadStatistics {
     this.#counts = { numLayers, numLogical };
     this.#bucketSteps = bucketSteps;
     this.#numBuckets = windowSteps / bucketSteps;
+    const buckets = this.#numBuckets;
+    checkNumbers("windowSteps", { buckets, layers: numLayers, experts: numLogical });
     this.#size = numLayers * numLogical;
     this.#ring = new Float64Array(this.#numBuckets * this.#size);
     this.#sum = new Float64Array(this.#size);
@@ -178,6 +191,7 @@ export class LoadEma implements LoadStatistics {
     if (!(timeConstantSteps > 0 && timeConstantSteps < Number.POSITIVE_INFINITY)) {
       throw new InputError("timeConstantSteps", String(timeConstantSteps), "a positive number");
     }
+    checkNumbers("numLayers", { layers: numLayers, experts: numLogical });
     this.#counts = { numLayers, numLogical };
     this.#keep = Math.exp(-1 / timeConstantSteps);
     this.#average = new Float64Array(numLayers * numLogical);

@@ -2,7 +2,7 @@
 // how a policy that knows nothing of failures sees the rest as a smaller cluster.
 
 import { completePlacement } from "../convert.ts";
-import { keepsNodeLimit } from "../measure.ts";
+import { keepsNodeLimit } from "../node-limit.ts";
 import type { EplbShape } from "../placement.ts";
 import { isHierarchical } from "../shape.ts";
 import type { ExpertRef, SlotShape } from "./slots.ts";

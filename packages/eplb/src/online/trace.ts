@@ -3,7 +3,8 @@
 // checked.
 
 import { InputError } from "@open-infra/errors";
-import type { ExpertCount } from "./statistics.ts";
+import { shown } from "../shape.ts";
+import { checkNumbers, type ExpertCount } from "./statistics.ts";
 
 /** Loads over time. Each walk starts anew and sees the same steps. */
 export interface LoadTrace extends ExpertCount {
@@ -48,20 +49,10 @@ export class RecordedTrace implements LoadTrace {
   }
 }
 
-/** Most numbers a trace read from JSON may hold: 1 GiB of them. */
-const numbersMax = 1 << 27;
-
-function describe(value: unknown): string {
-  if (value === null) return "null";
-  if (Array.isArray(value)) return `an array of ${value.length}`;
-  if (typeof value === "string") return JSON.stringify(value.slice(0, 40));
-  return typeof value === "object" ? "an object" : String(value);
-}
-
 function listOf(value: unknown, parameter: string, length?: number): readonly unknown[] {
   const allowed = length === undefined ? "an array that is not empty" : `an array of ${length}`;
   if (!Array.isArray(value) || value.length === 0 || (length ?? value.length) !== value.length) {
-    throw new InputError(parameter, describe(value), allowed);
+    throw new InputError(parameter, shown(value), allowed);
   }
   return value;
 }
@@ -73,7 +64,7 @@ function writeStep(out: Float64Array, step: unknown, index: number, count: Exper
     values.forEach((value, expert) => {
       if (typeof value !== "number" || !(value >= 0 && value < Number.POSITIVE_INFINITY)) {
         const at = `steps[${index}][${layer}][${expert}]`;
-        throw new InputError(at, describe(value), "a finite number of at least 0");
+        throw new InputError(at, shown(value), "a finite number of at least 0");
       }
       out[layer * count.numLogical + expert] = value;
     });
@@ -83,7 +74,7 @@ function writeStep(out: Float64Array, step: unknown, index: number, count: Exper
 function declared(object: Record<string, unknown>, name: string, actual: number): void {
   const value = object[name];
   if (value === undefined || value === actual) return;
-  throw new InputError(name, describe(value), `${actual}, as steps[0] has, or nothing`);
+  throw new InputError(name, shown(value), `${actual}, as steps[0] has, or nothing`);
 }
 
 /**
@@ -104,10 +95,8 @@ export function loadTraceFrom(json: unknown): RecordedTrace {
   declared(object, "numLayers", count.numLayers);
   declared(object, "numLogical", count.numLogical);
   const size = count.numLayers * count.numLogical;
-  if (steps.length * size > numbersMax) {
-    const got = `${steps.length} steps × ${size} numbers`;
-    throw new InputError("steps", got, `at most ${numbersMax} numbers`);
-  }
+  const { numLayers: layers, numLogical: experts } = count;
+  checkNumbers("steps", { steps: steps.length, layers, experts });
   const data = new Float64Array(steps.length * size);
   steps.forEach((step, i) => {
     writeStep(data.subarray(i * size, (i + 1) * size), step, i, count);

@@ -29,6 +29,15 @@ interface Alternative {
   readonly point: PathPoint;
 }
 
+/** What a layer is to reach, and how. */
+export interface LayerGoal {
+  readonly nodeLimit: boolean;
+  /** Most a GPU's load may be above the mean, as a ratio. */
+  readonly targetMaxOverMean: number;
+  /** Whether a layer that starts afresh may put an expert twice on a GPU where that is lighter. */
+  readonly duplicates: "if-lighter" | "never";
+}
+
 /** Migrates layers of one shape, one at a time. */
 export class LayerMigrator {
   readonly #shape: EplbShape;
@@ -42,19 +51,20 @@ export class LayerMigrator {
   /** Node-local number of each expert. */
   readonly #local: Int32Array;
 
-  constructor(numLogical: number, shape: EplbShape, nodeLimit: boolean, targetRatio: number) {
+  constructor(numLogical: number, shape: EplbShape, goal: LayerGoal) {
+    const { nodeLimit, targetMaxOverMean, duplicates } = goal;
     this.#shape = shape;
     this.#numLogical = numLogical;
     this.#numNodes = nodeLimit ? shape.numNodes : 1;
     this.#groupSize = nodeLimit ? numLogical / shape.numGroups : numLogical;
-    this.#targetRatio = targetRatio;
+    this.#targetRatio = targetMaxOverMean;
     this.#region = new Region({
       numExperts: numLogical / this.#numNodes,
       numGpus: shape.numGpus / this.#numNodes,
       perGpu: shape.numReplicas / shape.numGpus,
     });
     this.#search = new MigrationSearch(this.#region);
-    this.#optimizer = new LayerOptimizer(numLogical, shape, nodeLimit);
+    this.#optimizer = new LayerOptimizer(numLogical, shape, nodeLimit, duplicates);
     this.#local = new Int32Array(numLogical);
   }
 

@@ -3,16 +3,14 @@
 
 import { InputError } from "@open-infra/errors";
 import { alignGpu } from "../moves.ts";
+import { nodeLimitBreak } from "../node-limit.ts";
 import type { EplbShape, Placement } from "../placement.ts";
 import type { LoadMatrix } from "../shape.ts";
-import { LayerMigrator } from "./layer-migrator.ts";
+import { type LayerGoal, LayerMigrator } from "./layer-migrator.ts";
 import type { PathPoint } from "./migration-search.ts";
 
 /** What migration is to reach, and with how much. */
-export interface MigrationGoal {
-  readonly nodeLimit: boolean;
-  /** Most a GPU's load may be above the mean, as a ratio. */
-  readonly targetMaxOverMean: number;
+export interface MigrationGoal extends LayerGoal {
   /** Most slots that may move, over all layers; may be infinite. */
   readonly maxMovedSlots: number;
 }
@@ -32,7 +30,7 @@ export function migratedSlots(
   const { numLayers, numLogical, data } = matrix;
   const { numReplicas } = shape;
   if (goal.nodeLimit) checkNodes(from, shape);
-  const migrator = new LayerMigrator(numLogical, shape, goal.nodeLimit, goal.targetMaxOverMean);
+  const migrator = new LayerMigrator(numLogical, shape, goal);
   const slots = new Int32Array(numLayers * numReplicas);
   const loadsOf = (layer: number): Float64Array =>
     data.subarray(layer * numLogical, (layer + 1) * numLogical);
@@ -97,35 +95,14 @@ function spend(paths: readonly PathPoint[][], budget: number): Int32Array {
 
 /** @throws InputError naming a group of `from` on two nodes, or a node with too many groups. */
 function checkNodes(from: Placement, shape: EplbShape): void {
-  const { numLogical, numReplicas, phy2log } = from;
-  const groupSize = numLogical / shape.numGroups;
-  const perNode = numReplicas / shape.numNodes;
-  const most = shape.numGroups / shape.numNodes;
-  const nodeOf = new Int32Array(shape.numGroups);
-  const groups = new Int32Array(shape.numNodes);
-  for (let base = 0; base < phy2log.length; base += numReplicas) {
-    nodeOf.fill(-1);
-    groups.fill(0);
-    for (let slot = 0; slot < numReplicas; slot++) {
-      const expert = phy2log[base + slot] as number;
-      if (expert < 0) continue;
-      const group = Math.floor(expert / groupSize);
-      const node = Math.floor(slot / perNode);
-      const known = nodeOf[group] as number;
-      if (known === node) continue;
-      const count = (groups[node] as number) + 1;
-      const where = `from.phy2log[${base / numReplicas}]`;
-      const advice = 'or policy "minimal-migration-global"';
-      if (known >= 0) {
-        const got = `a row with group ${group} on nodes ${known} and ${node}`;
-        throw new InputError(where, got, `every group on one node, ${advice}`);
-      }
-      if (count > most) {
-        const got = `a row with ${count} groups on node ${node}`;
-        throw new InputError(where, got, `${most} groups a node, ${advice}`);
-      }
-      nodeOf[group] = node;
-      groups[node] = count;
-    }
+  const found = nodeLimitBreak(from, shape);
+  if (found === undefined) return;
+  const where = `from.phy2log[${found.layer}]`;
+  const advice = 'or policy "minimal-migration-global"';
+  if ("nodes" in found) {
+    const got = `a row with group ${found.group} on nodes ${found.nodes.join(" and ")}`;
+    throw new InputError(where, got, `every group on one node, ${advice}`);
   }
+  const got = `a row with ${found.groups} groups on node ${found.node}`;
+  throw new InputError(where, got, `${shape.numGroups / shape.numNodes} groups a node, ${advice}`);
 }
