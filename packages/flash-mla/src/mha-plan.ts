@@ -1,0 +1,125 @@
+// Cuts a call of ordinary heads into work items for a thread pool. A row's arithmetic, and the
+// order in which anything is summed, are fixed by its own sequence, so no cut can change a bit.
+
+import { type MhaCall, visiblePairs, visibleTo } from "./mha-call.ts";
+
+/** Rows (token × head of one key head) of a forward item, at most and at least. */
+export const FORWARD_ROWS_MAX = 192;
+const FORWARD_ROWS_MIN = 48;
+/** Keys of a backward chunk, and rows that meet it at a time; the kernel has the same. */
+export const CHUNK_KEYS = 144;
+export const STEP_ROWS = 96;
+/** Smaller shares than this part of a thread's fair share need not be cut further. */
+const ITEMS_PER_THREAD = 4;
+/** Waking a thread costs about as much as so many operations. */
+const FLOPS_PER_THREAD = 4e6;
+
+/** A table of items as kernels read them, and what it takes to run it. */
+export interface MhaPlan {
+  /** Rows of `words` integers each. */
+  readonly items: Int32Array;
+  readonly itemCount: number;
+  readonly threads: number;
+}
+
+function threadsFor(flops: number, items: number, most: number): number {
+  return Math.max(1, Math.min(most, items, Math.ceil(flops / FLOPS_PER_THREAD)));
+}
+
+/** Items by falling work, so that the last ones to be taken are the shortest. */
+function byWork(items: readonly { readonly work: number; readonly words: number[] }[]): Int32Array {
+  return Int32Array.from(items.toSorted((a, b) => b.work - a.work).flatMap((item) => item.words));
+}
+
+export interface ForwardPlan extends MhaPlan {
+  /** Rows of the largest item. */
+  readonly rowTile: number;
+}
+
+/** Items of request, kv head, first row, end row: every row of the call once. */
+export function planForward(call: MhaCall, flops: number, threads: number): ForwardPlan {
+  const group = call.headsQ / call.headsK;
+  const count = (tile: number): number =>
+    call.queryLengths.reduce((sum, n) => sum + Math.ceil((n * group) / tile) * call.headsK, 0);
+  let rowTile = FORWARD_ROWS_MAX;
+  while (threads > 1 && rowTile > FORWARD_ROWS_MIN && count(rowTile) < threads * ITEMS_PER_THREAD) {
+    rowTile /= 2;
+  }
+  const items: { work: number; words: number[] }[] = [];
+  for (let request = 0; request < call.queryLengths.length; request++) {
+    const rows = (call.queryLengths[request] as number) * group;
+    for (let begin = 0; begin < rows; begin += rowTile) {
+      const end = Math.min(rows, begin + rowTile);
+      const keys = visibleTo(call, request, Math.floor((end - 1) / group));
+      for (let head = 0; head < call.headsK; head++) {
+        items.push({ work: (end - begin) * (keys + 1), words: [request, head, begin, end] });
+      }
+    }
+  }
+  return {
+    items: byWork(items),
+    itemCount: items.length,
+    threads: threadsFor(flops, items.length, threads),
+    rowTile,
+  };
+}
+
+export interface BackwardPlan extends MhaPlan {
+  /** Rows of sums of dq that all threads share; each is `headDimQk` floats, padded. */
+  readonly sharedRows: number;
+  /** Rows of such sums that each thread has for itself. */
+  readonly ownRows: number;
+  /** Counters of finished chunks, one for each step of the shared rows. */
+  readonly counters: number;
+}
+
+/**
+ * Items of request, kv head, first chunk, end chunk, first shared row or -1, first counter, 0, 0. A
+ * unit is a key head of a sequence; a large one is cut into chunks of keys, which take turns adding
+ * to its dq. Chunks of a unit follow each other, and items are taken in order, so a chunk only ever
+ * waits for one that is being computed.
+ */
+export function planBackward(call: MhaCall, flops: number, threads: number): BackwardPlan {
+  const group = call.headsQ / call.headsK;
+  const units: { request: number; work: number; rows: number; chunks: number }[] = [];
+  let total = 0;
+  for (let request = 0; request < call.queryLengths.length; request++) {
+    const rows = (call.queryLengths[request] as number) * group;
+    const keys = call.keyLengths[request] as number;
+    if (rows === 0 && keys === 0) continue;
+    const work = visiblePairs(call, request) * group + rows + keys;
+    total += work * call.headsK;
+    units.push({ request, work, rows, chunks: Math.max(1, Math.ceil(keys / CHUNK_KEYS)) });
+  }
+  units.sort((a, b) => b.work - a.work);
+  const running = threadsFor(flops, Number.POSITIVE_INFINITY, threads);
+  const share = running === 1 ? total : total / (running * ITEMS_PER_THREAD);
+  const words: number[] = [];
+  let sharedRows = 0;
+  let ownRows = 0;
+  let counters = 0;
+  for (const { request, work, rows, chunks } of units) {
+    const cut = work > share && chunks > 1;
+    for (let head = 0; head < call.headsK; head++) {
+      if (!cut) {
+        words.push(request, head, 0, chunks, -1, 0, 0, 0);
+        ownRows = Math.max(ownRows, rows);
+        continue;
+      }
+      for (let chunk = 0; chunk < chunks; chunk++) {
+        words.push(request, head, chunk, chunk + 1, sharedRows, counters, 0, 0);
+      }
+      sharedRows += rows;
+      counters += Math.ceil(rows / STEP_ROWS);
+    }
+  }
+  const itemCount = words.length / 8;
+  return {
+    items: Int32Array.from(words),
+    itemCount,
+    threads: Math.max(1, Math.min(running, itemCount)),
+    sharedRows,
+    ownRows,
+    counters,
+  };
+}
