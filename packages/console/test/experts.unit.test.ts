@@ -1,6 +1,6 @@
-// What the experts page computes and says, without a browser: files, addresses, placements beside the
-// package's own, moved slots, the heat map's scale and layout, commands, and the worker that only
-// answers the newest question.
+// What the experts page computes and says, without a browser: files, addresses, placements beside
+// the package's own, moved slots, the heat map's scale and layout, commands, and the worker that
+// only answers the newest question.
 
 import {
   alignSlots,
@@ -48,10 +48,10 @@ import {
   placeOf,
   scaleEnd,
 } from "../web/src/pages/experts/view/heat-scale.ts";
-import { ratioTicks } from "../web/src/pages/experts/view/online-chart.tsx";
+import { ratioTicks } from "../web/src/pages/experts/view/ratio-ticks.ts";
 import { slotsOfGpu } from "../web/src/pages/experts/view/slots.ts";
 import { numberOf, queryOf, valuesFrom } from "../web/src/ui/form-values.ts";
-import { NewestWorker, type WorkerReply } from "../web/src/ui/newest-worker.ts";
+import { NewestWorker, type WorkerLike, type WorkerReply } from "../web/src/ui/newest-worker.ts";
 import { failureOf } from "../web/src/ui/worker-answer.ts";
 
 const small: ExpertsValues = {
@@ -449,7 +449,7 @@ describe("the worker that answers the newest question", () => {
     const replies: WorkerReply<string>[] = [];
     const busy: boolean[] = [];
     const newest = new NewestWorker<string, string>({
-      create: () => new FakeWorker() as unknown as Worker,
+      create: () => new FakeWorker() as unknown as WorkerLike,
       onReply: (reply) => replies.push(reply),
       onBusy: (now) => busy.push(now),
     });

@@ -313,7 +313,7 @@ describe.skipIf(skip)("the pipeline page", () => {
     });
   });
 
-  it("draws no more than a rectangle a column and row of 64 ranks × 512 micro-batches", async () => {
+  it("draws at most a rectangle a column and row of 64 ranks × 512 micro-batches", async () => {
     await withPage("#/pipeline/?ranks=64&microBatches=512", async (page) => {
       await drawn(page);
       expect(await figureOf(page, "Operations")).toBe("40,898");

@@ -1,5 +1,5 @@
-// Keeps the address of a page and the state of its form alike: a link sets the form, a change of the
-// form rewrites the address without a new entry in the browser's history.
+// Keeps the address of a page and the state of its form alike: a link sets the form, a change of
+// the form rewrites the address without a new entry in the browser's history.
 
 import { useEffect } from "preact/hooks";
 import { parseHash } from "../router.ts";

@@ -1,8 +1,8 @@
-// A computation that follows a form: the newest result, why there is none for what the form says now,
-// and whether a worker is busy with it.
+// A computation that follows a form: the newest result, why there is none for what the form says
+// now, and whether a worker is busy with it.
 
 import { type ReadonlySignal, type Signal, signal } from "@preact/signals";
-import { NewestWorker, type WorkerReply } from "./newest-worker.ts";
+import { NewestWorker, type WorkerLike, type WorkerReply } from "./newest-worker.ts";
 
 /** Why there is no result for what the form says. */
 export interface Problem<Field extends string> {
@@ -20,7 +20,7 @@ export interface Computed<Result, Field extends string> {
 }
 
 export interface ComputationOptions<Field extends string> {
-  readonly create: () => Worker;
+  readonly create: () => WorkerLike;
   /** The field that an input error's parameter belongs to. */
   readonly fieldOf: (parameter: string) => Field | undefined;
 }

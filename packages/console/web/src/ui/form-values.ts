@@ -22,7 +22,7 @@ export function queryOf<Name extends string>(
   return text === "" ? "" : `?${text}`;
 }
 
-/** The values an address asks for: the defaults where it says nothing; unknown names are left out. */
+/** The values an address asks for: the defaults where it says nothing, unknown names left out. */
 export function valuesFrom<Name extends string>(
   rest: string,
   defaults: FormValues<Name>,

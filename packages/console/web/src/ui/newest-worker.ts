@@ -8,8 +8,22 @@ export type WorkerReply<Result> =
   | { readonly kind: "done"; readonly result: Result }
   | { readonly kind: "failed"; readonly parameter: string; readonly message: string };
 
+/** The part of a Worker that matters here. */
+export interface WorkerLike {
+  onmessage: ((event: never) => void) | null;
+  onerror: ((event: never) => void) | null;
+  postMessage(request: unknown): void;
+  terminate(): void;
+}
+
+/** The part of an ErrorEvent that matters here. */
+export interface WorkerFailure {
+  readonly message: string;
+  preventDefault(): void;
+}
+
 export interface NewestWorkerOptions<Result> {
-  readonly create: () => Worker;
+  readonly create: () => WorkerLike;
   readonly onReply: (reply: WorkerReply<Result>) => void;
   /** Told when work begins and when none is left. */
   readonly onBusy: (busy: boolean) => void;
@@ -21,7 +35,7 @@ const PATIENCE_MS = 150;
 /** Asks a worker; the newest request wins. */
 export class NewestWorker<Request, Result> {
   readonly #options: NewestWorkerOptions<Result>;
-  #worker: Worker | undefined;
+  #worker: WorkerLike | undefined;
   #running = false;
   #waiting: Request | undefined;
   #timer: ReturnType<typeof setTimeout> | undefined;
@@ -58,10 +72,10 @@ export class NewestWorker<Request, Result> {
     this.#worker.postMessage(request);
   }
 
-  #create(): Worker {
+  #create(): WorkerLike {
     const worker = this.#options.create();
-    worker.onmessage = ({ data }: MessageEvent<WorkerReply<Result>>) => this.#finish(data);
-    worker.onerror = (event) => {
+    worker.onmessage = ({ data }: { readonly data: WorkerReply<Result> }) => this.#finish(data);
+    worker.onerror = (event: WorkerFailure) => {
       event.preventDefault();
       this.#worker?.terminate();
       this.#worker = undefined;

@@ -5,8 +5,8 @@ import { InputError } from "@open-infra/errors";
 import type { WorkerReply } from "./newest-worker.ts";
 
 interface WorkerScope<Request> {
-  onmessage: ((event: MessageEvent<Request>) => void) | null;
-  postMessage(message: unknown, transfer: Transferable[]): void;
+  onmessage: ((event: { readonly data: Request }) => void) | null;
+  postMessage(message: unknown, transfer: readonly ArrayBuffer[]): void;
 }
 
 /** Why there is no answer, as the page is told it. */
@@ -16,10 +16,10 @@ export function failureOf(error: unknown): Extract<WorkerReply<never>, { kind: "
   return { kind: "failed", parameter, message };
 }
 
-/** Answers every message with what `work` makes of it; `buffersOf` names what can be handed over. */
+/** Answers every message with what `work` makes of it; what `buffersOf` names is handed over. */
 export function answerWith<Request, Result>(
   work: (request: Request) => Result,
-  buffersOf: (result: Result) => Transferable[] = () => [],
+  buffersOf: (result: Result) => readonly ArrayBuffer[] = () => [],
 ): void {
   const scope = globalThis as unknown as WorkerScope<Request>;
   scope.onmessage = ({ data }) => {

@@ -1,5 +1,5 @@
-// A result as the JSON that `eplb rebalance --json` prints, and the loads and the placement before as
-// files for that command.
+// A result as the JSON that `eplb rebalance --json` prints, and the loads and the placement before
+// as files for that command.
 
 import {
   type BalanceReport,

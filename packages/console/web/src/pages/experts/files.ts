@@ -1,5 +1,5 @@
-// What a JSON file of the user's is: loads as `eplb rebalance` takes them, or what it printed, which
-// is the placement in use. Numbers inside are checked by the package when they are used.
+// What a JSON file of the user's is: loads as `eplb rebalance` takes them, or what it printed,
+// which is the placement in use. Numbers inside are checked by the package when they are used.
 
 import { InputError } from "@open-infra/errors";
 

@@ -20,12 +20,7 @@ import {
   placeRequest,
   presets,
 } from "./inputs.ts";
-
-/** A cell of the heat map. */
-export interface HeatCell {
-  readonly layer: number;
-  readonly gpu: number;
-}
+import type { HeatCell } from "./view/heat-layout.ts";
 
 function newWorker(): Worker {
   return new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });

@@ -275,7 +275,7 @@ export function compare(request: CompareRequest): CompareResult {
 }
 
 /** What of a result can be handed over instead of copied. */
-export function buffersOf(result: PipelineResult | CompareResult): Transferable[] {
+export function buffersOf(result: PipelineResult | CompareResult): ArrayBuffer[] {
   if (!("schedule" in result)) return [];
   const buffers = new Set<ArrayBuffer>();
   const take = (...arrays: readonly ArrayBufferView[]): void => {

@@ -1,8 +1,8 @@
 // What the form of the pipeline page holds, its presets, and what is asked of the worker and of the
 // command line for it.
 //
-// Times are those of one rank's share of the model, 1 ÷ ranks of it: a schedule whose ranks hold two
-// stages runs stages of half that time. So schedules stay comparable when one is changed for
+// Times are those of one rank's share of the model, 1 ÷ ranks of it: a schedule whose ranks hold
+// two stages runs stages of half that time. So schedules stay comparable when one is changed for
 // another, as in the package's planner.
 
 import { type BuiltInName, builtInNames, type StageTimes } from "@open-infra/dualpipe";
@@ -260,7 +260,8 @@ export function planCommand(request: CompareRequest): string | undefined {
   const share = overlapShareOf(times);
   const words = [
     `open-infra dualpipe plan --num-ranks ${numRanks} --num-micro-batches ${counts.join(",")}`,
-    `--chunks-per-rank ${chunksPerRank} --time-f ${plain(F)} --time-b ${plain(B)} --time-w ${plain(W)}`,
+    `--chunks-per-rank ${chunksPerRank}`,
+    `--time-f ${plain(F)} --time-b ${plain(B)} --time-w ${plain(W)}`,
   ];
   if (share !== 1) words.push(`--overlap-share ${plain(share)}`);
   if (latency > 0) words.push(`--latency ${latency}`);

@@ -1,5 +1,5 @@
-// The pipeline page: a schedule and times in, when every rank does what, what it holds, and how that
-// compares. Everything is computed in this browser; no server is asked.
+// The pipeline page: a schedule and times in, when every rank does what, what it holds, and how
+// that compares. Everything is computed in this browser; no server is asked.
 
 import type { VNode } from "preact";
 import { useEffect } from "preact/hooks";

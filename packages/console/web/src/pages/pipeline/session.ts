@@ -1,5 +1,5 @@
-// The state of the pipeline page, kept while other pages are shown: the form, the newest results, and
-// what is chosen in the picture.
+// The state of the pipeline page, kept while other pages are shown: the form, the newest results,
+// and what is chosen in the picture.
 
 import { type ReadonlySignal, type Signal, signal } from "@preact/signals";
 import { Computation, type Computed } from "../../ui/computation.ts";

@@ -63,7 +63,7 @@ export function PlaceFigures({ result }: { readonly result: PlaceResult }): VNod
           name: "Moved slots",
           value: moved === undefined ? NOT_KNOWN : formatCount(is.movedSlots),
           beside: moved === undefined ? undefined : formatPercent(is.movedShare),
-          title: `Of ${formatCount(slots)} slots in all layers: those that need a copy from another GPU`,
+          title: `Of ${formatCount(slots)} slots, those that need a copy from another GPU`,
           color: "second",
         },
         { name: "Computed in", value: formatMs(result.elapsedMs) },

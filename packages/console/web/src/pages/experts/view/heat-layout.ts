@@ -1,7 +1,11 @@
 // Where the cells of a heat map lie: a row a layer, a column a GPU, a gap between nodes. Pixels in,
 // cells out, and back.
 
-import type { HeatCell } from "../session.ts";
+/** A cell of the heat map. */
+export interface HeatCell {
+  readonly layer: number;
+  readonly gpu: number;
+}
 
 /** CSS pixels left of the cells for the layers' numbers, above them for the nodes' names. */
 const GUTTER_PX = 30;

@@ -7,8 +7,8 @@ import { formatCount } from "../../../ui/format.ts";
 import { useCanvas } from "../../../ui/use-canvas.ts";
 import type { PlaceResult, Side } from "../compute.ts";
 import { baselineNames } from "../inputs.ts";
-import type { ExpertsSession, HeatCell } from "../session.ts";
-import { cellAt, cellBeside, heatHeight, heatLayout } from "./heat-layout.ts";
+import type { ExpertsSession } from "../session.ts";
+import { cellAt, cellBeside, type HeatCell, heatHeight, heatLayout } from "./heat-layout.ts";
 import { paintHeat, ratioOf, readHeatTheme } from "./heat-painter.ts";
 import { heatColor, legendRatios, scaleEnd } from "./heat-scale.ts";
 import { slotsOfGpu } from "./slots.ts";
@@ -53,6 +53,20 @@ function titleOf(name: SideName, { baseline, policy }: PlaceResult): readonly [s
   return name === "before" ? ["Before", baselineNames[baseline]] : ["After", `policy ${policy}`];
 }
 
+/** Arrow keys move the cell, Enter shows its layer. */
+function moveWith(event: KeyboardEvent, session: ExpertsSession, result: PlaceResult): void {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  const { numLayers, shape } = result;
+  const layer = Math.min(session.layer.peek(), numLayers - 1);
+  const cell = session.cell.peek();
+  const next = cellBeside(cell, event.key, { numLayers, numGpus: shape.numGpus }, layer);
+  if (next !== undefined) session.cell.value = next;
+  else if (event.key === "Enter" || event.key === " ") session.layer.value = cell?.layer ?? layer;
+  else if (event.key === "Escape") session.cell.value = null;
+  else return;
+  event.preventDefault();
+}
+
 function HeatMap({
   name,
   end,
@@ -72,21 +86,6 @@ function HeatMap({
     const layout = heatLayout(element.clientWidth, 1, shape, numLayers);
     return cellAt(layout, event.offsetX, event.offsetY);
   };
-  const onKeyDown = (event: KeyboardEvent): void => {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const next = cellBeside(
-      session.cell.peek(),
-      event.key,
-      { numLayers, numGpus: shape.numGpus },
-      layer,
-    );
-    if (next !== undefined) session.cell.value = next;
-    else if (event.key === "Enter" || event.key === " ") {
-      session.layer.value = session.cell.peek()?.layer ?? layer;
-    } else if (event.key === "Escape") session.cell.value = null;
-    else return;
-    event.preventDefault();
-  };
   const [title, what] = titleOf(name, result);
   const { meanMaxOverMean, worstMaxOverMean } = side.report;
   return (
@@ -101,7 +100,7 @@ function HeatMap({
         // biome-ignore lint/a11y/noNoninteractiveTabindex: an application takes keys
         tabIndex={0}
         aria-label={`${title}: loads by layer and GPU. Arrow keys move, Enter shows the layer.`}
-        onKeyDown={onKeyDown}
+        onKeyDown={(event) => moveWith(event, session, result)}
       >
         <canvas
           ref={canvas}
@@ -213,7 +212,7 @@ function Load({ side, layer, gpu }: { side: Side; layer: number; gpu: number }):
 /** Slots beyond this are only counted. */
 const SLOTS_TOLD = 40;
 
-/** The experts of a cell's slots: number, replicas, whether its weights must come from elsewhere. */
+/** The experts of a cell's slots: number, replicas, whether weights must come from elsewhere. */
 export function slotTexts(result: PlaceResult, name: SideName, cell: HeatCell): string {
   const slots = slotsOfGpu(result, name, cell.layer, cell.gpu);
   const told = slots.slice(0, SLOTS_TOLD).map(({ expert, replicas, moved }) => {

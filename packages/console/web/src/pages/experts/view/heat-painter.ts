@@ -4,8 +4,7 @@ import type { SurfaceFrame } from "../../../ui/canvas-surface.ts";
 import { cssOf, type Rgb } from "../../../ui/colors.ts";
 import { tokenReader } from "../../../ui/tokens.ts";
 import type { Side } from "../compute.ts";
-import type { HeatCell } from "../session.ts";
-import { columnLeft, type HeatLayout, heatLayout } from "./heat-layout.ts";
+import { columnLeft, type HeatCell, type HeatLayout, heatLayout } from "./heat-layout.ts";
 import { type HeatColors, heatColor, placeOf } from "./heat-scale.ts";
 
 export interface HeatTheme extends HeatColors {

@@ -1,5 +1,5 @@
-// One layer in full: a bar for each GPU, stacked from its slots, before and after on one scale, with
-// the mean and the proven bound as lines.
+// One layer in full: a bar for each GPU, stacked from its slots, before and after on one scale,
+// with the mean and the proven bound as lines.
 
 import type { VNode } from "preact";
 import type { SurfaceFrame } from "../../../ui/canvas-surface.ts";

@@ -1,10 +1,11 @@
-// Balance over the steps of a replay as three lines, and beneath them the slots that were moved. The
-// x axis counts steps, so this is not the clock chart of the engine page.
+// Balance over the steps of a replay as three lines, and beneath them the slots that were moved.
+// The x axis counts steps, so this is not the clock chart of the engine page.
 
 import type { VNode } from "preact";
 import { useState } from "preact/hooks";
 import { formatCount } from "../../../ui/format.ts";
 import type { OnlineResult } from "../compute.ts";
+import { ratioTicks } from "./ratio-ticks.ts";
 
 export const arms = [
   ["fixed", "never moved"],
@@ -17,16 +18,6 @@ const LINES = { top: 8, height: 170 };
 const BARS = { top: 196, height: 52 };
 const LEFT = 48;
 const BOTTOM = BARS.top + BARS.height;
-
-/** Round numbers on the axis between two ratios. */
-export function ratioTicks(low: number, high: number): readonly number[] {
-  const rough = Math.max(high - low, 1e-6) / 4;
-  const power = 10 ** Math.floor(Math.log10(rough));
-  const step = ([1, 2, 5, 10].find((m) => m * power >= rough) ?? 10) * power;
-  const ticks: number[] = [];
-  for (let k = Math.ceil(low / step); k * step <= high + step * 1e-9; k++) ticks.push(k * step);
-  return ticks;
-}
 
 export function OnlineChart({ result }: { readonly result: OnlineResult }): VNode {
   const [hovered, setHovered] = useState<number | null>(null);
@@ -92,7 +83,8 @@ export function OnlineChart({ result }: { readonly result: OnlineResult }): VNod
       <ChartAxis ticks={ratioTicks(1, top).map((tick) => [y(tick), tick.toFixed(digits)])} />
       <p class="bench-readout" role="status">
         {hovered === null
-          ? `Max ÷ mean load; beneath, moved slots: at most ${formatCount(most)} in ${windows[0]?.steps ?? 0} steps.`
+          ? `Max ÷ mean load; beneath, slots moved: at most ${formatCount(most)} in ` +
+            `${windows[0]?.steps ?? 0} steps.`
           : readout(result, hovered)}
       </p>
     </div>
@@ -118,6 +110,7 @@ function readout({ windows }: OnlineResult, index: number): string {
   const parts = arms.map(([arm, title]) => `${title} ${row[arm].maxOverMean.toFixed(3)}`);
   return (
     `Steps ${row.step} to ${row.step + row.steps - 1}: ${parts.join(", ")}; moved ` +
-    `${formatCount(row.fresh.movedSlots)} fresh, ${formatCount(row.controller.movedSlots)} controller`
+    `${formatCount(row.fresh.movedSlots)} fresh, ` +
+    `${formatCount(row.controller.movedSlots)} controller`
   );
 }

@@ -77,6 +77,14 @@ function OnlineForm({ session }: { readonly session: ExpertsSession }): VNode {
   );
 }
 
+function plansText({ metrics, peakStepBytes }: OnlineResult): string {
+  const { plansStarted, plansCompleted, declined } = metrics;
+  return (
+    `${formatCount(plansStarted)} plans started, ${formatCount(plansCompleted)} completed, ` +
+    `${formatCount(declined)} declined; at most ${formatCount(peakStepBytes)} slots copied in a step.`
+  );
+}
+
 function TotalsTable({ result }: { readonly result: OnlineResult }): VNode {
   return (
     <div class="bench-table-scroll">
@@ -100,12 +108,7 @@ function TotalsTable({ result }: { readonly result: OnlineResult }): VNode {
           ))}
         </tbody>
       </table>
-      <p class="bench-note">
-        {formatCount(result.metrics.plansStarted)} plans started,{" "}
-        {formatCount(result.metrics.plansCompleted)} completed,{" "}
-        {formatCount(result.metrics.declined)} declined; at most {formatCount(result.peakStepBytes)}{" "}
-        slots copied in one step.
-      </p>
+      <p class="bench-note">{plansText(result)}</p>
       <details>
         <summary>Steps as a table</summary>
         <table class="bench-table">

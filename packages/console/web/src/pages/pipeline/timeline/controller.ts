@@ -1,6 +1,6 @@
-// The frame loop of the two canvases: what part of time they show, how it moves under keys, wheel and
-// drag, and which cell is pointed at. Times of the view are millionths of the makespan, so that the
-// arithmetic of the trace page's views serves any unit.
+// The frame loop of the two canvases: what part of time they show, how it moves under keys, wheel
+// and drag, and which cell is pointed at. Times of the view are millionths of the makespan, so
+// that the arithmetic of the trace page's views serves any unit.
 
 import { type MemoryCurve, memoryCurve } from "@open-infra/dualpipe";
 import { CanvasSurface, type SurfaceFrame } from "../../../ui/canvas-surface.ts";

@@ -1,5 +1,5 @@
-// Sizes of the two canvases: a row a rank in the timeline, a row a rank in the memory below it. With
-// more ranks than fit, both show the same ones.
+// Sizes of the two canvases: a row a rank in the timeline, a row a rank in the memory below it.
+// With more ranks than fit, both show the same ones.
 
 /** CSS pixels left of the rows, for the ranks' names. */
 export const GUTTER_PX = 56;

@@ -162,8 +162,11 @@ function drawAxis(drawing: Drawing): void {
     );
     context.fillStyle = theme.line;
     context.fillRect(x, AXIS_PX * 0.75 * scale, 1, bottom - AXIS_PX * 0.75 * scale);
+    const text = formatTime(time);
+    // A label that would be cut says something else.
+    if (x + context.measureText(text).width / 2 > left + window.width) continue;
     context.fillStyle = theme.quiet;
-    context.fillText(formatTime(time), x, 8 * scale);
+    context.fillText(text, x, 8 * scale);
   }
 }
 

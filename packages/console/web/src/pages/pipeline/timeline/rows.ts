@@ -1,5 +1,5 @@
-// What of a rank's operations, and of its memory, is seen in a part of time: at most one rectangle a
-// pixel column, found without walking through what lies within one. Pure arithmetic; pixels are
+// What of a rank's operations, and of its memory, is seen in a part of time: at most one rectangle
+// a pixel column, found without walking through what lies within one. Pure arithmetic; pixels are
 // device pixels.
 
 import type { MemoryCurve } from "@open-infra/dualpipe";

@@ -32,20 +32,46 @@ function traceText(request: PipelineRequest, result: PipelineResult): string {
   return JSON.stringify(toChromeTrace(result.schedule, fullRun(request, result)));
 }
 
-export function Exports({
-  result,
-  session,
-  services,
-}: {
+export interface ExportsProps {
   readonly result: PipelineResult;
   readonly session: PipelineSession;
   readonly services: AppServices;
-}): VNode {
+}
+
+/** Each export as a button: what it says, what it does. */
+function exportsOf(
+  { result, services }: ExportsProps,
+  request: PipelineRequest,
+): readonly (readonly [label: string, work: () => void | Promise<void>])[] {
+  const name = nameOf(result);
+  return [
+    [
+      "Save as SVG",
+      () => {
+        const text = toSvg(result.schedule, fullRun(request, result));
+        saveText(`${name}.svg`, text, "image/svg+xml");
+      },
+    ],
+    ["Save as Chrome trace", () => saveText(`${name}.json`, traceText(request, result))],
+    [
+      "Open in the trace page",
+      async () => {
+        const { TraceSession } = await import("../../trace/session.ts");
+        const text = traceText(request, result);
+        const file = new File([text], `${name}.json`, { type: "application/json" });
+        services.keep("trace", TraceSession).open({ kind: "file", file });
+        location.hash = "#/trace";
+      },
+    ],
+  ];
+}
+
+export function Exports(props: ExportsProps): VNode {
+  const { result, session } = props;
   const { request } = session;
   const [problem, setProblem] = useState("");
-  const name = nameOf(result);
   const large = result.numOperations > operationsMax;
-  const attempt = (work: () => void | Promise<void>) => async (): Promise<void> => {
+  const attempt = async (work: () => void | Promise<void>): Promise<void> => {
     try {
       await work();
       setProblem("");
@@ -53,40 +79,23 @@ export function Exports({
       setProblem(failureOf(error).message);
     }
   };
-  const inTracePage = attempt(async () => {
-    const { TraceSession } = await import("../../trace/session.ts");
-    const file = new File([traceText(request, result)], `${name}.json`, {
-      type: "application/json",
-    });
-    services.keep("trace", TraceSession).open({ kind: "file", file });
-    location.hash = "#/trace";
-  });
-  const svg = attempt(() => {
-    const text = toSvg(result.schedule, fullRun(request, result));
-    saveText(`${name}.svg`, text, "image/svg+xml");
-  });
   const times = timesFile(request, result.stagesPerRank);
   return (
     <section class="bench-card" aria-label="Take it along">
       <header>
         <h2>On the command line</h2>
         <div class="actions">
-          <button type="button" class="button" disabled={large} onClick={() => void svg()}>
-            Save as SVG
-          </button>
-          <button
-            type="button"
-            class="button"
-            disabled={large}
-            onClick={() =>
-              void attempt(() => saveText(`${name}.json`, traceText(request, result)))()
-            }
-          >
-            Save as Chrome trace
-          </button>
-          <button type="button" class="button" disabled={large} onClick={() => void inTracePage()}>
-            Open in the trace page
-          </button>
+          {exportsOf(props, request).map(([label, work]) => (
+            <button
+              key={label}
+              type="button"
+              class="button"
+              disabled={large}
+              onClick={() => void attempt(work)}
+            >
+              {label}
+            </button>
+          ))}
           {times !== undefined && (
             <button type="button" class="button" onClick={() => saveText("times.json", times)}>
               Save times.json

@@ -1,4 +1,5 @@
-// The figures of one pipeline: time, idle, formula, bound, memory, and whether the schedule is valid.
+// The figures of one pipeline: time, idle, formula, bound, memory, and whether the schedule is
+// valid.
 
 import type { VNode } from "preact";
 import { formatCount, formatMs, formatPercent } from "../../../ui/format.ts";
@@ -24,7 +25,9 @@ function formulaEntry({ formula, makespan }: PipelineResult): FigureEntry[] {
       name: "By the formula",
       value: formatTime(formula.makespan),
       beside: formula.exact ? (differs ? "without transfers" : "exact here") : "not exact here",
-      title: `Bubble ${formula.formula} = ${formatTime(formula.bubble)}; exact when ${formula.exactWhen}`,
+      title:
+        `Bubble ${formula.formula} = ${formatTime(formula.bubble)}; ` +
+        `exact when ${formula.exactWhen}`,
     },
   ];
 }
@@ -50,7 +53,7 @@ export function PipelineFigures({ result }: { readonly result: PipelineResult })
           name: "Lower bound",
           value: formatTime(lowerBound.makespan),
           beside: lowerBound.gap < 1e-9 * makespan ? "met" : `gap ${formatPercent(gap)}`,
-          title: `No order of these operations is faster; rank ${lowerBound.rank} is the bottleneck`,
+          title: `No order of these operations is faster; rank ${lowerBound.rank} bounds it`,
         },
         {
           name: "Peak held",

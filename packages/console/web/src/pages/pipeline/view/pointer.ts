@@ -1,6 +1,6 @@
-// Mouse, pen, finger and wheel on the pipeline's canvases, as calls on the controller. A drag moves;
-// Ctrl and the wheel zoom at the pointer; the wheel alone moves ranks that are out of sight, and
-// scrolls the page where all are in it.
+// Mouse, pen, finger and wheel on the pipeline's canvases, as calls on the controller. A drag
+// moves; Ctrl and the wheel zoom at the pointer; the wheel alone moves ranks that are out of
+// sight, and scrolls the page where all are in it.
 
 import type { PipelineCanvases, PipelineController } from "../timeline/controller.ts";
 

@@ -1,12 +1,12 @@
-// Tables of the pipeline page: idle time by rank and phase, all schedules beside each other, and the
-// planner's list.
+// Tables of the pipeline page: idle time by rank and phase, all schedules beside each other, and
+// the planner's list.
 
 import type { InfeasiblePlan, Plan } from "@open-infra/dualpipe";
 import type { VNode } from "preact";
 import { useState } from "preact/hooks";
 import { formatCount, formatPercent } from "../../../ui/format.ts";
 import { CommandLine } from "../../../ui/workbench.tsx";
-import type { ComparedRow, PipelineResult } from "../compute.ts";
+import type { ComparedRow, CompareResult, PipelineResult } from "../compute.ts";
 import { planCommand, scheduleOf } from "../inputs.ts";
 import type { PipelineSession } from "../session.ts";
 import { formatTime } from "../timeline/cells.ts";
@@ -188,53 +188,65 @@ export function Planner({ session }: { readonly session: PipelineSession }): VNo
         />
       </div>
       {result?.planProblem !== undefined && <p class="field-problem">{result.planProblem}</p>}
-      <div class="bench-table-scroll plans-scroll">
-        <table class="bench-table" aria-label="Plans">
-          <thead>
-            <tr>
-              <th scope="col">Schedule</th>
-              <th scope="col" data-number>
-                Micro-batches
-              </th>
-              <th scope="col" data-number>
-                Makespan
-              </th>
-              <th scope="col" data-number>
-                Each
-              </th>
-              <th scope="col" data-number>
-                Idle
-              </th>
-              <th scope="col" data-number>
-                Held at most
-              </th>
-              <th scope="col" data-number>
-                Parameters
-              </th>
-            </tr>
-          </thead>
-          <tbody>
-            {result?.plans.map((plan) => (
-              <PlanRow
-                key={`${choiceText(plan)} ${plan.numMicroBatches}`}
-                plan={plan}
-                session={session}
-              />
-            ))}
-            {result?.infeasible.map((plan) => (
-              <tr key={`${choiceText(plan)} ${plan.numMicroBatches} not`}>
-                <th scope="row">{choiceText(plan)}</th>
-                <td data-number>{formatCount(plan.numMicroBatches)}</td>
-                <td class="why" colSpan={5}>
-                  {plan.reason}
-                </td>
-              </tr>
-            ))}
-          </tbody>
-        </table>
-      </div>
+      {result !== null && <PlansTable result={result} session={session} />}
       {command !== undefined && <CommandLine command={command} />}
     </section>
+  );
+}
+
+function PlansTable({
+  result,
+  session,
+}: {
+  readonly result: CompareResult;
+  readonly session: PipelineSession;
+}): VNode {
+  return (
+    <div class="bench-table-scroll plans-scroll">
+      <table class="bench-table" aria-label="Plans">
+        <thead>
+          <tr>
+            <th scope="col">Schedule</th>
+            <th scope="col" data-number>
+              Micro-batches
+            </th>
+            <th scope="col" data-number>
+              Makespan
+            </th>
+            <th scope="col" data-number>
+              Each
+            </th>
+            <th scope="col" data-number>
+              Idle
+            </th>
+            <th scope="col" data-number>
+              Held at most
+            </th>
+            <th scope="col" data-number>
+              Parameters
+            </th>
+          </tr>
+        </thead>
+        <tbody>
+          {result.plans.map((plan) => (
+            <PlanRow
+              key={`${choiceText(plan)} ${plan.numMicroBatches}`}
+              plan={plan}
+              session={session}
+            />
+          ))}
+          {result.infeasible.map((plan) => (
+            <tr key={`${choiceText(plan)} ${plan.numMicroBatches} not`}>
+              <th scope="row">{choiceText(plan)}</th>
+              <td data-number>{formatCount(plan.numMicroBatches)}</td>
+              <td class="why" colSpan={5}>
+                {plan.reason}
+              </td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </div>
   );
 }
 

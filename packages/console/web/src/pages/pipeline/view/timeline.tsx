@@ -72,8 +72,8 @@ export function PipelineTimeline(props: PipelineTimelineProps): VNode {
         // biome-ignore lint/a11y/noNoninteractiveTabindex: an application takes keys
         tabIndex={0}
         aria-label={
-          "Timeline. Keys w and s zoom, a and d move, 0 shows all; comma and point choose the cell " +
-          "before and after, the arrows up and down another rank, f shows it large."
+          "Timeline. Keys w and s zoom, a and d move, 0 shows all; comma and point choose the " +
+          "cell before and after, the arrows up and down another rank, f shows it large."
         }
         onKeyDown={(event) => stepWith(controller.current, event)}
       >
@@ -176,8 +176,7 @@ function PipelineLegend({ result }: { readonly result: PipelineResult }): VNode 
       {both && <li>strong →, pale ←</li>}
       {pairs && (
         <li>
-          two halves, <span class="cell-swatch fb" aria-hidden="true" />
-          where narrow: overlapped
+          two halves, or <span class="cell-swatch fb" aria-hidden="true" />: overlapped
         </li>
       )}
     </ul>
