@@ -8,47 +8,34 @@ import {
   placementFrom,
   type RecordedTrace,
 } from "@open-infra/eplb";
-import { InputError } from "@open-infra/errors";
+import { flagMap, inTermsOf } from "./flag-names.ts";
 import type { InputText } from "./json-input.ts";
 import { jsonErrorOffset, parseJson } from "./json-input.ts";
 import { UsageError } from "./parse.ts";
 
 /** Values of `clusterFlags` in routes/eplb.ts. */
-export interface ClusterFlags extends EplbShape {}
-
-/** What the library calls the flags. */
-const flags: ReadonlyMap<string, string> = new Map([
-  ["numReplicas", "--num-replicas"],
-  ["numGroups", "--num-groups"],
-  ["numNodes", "--num-nodes"],
-  ["numGpus", "--num-gpus"],
-  ["numLayers", "--num-layers"],
-  ["numLogical", "--num-logical"],
-  ["numSteps", "--num-steps"],
-  ["hotExperts", "--hot-experts"],
-  ["targetMaxOverMean", "--target"],
-  ["maxMovedSlots", "--max-moved-slots"],
-  ["maxBytesPerStep", "--max-bytes-per-step"],
-  ["bytesPerExpert", "--bytes-per-expert"],
-  ["layersPerStep", "--layers-per-step"],
-  ["startAbove", "--start-above"],
-  ["stopBelow", "--stop-below"],
-  ["minGain", "--min-gain"],
-]);
-
-const flagNames = new RegExp(`\\b(?:${[...flags.keys()].join("|")})\\b`, "g");
-
-/** Runs `work`; an input error names the flag, or `file` if it is about `parameter…` inside it. */
-export function inTermsOf<T>(files: Readonly<Record<string, string>>, work: () => T): T {
-  try {
-    return work();
-  } catch (error) {
-    if (!(error instanceof InputError)) throw error;
-    const inside = Object.keys(files).find((prefix) => error.parameter.startsWith(prefix));
-    if (inside !== undefined) throw new UsageError(`${files[inside]}: ${error.message}`);
-    throw new UsageError(error.message.replace(flagNames, (name) => flags.get(name) ?? name));
-  }
+export interface ClusterFlags extends Pick<EplbShape, "numReplicas" | "numGpus"> {
+  readonly numGroups?: number;
+  readonly numNodes?: number;
 }
+
+/** The library's options and the flags that set them. */
+export const eplbFlags: ReadonlyMap<string, string> = flagMap(
+  [
+    ...["numReplicas", "numGroups", "numNodes", "numGpus", "numLayers", "numLogical", "numSteps"],
+    ...["skew", "noise", "period", "change", "hotExperts", "duration", "at", "policy"],
+    ...["maxMovedSlots", "maxMovedBytes", "bytesPerExpert", "maxBytesPerStep", "layersPerStep"],
+    ...["startAbove", "stopBelow", "minGain", "moveSteps"],
+  ],
+  {
+    targetMaxOverMean: "--target",
+    tokensPerStep: "--tokens",
+    intervalSteps: "--interval",
+    windowSteps: "--window",
+    timeConstantSteps: "--ema",
+    cooldownSteps: "--cooldown",
+  },
+);
 
 function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
@@ -77,7 +64,7 @@ export function placementOf(
   const json = parseJson(input);
   const value = isObject(json) ? json.phy2log : json;
   const rows = Array.isArray(value) && value.every((slot) => typeof slot === "number");
-  return inTermsOf({ phy2log: input.name }, () =>
+  return inTermsOf({ flags: eplbFlags, files: { phy2log: input.name } }, () =>
     placementFrom((rows ? [value] : value) as number[][], numLogical, { allowMissing }),
   );
 }
@@ -105,13 +92,7 @@ function isJsonLines(text: string): boolean {
 /** A load trace: a JSON document, or JSON lines. */
 export function traceOf(input: InputText): RecordedTrace {
   const json = isJsonLines(input.text) ? parseLines(input) : parseJson(input);
-  return inTermsOf(
-    {
-      steps: input.name,
-      trace: input.name,
-      numLayers: input.name,
-      numLogical: input.name,
-    },
-    () => loadTraceFrom(json),
-  );
+  const { name } = input;
+  const files = { steps: name, trace: name, numLayers: name, numLogical: name };
+  return inTermsOf({ flags: eplbFlags, files }, () => loadTraceFrom(json));
 }

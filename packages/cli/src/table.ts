@@ -9,6 +9,23 @@ export function formatNumber(value: number): string {
   });
 }
 
+/** A count and its noun: `1 layer`, `2 processes`. */
+export function counted(count: number, word: string): string {
+  const plural = word.endsWith("s") ? "es" : "s";
+  return `${formatNumber(count)} ${word}${count === 1 ? "" : plural}`;
+}
+
+/** A format for numbers of one column: alike decimals, and four digits of the largest. */
+export function columnFormat(column: readonly number[]): (value: number) => string {
+  const largest = column.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+  const before = largest > 0 ? Math.floor(Math.log10(largest)) + 1 : 1;
+  // Not more than numbers have, and what is smaller still by its exponent.
+  const decimals = Math.max(0, 4 - before);
+  if (decimals > 9) return (value) => value.toExponential(3);
+  const options = { minimumFractionDigits: decimals, maximumFractionDigits: decimals };
+  return (value) => value.toLocaleString("en-US", options);
+}
+
 /** `text` cut in its middle to at most `width` characters, so that both ends can be read. */
 export function ellipsis(text: string, width: number): string {
   if (text.length <= width) return text;

@@ -1,7 +1,7 @@
 // An analysis as text for one screen: the answer first, then what it is made of.
 
 import type { TraceAnalysis } from "@open-infra/profile/analyze";
-import { ellipsis, formatTable, formatNumber as n } from "./table.ts";
+import { counted, ellipsis, formatTable, formatNumber as n } from "./table.ts";
 
 const NAME_WIDTH = 58;
 
@@ -16,10 +16,6 @@ function time(us: number): string {
 
 function share(part: number, whole: number): string {
   return whole > 0 ? pct((100 * part) / whole) : "";
-}
-
-function counted(count: number, word: string): string {
-  return `${n(count)} ${word}${count === 1 ? "" : word.endsWith("s") ? "es" : "s"}`;
 }
 
 /** What the devices of an analysis are. */

@@ -114,17 +114,37 @@ describe("eplb rebalance", () => {
     expect(rows.stdout).toMatch(/ duplicates +before +moved\n/);
   });
 
+  it("keeps a migration within a budget of bytes", async () => {
+    const old = file("old.json", published);
+    const flags = ["--from", old, ...cluster, "--json", "--bytes-per-expert", "42MiB"];
+    const swapped = JSON.stringify(weight.map((row) => row.toReversed()));
+    const free = await eplb(["rebalance", ...flags, "--max-moved-bytes", "10GiB"], swapped);
+    expect(JSON.parse(free.stdout).report.movedSlots).toBeGreaterThan(3);
+    const bound = await eplb(["rebalance", ...flags, "--max-moved-bytes", "150MiB"], swapped);
+    expect(JSON.parse(bound.stdout).report.movedSlots).toBeLessThanOrEqual(3);
+    const alone = await eplb(["rebalance", ...flags], swapped);
+    expect(alone.stderr).toContain("--max-moved-bytes and --bytes-per-expert go together");
+    expect(alone.code).toBe(2);
+  });
+
+  it("shows small loads with their digits, and one thing in the singular", async () => {
+    const shares = JSON.stringify([0.011, 0.022, 0.033, 0.044]);
+    const { stdout } = await eplb("rebalance --num-replicas 6 --num-gpus 2".split(" "), shares);
+    expect(stdout).toContain("1 layer, 4 experts in 6 slots, 2 GPUs, 1 node, 1 group\n");
+    expect(stdout).toMatch(/\n +0 +0\.0\d{4} +0\.05500 /);
+  });
+
   it("prints a table for people", async () => {
     const { stdout } = await eplb(["rebalance", ...cluster], JSON.stringify(weight));
     expect(stdout).toMatch(/layer +max +mean +max\/mean +bound +gap +duplicates\n/);
-    expect(stdout).toMatch(/\n +0 +156 +129 +1\.2081 +151 +3\.31 % +0\n/);
+    expect(stdout).toMatch(/\n +0 +156\.0 +129\.1 +1\.2081 +151\.0 +3\.31 % +0\n/);
     expect(stdout).toContain("moved         not known");
   });
 
   it.each([
     ["[[1, NaN]]", "standard input is not JSON: NaN at line 1, column 6; JSON has no such value"],
     ["[[1, 2],\n [-Infinity, 1]]", "-Infinity at line 2, column 3"],
-    ["[[1,2],[3]]", "weight[1] is 1 loads; expected 2 loads"],
+    ["[[1,2],[3]]", "weight[1] is a row of 1; expected a row of 2, as weight[0] is"],
     ["[[1,-2]]", "weight[0][1] is -2; expected a finite number"],
     ["[[1,2,3,null]]", "weight[0][3] is null"],
     ['[[1,"2"]]', 'weight[0][1] is "2"'],
@@ -168,7 +188,7 @@ describe("eplb rebalance", () => {
   it.each([
     [[[0, 1]], "phy2log[0] is a row without expert 2"],
     [[[0, 1, 99]], "phy2log[0][2] is 99; expected an expert from 0 to 11"],
-    [[[0], [1, 2]], "phy2log[1] is 2 slots; expected 1 slots"],
+    [[[0], [1, 2]], "phy2log[1] is a row of 2; expected a row of 1"],
     [{ slots: 1 }, "phy2log is undefined"],
     [published.slice(1), "from.numLayers is 1"],
     ["[[1", "it ends too early"],
@@ -271,11 +291,17 @@ describe("eplb simulate", () => {
     ["--max-bytes-per-step 0.5", "--max-bytes-per-step is 0.5; expected at least"],
     ["--num-logical 24", "without a redundant slot nothing can be overwritten in place"],
     ["--num-replicas 25", "--num-replicas is 25; expected a multiple of --num-gpus 4"],
-    ["--scenario drift --change 2", "change is 2; expected a share below 1 for drift"],
-    ["--hot-experts 17", "--hot-experts is 17; expected at most the 16 experts"],
+    ["--scenario drift --change 2", "--change is 2; expected a share below 1 for drift"],
+    ["--hot-experts 17 --scenario burst", "--hot-experts is 17; expected at most the 16 experts"],
+    ["--hot-experts 2", "--hot-experts is for --scenario burst, not drift"],
+    ["--popularity uniform --skew 2", "--skew is for --popularity zipf or lognormal"],
+    ["--skew 1000", "--skew is 1000; expected less"],
+    ["--tokens 1e300", "--tokens is 1e+300; expected a number from 0 to 9007199254740992"],
+    ["--num-layers 2147483648", "--num-layers is 2147483648 layers × 16 experts"],
+    ["--scenario shift --at 200", "--at is 200; expected a step before --num-steps, 200"],
     ["--fail 10", "--fail '10' is not two numbers"],
-    ["--fail 10:9", "gpu is 9; expected a GPU from 0 to 3"],
-    ["--fail 999:1", "a step from 0 to 199"],
+    ["--fail 10:9", "--fail 10:9 is for GPU 9; expected a GPU from 0 to 3"],
+    ["--fail 999:1", "--fail 999:1 is for step 999; expected a step from 0 to 199"],
     ["--ema 5 --window 5", "give one"],
     ["--file t.json --seed 3", "--seed is for a load that is made up"],
   ])("says what is wrong with %s", async (extra, message) => {

@@ -110,8 +110,8 @@ export function placementFrom(
     const row = phy2log[layer] as ArrayLike<number>;
     const length = slotsOf(row, layer);
     if (length !== numReplicas) {
-      const allowed = `${numReplicas} slots, as in phy2log[0]`;
-      throw new InputError(`phy2log[${layer}]`, `${length} slots`, allowed);
+      const allowed = `a row of ${numReplicas}, as phy2log[0] is`;
+      throw new InputError(`phy2log[${layer}]`, `a row of ${length}`, allowed);
     }
     for (let slot = 0; slot < numReplicas; slot++) {
       const expert = row[slot] as number;
@@ -132,7 +132,7 @@ function slotsOf(row: unknown, layer: number): number {
   const isRow = Array.isArray(row) || ArrayBuffer.isView(row);
   const length = isRow ? (row as unknown as ArrayLike<number>).length : 0;
   if (length > 0 && length <= maxSlots) return length;
-  const got = isRow ? `${length} slots` : shown(row);
+  const got = isRow ? `a row of ${length}` : shown(row);
   throw new InputError(`phy2log[${layer}]`, got, `a row of 1 to ${maxSlots} slots`);
 }
 

@@ -111,8 +111,8 @@ export function loadMatrix(weight: LoadRows): LoadMatrix {
     const row = weight[layer] as ArrayLike<number>;
     const length = rowLength(row, layer);
     if (length !== numLogical) {
-      const allowed = `${numLogical} loads, as in weight[0]`;
-      throw new InputError(`weight[${layer}]`, `${length} loads`, allowed);
+      const allowed = `a row of ${numLogical}, as weight[0] is`;
+      throw new InputError(`weight[${layer}]`, `a row of ${length}`, allowed);
     }
     const base = layer * numLogical;
     for (let e = 0; e < numLogical; e++) data[base + e] = checkLoad(row[e], layer, e);

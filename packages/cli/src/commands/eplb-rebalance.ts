@@ -11,10 +11,11 @@ import {
   toNested,
 } from "@open-infra/eplb";
 import { type CliContext, printLine } from "../context.ts";
-import { type ClusterFlags, inTermsOf, placementOf, weightsFrom } from "../eplb-input.ts";
+import { type ClusterFlags, eplbFlags, placementOf, weightsFrom } from "../eplb-input.ts";
+import { flagOf, inTermsOf } from "../flag-names.ts";
 import { readText } from "../json-input.ts";
 import { UsageError } from "../parse.ts";
-import { formatNumber, formatTable } from "../table.ts";
+import { columnFormat, counted, formatTable } from "../table.ts";
 
 interface Flags extends ClusterFlags {
   readonly file?: string;
@@ -22,22 +23,33 @@ interface Flags extends ClusterFlags {
   readonly from?: string;
   readonly target?: number;
   readonly maxMovedSlots?: number;
+  readonly maxMovedBytes?: number;
+  readonly bytesPerExpert?: number;
   readonly json: boolean;
 }
 
 const usage =
   "give the loads as --file W.json, or pipe them in: [[90, 132, …], …], a row of experts a layer";
 
+/** Flags that only a migration takes. */
+const migrationFlags = ["target", "maxMovedSlots", "maxMovedBytes", "bytesPerExpert"] as const;
+
 function optionsOf(flags: Flags, from: Placement | undefined): RebalanceOptions {
-  const { numReplicas, numGroups, numNodes, numGpus, target, maxMovedSlots } = flags;
+  const { numReplicas, numGroups = 1, numNodes = 1, numGpus, target } = flags;
+  const { maxMovedSlots, maxMovedBytes, bytesPerExpert } = flags;
   const policy = flags.policy ?? (from === undefined ? "deepseek" : "minimal-migration");
   if (policy.startsWith("minimal-migration")) {
     if (from === undefined) {
       throw new UsageError(`--policy ${policy} starts from a placement: give --from OLD.json`);
     }
-  } else if (target !== undefined || maxMovedSlots !== undefined) {
-    const flag = target === undefined ? "--max-moved-slots" : "--target";
-    throw new UsageError(`${flag} is for --policy minimal-migration, not ${policy}`);
+  } else {
+    const stray = migrationFlags.find((name) => flags[name] !== undefined);
+    if (stray !== undefined) {
+      throw new UsageError(`${flagOf(stray)} is for --policy minimal-migration, not ${policy}`);
+    }
+  }
+  if ((maxMovedBytes === undefined) !== (bytesPerExpert === undefined)) {
+    throw new UsageError("--max-moved-bytes and --bytes-per-expert go together");
   }
   return {
     numReplicas,
@@ -48,6 +60,8 @@ function optionsOf(flags: Flags, from: Placement | undefined): RebalanceOptions 
     ...(from && { from }),
     ...(target !== undefined && { targetMaxOverMean: target }),
     ...(maxMovedSlots !== undefined && { maxMovedSlots }),
+    ...(maxMovedBytes !== undefined && { maxMovedBytes }),
+    ...(bytesPerExpert !== undefined && { bytesPerExpert }),
   };
 }
 
@@ -89,12 +103,13 @@ function tableOf(
   const headers = [">layer", ">max", ">mean", ">max/mean", ">bound", ">gap", ">duplicates"];
   if (before) headers.push(">before");
   if (hasOld) headers.push(">moved");
+  const load = columnFormat(report.layers.map(({ maxLoad }) => maxLoad));
   const rows = report.layers.map((layer, i) => [
     String(i),
-    formatNumber(layer.maxLoad),
-    formatNumber(layer.meanLoad),
+    load(layer.maxLoad),
+    load(layer.meanLoad),
     ratio(layer.maxOverMean),
-    formatNumber(layer.lowerBound),
+    load(layer.lowerBound),
     percent(layer.gap),
     String(layer.duplicates),
     ...(before ? [ratio(before.layers[i]?.maxOverMean ?? 1)] : []),
@@ -114,8 +129,9 @@ function linesOf(
   const was = before ? ` (before: ${ratio(before.meanMaxOverMean)})` : "";
   const slots = numLayers * numReplicas;
   return [
-    `${policy}: ${numLayers} layers, ${numLogical} experts in ${numReplicas} slots, ` +
-      `${numGpus} GPUs, ${numNodes} nodes, ${numGroups} groups`,
+    `${policy}: ${counted(numLayers, "layer")}, ${counted(numLogical, "expert")} ` +
+      `in ${counted(numReplicas, "slot")}, ${counted(numGpus, "GPU")}, ` +
+      `${counted(numNodes, "node")}, ${counted(numGroups, "group")}`,
     "",
     ...tableOf(report, before, from !== undefined),
     "",
@@ -146,9 +162,8 @@ export default async function eplbRebalance(this: CliContext, flags: Flags): Pro
     from = placementOf(text, numLogical, migrates);
   }
   const options = optionsOf(flags, from);
-  const result = inTermsOf({ weight: input.name, from: old }, () =>
-    rebalanceExperts(weight, options),
-  );
+  const terms = { flags: eplbFlags, files: { weight: input.name, from: old } };
+  const result = inTermsOf(terms, () => rebalanceExperts(weight, options));
   const complete = from !== undefined && !from.logcnt.includes(0) && !from.phy2log.includes(-1);
   const before = complete ? measurePlacement(weight, from as Placement, options) : undefined;
   if (flags.json) printLine(this, JSON.stringify(jsonOf(result, options, before)));

@@ -18,11 +18,12 @@ import {
   toNested,
 } from "@open-infra/eplb";
 import { type CliContext, printLine } from "../context.ts";
-import { inTermsOf, traceOf } from "../eplb-input.ts";
+import { eplbFlags, traceOf } from "../eplb-input.ts";
+import { flagOf, inTermsOf } from "../flag-names.ts";
 import { readText } from "../json-input.ts";
 import { UsageError } from "../parse.ts";
 import { formatBytes } from "../progress.ts";
-import { formatNumber, formatTable } from "../table.ts";
+import { counted, formatNumber, formatTable } from "../table.ts";
 
 interface GeneratorFlags {
   readonly scenario?: Scenario;
@@ -57,11 +58,11 @@ interface Flags extends GeneratorFlags {
   readonly stopBelow?: number;
   readonly cooldown?: number;
   readonly minGain?: number;
-  readonly bytesPerExpert: number;
+  readonly bytesPerExpert?: number;
   readonly maxBytesPerStep?: number;
   readonly layersPerStep?: number;
   readonly staging: Staging;
-  readonly moveSteps: number;
+  readonly moveSteps?: number;
   readonly fail?: readonly string[];
   readonly recover?: readonly string[];
   readonly stall?: readonly string[];
@@ -86,6 +87,15 @@ const generatorNames = [
   "seed",
 ] as const;
 
+/** Which scenarios look at a flag; to others it would do nothing. */
+const usedBy: ReadonlyMap<keyof GeneratorFlags, readonly Scenario[]> = new Map([
+  ["period", ["drift", "burst", "diurnal"]],
+  ["change", ["drift", "burst"]],
+  ["hotExperts", ["burst"]],
+  ["duration", ["burst"]],
+  ["at", ["shift"]],
+]);
+
 /** Leaves out what was not given, as exact optional properties want it. */
 function given<T extends object>(values: T): { [K in keyof T]?: Exclude<T[K], undefined> } {
   const kept = Object.entries(values).filter(([, value]) => value !== undefined);
@@ -96,17 +106,24 @@ async function traceFor(context: CliContext, flags: Flags): Promise<LoadTrace> {
   if (flags.file !== undefined) {
     const made = generatorNames.find((name) => flags[name] !== undefined);
     if (made !== undefined) {
-      const flag = made.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
-      throw new UsageError(`--file brings the load; --${flag} is for a load that is made up`);
+      throw new UsageError(`--file brings the load; ${flagOf(made)} is for a load that is made up`);
     }
     return traceOf(await readText(context, flags.file, "give a trace as --file TRACE.json"));
   }
   const { numLayers = 4, numLogical = 256, numSteps = 2000, seed = 0, scenario = "drift" } = flags;
+  for (const [name, uses] of usedBy) {
+    if (flags[name] === undefined || uses.includes(scenario)) continue;
+    const flag = flagOf(name);
+    throw new UsageError(`${flag} is for --scenario ${uses.join(" or ")}, not ${scenario}`);
+  }
+  if (flags.skew !== undefined && flags.popularity === "uniform") {
+    throw new UsageError("--skew is for --popularity zipf or lognormal, not uniform");
+  }
   const { popularity, skew, tokens: tokensPerStep, noise, period, change } = flags;
   const { hotExperts, duration, at } = flags;
   const shape = { popularity, skew, tokensPerStep, noise, period, change };
   const options = given({ ...shape, hotExperts, duration, at });
-  return inTermsOf({}, () =>
+  return inTermsOf({ flags: eplbFlags }, () =>
     generateLoads({ numLayers, numLogical, numSteps, seed, scenario, ...options }),
   );
 }
@@ -129,27 +146,43 @@ function clusterOf(flags: Flags): Cluster {
   return { numReplicas, numGpus, numGroups: numGroups ?? 1, numNodes: numNodes ?? 1 };
 }
 
-function pairs(texts: readonly string[] | undefined, flag: string): (readonly [number, number])[] {
+/** Values of a flag such as `--fail 500:3`: a step of the trace, and a number below `end`. */
+function pairs(
+  flag: string,
+  texts: readonly string[] | undefined,
+  numSteps: number,
+  end: number,
+): (readonly [number, number])[] {
   return (texts ?? []).map((text) => {
     const found = /^(\d+):(\d+)$/.exec(text);
     if (found === null) throw new UsageError(`--${flag} '${text}' is not two numbers, as 500:3`);
-    return [Number(found[1]), Number(found[2])] as const;
+    const [step, value] = [Number(found[1]), Number(found[2])];
+    if (step >= numSteps) {
+      const allowed = `a step from 0 to ${numSteps - 1}`;
+      throw new UsageError(`--${flag} ${text} is for step ${step}; expected ${allowed}`);
+    }
+    if (value >= end) {
+      const allowed = `a GPU from 0 to ${end - 1}`;
+      throw new UsageError(`--${flag} ${text} is for GPU ${value}; expected ${allowed}`);
+    }
+    return [step, value] as const;
   });
 }
 
-function eventsOf(flags: Flags): SimulationEvent[] {
+function eventsOf(flags: Flags, numSteps: number, numGpus: number): SimulationEvent[] {
+  const { fail, recover, stall } = flags;
   return [
-    ...pairs(flags.fail, "fail").map(([step, gpu]) => ({
+    ...pairs("fail", fail, numSteps, numGpus).map(([step, gpu]) => ({
       step,
       gpu,
       event: "rank-failed" as const,
     })),
-    ...pairs(flags.recover, "recover").map(([step, gpu]) => ({
+    ...pairs("recover", recover, numSteps, numGpus).map(([step, gpu]) => ({
       step,
       gpu,
       event: "rank-recovered" as const,
     })),
-    ...pairs(flags.stall, "stall").map(([step, steps]) => ({
+    ...pairs("stall", stall, numSteps, Number.POSITIVE_INFINITY).map(([step, steps]) => ({
       step,
       steps,
       event: "stall" as const,
@@ -165,19 +198,18 @@ function optionsFor(flags: Flags, trace: LoadTrace): SimulateOptions {
   const intervalSteps = flags.interval ?? Math.max(1, Math.floor(numSteps / 10));
   const windowSteps = flags.window ?? intervalSteps;
   const size = { numLayers, numLogical };
+  const cluster = clusterOf(flags);
   return {
-    ...clusterOf(flags),
+    ...cluster,
     policy: flags.policy,
     intervalSteps,
-    bytesPerExpert: flags.bytesPerExpert,
     staging: flags.staging,
-    moveSteps: flags.moveSteps,
     windowSteps: flags.reportSteps ?? Math.max(1, Math.ceil(numSteps / 20)),
     statistics: () =>
       flags.ema === undefined
         ? new LoadWindow({ ...size, windowSteps })
         : new LoadEma({ ...size, timeConstantSteps: flags.ema }),
-    events: eventsOf(flags),
+    events: eventsOf(flags, numSteps, cluster.numGpus),
     ...given({
       targetMaxOverMean: flags.target,
       maxMovedSlots: flags.maxMovedSlots,
@@ -185,6 +217,8 @@ function optionsFor(flags: Flags, trace: LoadTrace): SimulateOptions {
       stopBelow: flags.stopBelow,
       cooldownSteps: flags.cooldown,
       minGain: flags.minGain,
+      moveSteps: flags.moveSteps,
+      bytesPerExpert: flags.bytesPerExpert,
       maxBytesPerStep: flags.maxBytesPerStep,
       layersPerStep: flags.layersPerStep,
     }),
@@ -281,11 +315,12 @@ function reportLines(result: SimulationResult, bytesShown: boolean): string[] {
 
 function linesOf(result: SimulationResult, trace: LoadTrace, options: SimulateOptions): string[] {
   const { numReplicas, numGpus, numNodes, policy, bytesPerExpert } = options;
-  const bytesShown = bytesPerExpert !== 1;
+  const bytesShown = bytesPerExpert !== undefined && bytesPerExpert !== 1;
   const headers = ["", ">max/mean", ">balancedness", ">moved slots"];
   return [
-    `${policy}: ${trace.numSteps} steps, ${trace.numLayers} layers, ${trace.numLogical} experts ` +
-      `in ${numReplicas} slots, ${numGpus} GPUs, ${numNodes} nodes`,
+    `${policy}: ${counted(trace.numSteps, "step")}, ${counted(trace.numLayers, "layer")}, ` +
+      `${counted(trace.numLogical, "expert")} in ${counted(numReplicas, "slot")}, ` +
+      `${counted(numGpus, "GPU")}, ${counted(numNodes, "node")}`,
     "",
     ...windowLines(result, bytesShown),
     "",
@@ -313,7 +348,7 @@ function jsonOf(result: SimulationResult, trace: LoadTrace, options: SimulateOpt
 export default async function eplbSimulate(this: CliContext, flags: Flags): Promise<void> {
   const trace = await traceFor(this, flags);
   const options = optionsFor(flags, trace);
-  const result = inTermsOf({}, () => simulateEplb(trace, options));
+  const result = inTermsOf({ flags: eplbFlags }, () => simulateEplb(trace, options));
   if (flags.json) printLine(this, JSON.stringify(jsonOf(result, trace, options)));
   else for (const line of linesOf(result, trace, options)) printLine(this, line);
 }

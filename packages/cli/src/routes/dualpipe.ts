@@ -2,9 +2,8 @@
 
 import { buildCommand, buildRouteMap, type RouteMap } from "@stricli/core";
 import type { CliContext } from "../context.ts";
-import { jsonFlag } from "../flags.ts";
+import { bytesFlag, jsonFlag } from "../flags.ts";
 import {
-  byteCount,
   integer,
   nonNegativeNumber,
   positiveNumber,
@@ -121,9 +120,6 @@ const file = (brief: string) =>
 const list = (brief: string) =>
   ({ kind: "parsed", parse: wholeList, brief, placeholder: "N,N", optional: true }) as const;
 
-const bytes = (brief: string) =>
-  ({ kind: "parsed", parse: byteCount, brief, placeholder: "BYTES", optional: true }) as const;
-
 /** What a transfer between two ranks costs. */
 const linkFlags = {
   latency: time("From a result's end until another rank has it (default: 0)"),
@@ -134,7 +130,7 @@ const linkFlags = {
     placeholder: "N",
     optional: true,
   },
-  bytes: bytes("Bytes that cross from stage to stage, e.g. 56MiB"),
+  bytes: bytesFlag("Bytes that cross from stage to stage, e.g. 56MiB"),
   exclusiveLinks: {
     kind: "boolean",
     brief: "A link carries one transfer at a time",
@@ -242,12 +238,12 @@ const plan = buildCommand({
         optional: true,
       },
       overhead: time("Time of each computation that does not grow with tokens (default: 0)"),
-      parameterBytes: bytes("Of one rank's share: weights, gradients, optimizer state"),
-      activationBytes: bytes("Of one rank's share and one micro-batch"),
-      weightGradBytes: bytes("Of these, kept until the W (default: all)"),
+      parameterBytes: bytesFlag("Of one rank's share: weights, gradients, optimizer state"),
+      activationBytes: bytesFlag("Of one rank's share and one micro-batch"),
+      weightGradBytes: bytesFlag("Of these, kept until the W (default: all)"),
       layers: file("Instead: JSON array of layers, {F, B, W, parameterBytes, …}; - is stdin"),
       ...linkFlags,
-      memoryLimit: bytes("What a rank may use, e.g. 80GB"),
+      memoryLimit: bytesFlag("What a rank may use, e.g. 80GB"),
       activationLimit: {
         kind: "parsed",
         parse: positiveNumber,

@@ -2,7 +2,7 @@
 
 import { buildCommand, buildRouteMap, type RouteMap } from "@stricli/core";
 import type { CliContext } from "../context.ts";
-import { jsonFlag } from "../flags.ts";
+import { bytesFlag, jsonFlag } from "../flags.ts";
 import { integer, nonNegativeNumber, positiveNumber, text } from "../parse.ts";
 
 /** The same names as in `@open-infra/eplb`, which `--help` must not load. */
@@ -54,13 +54,8 @@ const rebalance = buildCommand({
         brief: "Physical slots a layer, over all GPUs",
         placeholder: "N",
       },
-      numGroups: {
-        kind: "parsed",
-        parse: integer(1, most),
-        brief: "Expert groups of group-limited routing",
-        default: "1",
-      },
-      numNodes: { kind: "parsed", parse: integer(1, most), brief: "Nodes", default: "1" },
+      numGroups: optionalCount("Expert groups of group-limited routing (default: 1)"),
+      numNodes: optionalCount("Nodes (default: 1)"),
       numGpus: {
         kind: "parsed",
         parse: integer(1, most),
@@ -82,6 +77,8 @@ const rebalance = buildCommand({
       },
       target: targetFlag,
       maxMovedSlots: maxMovedSlotsFlag,
+      maxMovedBytes: bytesFlag("The same in bytes, e.g. 2GiB; needs --bytes-per-expert"),
+      bytesPerExpert: bytesFlag("One expert's weights in one layer, e.g. 42MiB"),
       json: jsonFlag,
     },
   },
@@ -138,13 +135,8 @@ const controllerFlags = {
   stopBelow: optionalNumber("Max/mean load at which to stop (default: 1.02)"),
   cooldown: optionalCount("Steps to wait after a migration (default: 0)", 0),
   minGain: optionalNumber("Least fall of the maximum load, as a share (default: 0.01)"),
-  bytesPerExpert: {
-    kind: "parsed",
-    parse: positiveNumber,
-    brief: "Bytes of one expert's weights; with 1 budgets count slots",
-    default: "1",
-  },
-  maxBytesPerStep: optionalNumber("Bytes a step may copy (default: no limit)", positiveNumber),
+  bytesPerExpert: bytesFlag("One expert's weights, e.g. 42MiB (default: 1, so that slots count)"),
+  maxBytesPerStep: bytesFlag("What a step may copy, e.g. 256MiB (default: no limit)"),
   layersPerStep: optionalCount("Layers a step may touch (default: all)"),
   staging: {
     kind: "enum",
@@ -152,12 +144,7 @@ const controllerFlags = {
     brief: "Overwrite slots, or copy into buffers and swap",
     default: "in-place",
   },
-  moveSteps: {
-    kind: "parsed",
-    parse: integer(1, most),
-    brief: "Steps a move takes to arrive",
-    default: "1",
-  },
+  moveSteps: optionalCount("Steps a move takes to arrive (default: 1)"),
 } as const;
 
 function happening(brief: string, placeholder: string) {
