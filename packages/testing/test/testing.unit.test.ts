@@ -122,7 +122,7 @@ describe("bench rows", () => {
 
   it("become a table for the terminal, columns aligned", () => {
     const [head, first, second] = formatRows(rows).split("\n") as [string, string, string];
-    expect(head).toMatch(/^case +shape +µs +GFLOP\/s +GB\/s +of the limit/);
+    expect(head).toMatch(/^case +shape +µs +GB\/s +of the limit$/);
     expect(first).toMatch(/^gemm +1×2 +12\.35? +8\.3 +71 % of bandwidth$/);
     expect(second.indexOf("64")).toBe(first.indexOf("1×2"));
   });
@@ -134,6 +134,12 @@ describe("bench rows", () => {
       "| gemm | 1×2 | 12.35 | 8.3 | 71 % of bandwidth |",
       "| attention | 64 | 1235 |  | 100 % of compute |",
     ]);
+  });
+
+  it("say what the machine's best unit could do, and why a peer is missing", () => {
+    const row: BenchRow = { case: "gemm", shape: "1", us: 1, bestRatio: 0.064, peer: "no peer" };
+    expect(markdownRows([row])).toContain("| 1.00 | 6 % | no peer |");
+    expect(markdownRows([{ ...row, peerRatio: 2 }])).toContain("| 6 % | 2.00× no peer |");
   });
 
   it("take the median", () => {
