@@ -29,6 +29,11 @@ export {
   flashAttnVarlenFunc,
 } from "./mha.ts";
 export {
+  type FlashAttnVarlenBackwardOptions,
+  type FlashAttnVarlenGradients,
+  flashAttnVarlenBackward,
+} from "./mha-backward.ts";
+export {
   absIndicesToIndicesInKvcache,
   dequantizeKCache,
   quantizeKCache,

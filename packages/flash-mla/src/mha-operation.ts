@@ -4,12 +4,7 @@
 import { cpus } from "node:os";
 import { type AnyKernel, type Device, defineKernel, type Operation } from "@open-infra/jit";
 import { Tensor } from "@open-infra/tensor";
-import {
-  backwardWork,
-  forwardWork,
-  type MhaBackwardCall,
-  type MhaCall,
-} from "./mha-call.ts";
+import { backwardWork, forwardWork, type MhaBackwardCall, type MhaCall } from "./mha-call.ts";
 import {
   type BackwardPlan,
   CHUNK_KEYS,
@@ -196,4 +191,162 @@ export function runMha(device: Device, call: MhaCall): void {
   const workspace = workspaceOf(device);
   workspace.take(plan, 0, 0);
   device.run(mhaForward, { ...call, plan, workspace });
+}
+
+const backwardKernel: AnyKernel<Backward> = defineKernel({
+  language: "c",
+  source: new URL("../kernels/mha_backward.c", import.meta.url),
+  entry: "mha_backward",
+  params: {
+    q: "ptr",
+    k: "ptr",
+    v: "ptr",
+    out: "ptr",
+    lse: "ptr",
+    dout: "ptr",
+    dlse: "ptr",
+    dq: "ptr",
+    dk: "ptr",
+    dv: "ptr",
+    cu_q: "ptr",
+    cu_k: "ptr",
+    items: "ptr",
+    counters: "ptr",
+    sums: "ptr",
+    item_count: "i64",
+    own_rows: "i64",
+    shared_at: "i64",
+    group: "i64",
+    causal: "i64",
+    q_type: "i64",
+    k_type: "i64",
+    out_type: "i64",
+    dout_type: "i64",
+    dq_type: "i64",
+    dk_type: "i64",
+    dv_type: "i64",
+    q_token: "i64",
+    q_head: "i64",
+    k_token: "i64",
+    k_head: "i64",
+    v_token: "i64",
+    v_head: "i64",
+    out_token: "i64",
+    out_head: "i64",
+    lse_token: "i64",
+    lse_head: "i64",
+    dout_token: "i64",
+    dout_head: "i64",
+    dlse_token: "i64",
+    dlse_head: "i64",
+    dq_token: "i64",
+    dq_head: "i64",
+    dk_token: "i64",
+    dk_head: "i64",
+    dv_token: "i64",
+    dv_head: "i64",
+    scale: "f64",
+  },
+  constants: (call: Backward, target) => ({
+    D: call.headDimQk,
+    DV: call.headDimV,
+    CHUNK: CHUNK_KEYS,
+    STEP: STEP_ROWS,
+    DOT_PAYS: dotPays(target.isa, [call.q, call.k, call.v, call.dOut]),
+  }),
+  pack: (call: Backward) => {
+    const [plan, workspace] = prepared(call);
+    const { q, k, v, out, lse, dOut, dLse, dq, dk, dv } = call;
+    const [q_token, q_head] = strides(q);
+    const [k_token, k_head] = strides(k);
+    const [v_token, v_head] = strides(v);
+    const [out_token, out_head] = strides(out);
+    const [lse_token, lse_head] = strides(lse);
+    const [dout_token, dout_head] = strides(dOut);
+    const [dlse_token, dlse_head] = dLse === null ? [0, 0] : strides(dLse);
+    const [dq_token, dq_head] = strides(dq);
+    const [dk_token, dk_head] = strides(dk);
+    const [dv_token, dv_head] = strides(dv);
+    return {
+      q,
+      k,
+      v,
+      out,
+      lse,
+      dout: dOut,
+      dlse: dLse,
+      dq,
+      dk,
+      dv,
+      cu_q: call.cuSeqlensQ,
+      cu_k: call.cuSeqlensK,
+      items: workspace.items,
+      counters: workspace.counters,
+      sums: workspace.sums,
+      item_count: plan.itemCount,
+      own_rows: plan.ownRows,
+      shared_at: plan.threads * plan.ownRows,
+      group: call.headsQ / call.headsK,
+      causal: call.causal ? 1 : 0,
+      q_type: code(q),
+      k_type: code(k),
+      out_type: code(out),
+      dout_type: code(dOut),
+      dq_type: code(dq),
+      dk_type: code(dk),
+      dv_type: code(dv),
+      q_token,
+      q_head,
+      k_token,
+      k_head,
+      v_token,
+      v_head,
+      out_token,
+      out_head,
+      lse_token,
+      lse_head,
+      dout_token,
+      dout_head,
+      dlse_token,
+      dlse_head,
+      dq_token,
+      dq_head,
+      dk_token,
+      dk_head,
+      dv_token,
+      dv_head,
+      scale: call.softmaxScale,
+    };
+  },
+  threads: (call: Backward) => prepared(call)[0].threads,
+  scratchBytes: (call: Backward) => {
+    const [d, dv] = [padded(call.headDimQk), padded(call.headDimV)];
+    const lanes = padded(CHUNK_KEYS);
+    // In the order of carve_scratch; pairs of bf16 take less than the floats counted here.
+    const keys = (d + dv) * lanes + CHUNK_KEYS * (2 * d + dv);
+    const rows = STEP_ROWS * (2 * d + 2 * dv + 3 * lanes);
+    return 4 * (keys + rows + 16 * (d + dv) + 8 * 48 + 4 * lanes) + 2048;
+  },
+});
+
+/** Gradients of attention over packed sequences, lowered; see {@link runMhaBackward}. */
+export const mhaBackward: Operation<Backward> = {
+  name: "mha_backward",
+  check: () => {},
+  reference: mhaBackwardReference,
+  kernels: { cpu: backwardKernel },
+  work: backwardWork,
+};
+
+/** Runs a lowered backward call. */
+export function runMhaBackward(device: Device, call: MhaBackwardCall): void {
+  if (device.backend === "reference") {
+    device.run(mhaBackward, call);
+    return;
+  }
+  const plan = planBackward(call, backwardWork(call).flops, device.threads);
+  const workspace = workspaceOf(device);
+  const rows = plan.threads * plan.ownRows + plan.sharedRows;
+  workspace.take(plan, plan.counters, rows * padded(call.headDimQk));
+  device.run(mhaBackward, { ...call, plan, workspace });
 }

@@ -9,6 +9,8 @@ const FORWARD_ROWS_MIN = 48;
 /** Keys of a backward chunk, and rows that meet it at a time; the kernel has the same. */
 export const CHUNK_KEYS = 144;
 export const STEP_ROWS = 96;
+/** Rows of sums that a tile may write past the last one of a unit. */
+const TILE_ROWS = 8;
 /** Smaller shares than this part of a thread's fair share need not be cut further. */
 const ITEMS_PER_THREAD = 4;
 /** Waking a thread costs about as much as so many operations. */
@@ -100,16 +102,17 @@ export function planBackward(call: MhaCall, flops: number, threads: number): Bac
   let counters = 0;
   for (const { request, work, rows, chunks } of units) {
     const cut = work > share && chunks > 1;
+    const padded = Math.ceil(rows / TILE_ROWS) * TILE_ROWS;
     for (let head = 0; head < call.headsK; head++) {
       if (!cut) {
         words.push(request, head, 0, chunks, -1, 0, 0, 0);
-        ownRows = Math.max(ownRows, rows);
+        ownRows = Math.max(ownRows, padded);
         continue;
       }
       for (let chunk = 0; chunk < chunks; chunk++) {
         words.push(request, head, chunk, chunk + 1, sharedRows, counters, 0, 0);
       }
-      sharedRows += rows;
+      sharedRows += padded;
       counters += Math.ceil(rows / STEP_ROWS);
     }
   }

@@ -1,0 +1,277 @@
+// The parts of a backward step: keys and rows into scratch, scores, their gradients, and the slow
+// ways around values that are not finite. How the parts follow each other is in mha_backward.c.
+//
+// Constants: CHUNK keys and STEP rows that meet at a time.
+#pragma once
+#include "mha_tiles.h"
+
+#define LOG2E 1.44269504088896341
+#define K_UNITS ((D + UNIT - 1) / UNIT)
+#define V_UNITS ((DV + UNIT - 1) / UNIT)
+#define QA_LD LD(K_UNITS)
+#define GA_LD LD(V_UNITS)
+#define D_LD LD(D)
+#define DV_LD LD(DV)
+#define CHUNK_LD LD(CHUNK)
+// Gradients of scores as units along the keys: the floats themselves, or a row of bf16.
+#define DS_LD (DOT ? LD(CHUNK / UNIT) : CHUNK_LD)
+
+typedef struct {
+  int32_t request, kv_head, chunk_begin, chunk_end, shared, counter, unused[2];
+} item_t;
+
+// Rows `row` to `row + rows` of a unit against keys `at` to `at + keys`.
+typedef struct {
+  int64_t row;
+  int rows;
+  int64_t at;
+  int keys;
+} step_t;
+
+typedef struct {
+  float *kt, *vt;    // [units of channels][CHUNK_LD]: keys and values in lanes
+  float *kn;         // [CHUNK / UNIT][D_LD]: keys, units across them
+  float *dk, *dv;    // [CHUNK][D_LD], [CHUNK][DV_LD]
+  float *qa, *ga;    // [STEP][QA_LD], [STEP][GA_LD]: queries and dOut, units along channels
+  float *qc, *gc;    // [STEP / UNIT][D_LD], [STEP / UNIT][DV_LD]: the same, units across rows
+  float *s, *t;      // [STEP][CHUNK_LD] scores and dOut · v; then P and dS, units across rows
+  float *ds;         // [STEP][DS_LD]: dS, units along keys
+  float *rows;       // [OI_VF][D_LD or DV_LD] on the way in
+  float *spare;      // [TILE_N][TILE_LANES]
+  float *lse, *delta;   // [STEP] in units of log 2; Σ out · dOut − dLse
+  int32_t *visible;     // [STEP] keys that each row sees, 0 past the last row
+  int32_t *first_row;   // [CHUNK] first row of the step that sees each key
+  int k_bad;            // whether a staged key is not finite; -1 while nobody asked
+} work_t;
+
+static void carve_scratch(work_t *w, char *at) {
+  w->kt = carve(&at, UP(K_UNITS, 16) * CHUNK_LD);
+  w->vt = carve(&at, UP(V_UNITS, 16) * CHUNK_LD);
+  w->kn = carve(&at, CHUNK / UNIT * D_LD);
+  w->dk = carve(&at, CHUNK * D_LD);
+  w->dv = carve(&at, CHUNK * DV_LD);
+  w->qa = carve(&at, STEP * QA_LD);
+  w->ga = carve(&at, STEP * GA_LD);
+  w->qc = DOT ? carve(&at, STEP / UNIT * D_LD) : w->qa;
+  w->gc = DOT ? carve(&at, STEP / UNIT * DV_LD) : w->ga;
+  w->s = carve(&at, STEP * CHUNK_LD);
+  w->t = carve(&at, STEP * CHUNK_LD);
+  w->ds = DOT ? carve(&at, STEP * DS_LD) : w->t;
+  w->rows = carve(&at, OI_VF * (D_LD > DV_LD ? D_LD : DV_LD));
+  w->spare = carve(&at, TILE_N * TILE_LANES);
+  w->lse = carve(&at, STEP);
+  w->delta = carve(&at, STEP);
+  w->visible = (int32_t *)carve(&at, STEP);
+  w->first_row = (int32_t *)carve(&at, CHUNK);
+}
+
+typedef struct {
+  int64_t token, head;
+} row_t;
+
+static inline row_t row_of(const params_t *p, const item_t *item, int64_t start, int64_t row) {
+  return (row_t){start + row / p->group, item->kv_head * p->group + row % p->group};
+}
+
+static int64_t visible_keys(const params_t *p, const item_t *item, int64_t row) {
+  const int32_t *cu_q = p->cu_q, *cu_k = p->cu_k;
+  const int64_t tokens = cu_q[item->request + 1] - cu_q[item->request];
+  const int64_t keys = cu_k[item->request + 1] - cu_k[item->request];
+  if (!p->causal) return keys;
+  return oi_max(0, oi_min(keys, keys - tokens + row / p->group + 1));
+}
+
+// Keys of the step that its row i sees.
+static inline int row_keys(const work_t *w, const step_t *step, int i) {
+  return (int)oi_max(0, oi_min(step->keys, w->visible[i] - step->at));
+}
+
+// Vectors of a row of n channels; past the last channel there are zeros.
+static inline int vectors_of(int n) { return UP(n, 16) / OI_VF; }
+
+// Whether some of the rows, of n channels each, is not finite; found out once.
+static int rows_bad(const float *rows, int units, int n, int *bad) {
+  if (*bad >= 0) return *bad;
+  *bad = 0;
+  for (int t = 0; t < units; t++) *bad |= not_finite(rows + t * LD(n), UP(n, 16));
+  return *bad;
+}
+
+static void load_keys_across(const params_t *p, const item_t *item, work_t *w, int64_t at, int n) {
+  const int64_t start = ((const int32_t *)p->cu_k)[item->request] + at;
+  const int type = (int)p->k_type;
+  for (int j = 0; j < n; j += UNIT) {
+    const char *row = element(p->k, (start + j) * p->k_token + item->kv_head * p->k_head, type);
+    const char *next = j + 1 < n ? element(row, p->k_token, type) : NULL;
+    load_across(w->kn + j / UNIT * D_LD, row, next, D, UP(D, 16), type);
+  }
+  w->k_bad = -1;
+}
+
+// Puts n rows of `count` channels into lanes.
+static void load_lanes(work_t *w, float *to, const char *from, int64_t stride, int n, int count,
+                       int type) {
+  const int units = (count + UNIT - 1) / UNIT, whole = UP(units, 16), ld = LD(units);
+  for (int j0 = 0; j0 < UP(n, 16); j0 += OI_VF) {
+    for (int j = 0; j < OI_VF; j++) {
+      if (j0 + j < n)
+        load_along(w->rows + j * ld, element(from, (j0 + j) * stride, type), count, whole, type);
+      else memset(w->rows + j * ld, 0, (size_t)whole * 4);
+    }
+    for (int c = 0; c < whole; c += OI_VF) transpose(to + c * CHUNK_LD + j0, CHUNK_LD, w->rows + c, ld);
+  }
+}
+
+static void load_keys(const params_t *p, const item_t *item, work_t *w, int64_t at, int n) {
+  const int64_t start = ((const int32_t *)p->cu_k)[item->request] + at;
+  const int type = (int)p->k_type;
+  load_keys_across(p, item, w, at, n);
+  load_lanes(w, w->kt, element(p->k, start * p->k_token + item->kv_head * p->k_head, type),
+             p->k_token, n, D, type);
+  load_lanes(w, w->vt, element(p->v, start * p->v_token + item->kv_head * p->v_head, type),
+             p->v_token, n, DV, type);
+}
+
+// Σ out · dOut of a row, from its staged dOut where that is floats.
+ONE_COPY float row_delta(const void *out, int out_type, const void *grad, int grad_type) {
+  _Alignas(64) float a[UP(DV, 16)], b[UP(DV, 16)];
+  load_floats(a, out, DV, UP(DV, 16), out_type);
+  load_floats(b, grad, DV, UP(DV, 16), grad_type);
+  vf sum = vf_zero();
+  for (int c = 0; c < UP(DV, 16); c += OI_VF) sum = vf_fma(vf_load(a + c), vf_load(b + c), sum);
+  return vf_sum(sum);
+}
+
+// Rows of a step, whole tiles of them; rows that see no key, or do not exist, are zeros.
+static void load_rows(const params_t *p, const item_t *item, work_t *w, const step_t *step) {
+  const int64_t start = ((const int32_t *)p->cu_q)[item->request];
+  const char *q[2] = {NULL}, *g[2] = {NULL};
+  for (int i = 0; i < UP(step->rows, TILE_N); i++) {
+    const row_t row = row_of(p, item, start, step->row + i);
+    const int there = i < step->rows;
+    w->visible[i] = there ? (int32_t)visible_keys(p, item, step->row + i) : 0;
+    q[i % 2] = g[i % 2] = NULL;
+    w->lse[i] = w->delta[i] = 0;
+    if (w->visible[i] > 0) {
+      q[i % 2] = element(p->q, row.token * p->q_token + row.head * p->q_head, p->q_type);
+      g[i % 2] =
+          element(p->dout, row.token * p->dout_token + row.head * p->dout_head, p->dout_type);
+      const float lse = ((const float *)p->lse)[row.token * p->lse_token + row.head * p->lse_head];
+      w->lse[i] = (float)(lse * LOG2E);
+      w->delta[i] = row_delta(
+          element(p->out, row.token * p->out_token + row.head * p->out_head, p->out_type),
+          (int)p->out_type, g[i % 2], (int)p->dout_type);
+      if (p->dlse != NULL)
+        w->delta[i] -=
+            ((const float *)p->dlse)[row.token * p->dlse_token + row.head * p->dlse_head];
+      load_along(w->qa + i * QA_LD, q[i % 2], D, UP(K_UNITS, 16), (int)p->q_type);
+      load_along(w->ga + i * GA_LD, g[i % 2], DV, UP(V_UNITS, 16), (int)p->dout_type);
+    } else {
+      memset(w->qa + i * QA_LD, 0, UP(K_UNITS, 16) * 4);
+      memset(w->ga + i * GA_LD, 0, UP(V_UNITS, 16) * 4);
+    }
+    if (DOT && i % 2 == 1) {
+      load_across(w->qc + i / 2 * D_LD, q[0], q[1], D, UP(D, 16), (int)p->q_type);
+      load_across(w->gc + i / 2 * DV_LD, g[0], g[1], DV, UP(DV, 16), (int)p->dout_type);
+    }
+  }
+  for (int j = 0, i = 0; j < step->keys; j++) {
+    while (i < step->rows && w->visible[i] <= step->at + j) i++;
+    w->first_row[j] = i;
+  }
+}
+
+// to[row][key] = row · key, for tiles of which some row sees some key.
+static void scores(const work_t *w, const step_t *step, float *to, const float *rows, int rows_ld,
+                   const float *lanes, int units) {
+  const int vectors = (step->keys + OI_VF - 1) / OI_VF;
+  for (int v = 0; v < vectors; v += TILE_V) {
+    const int here = vectors - v < TILE_V ? vectors - v : TILE_V;
+    for (int i = 0; i < step->rows; i += TILE_N) {
+      const int last = i + TILE_N < step->rows ? i + TILE_N - 1 : step->rows - 1;
+      if (row_keys(w, step, last) <= v * OI_VF) continue;
+      const product_t x = {to + i * CHUNK_LD + v * OI_VF, rows + i * rows_ld, lanes + v * OI_VF,
+                           CHUNK_LD, rows_ld, CHUNK_LD, units, 0};
+      along[here](&x);
+    }
+  }
+}
+
+// One vector of one row: its probabilities and the gradients of its scores, 0 where the row does
+// not see the key.
+INLINE void row_gradients(const work_t *w, const step_t *step, int i, int j, float scale, vf *prob,
+                          vf *grad) {
+  const int32_t limit = w->visible[i] - (int32_t)step->at - j;
+  *prob = *grad = vf_zero();
+  if (limit <= 0) return;
+  const int at = i * CHUNK_LD + j;
+  const vf p = exp2_small(vf_fma(vf_load(w->s + at), vf_set(scale), vf_set(-w->lse[i])));
+  const vf g = p * (vf_load(w->t + at) - w->delta[i]);
+  const vi seen = (vi)(lane_numbers() < limit);
+  *prob = limit >= OI_VF ? p : vf_select(seen, p, vf_zero());
+  *grad = limit >= OI_VF ? g : vf_select(seen, g, vf_zero());
+}
+
+// Scores and dOut · v to P and dS, in place and as units across rows; dS along keys as well.
+ONE_COPY void gradients(work_t *w, const step_t *step, float scale) {
+  for (int i = 0; i < UP(step->rows, UNIT); i += UNIT)
+    for (int j = 0; j < UP(step->keys, 16); j += OI_VF) {
+      vf p, g;
+      row_gradients(w, step, i, j, scale, &p, &g);
+#if DOT
+      vf p1, g1;
+      row_gradients(w, step, i + 1, j, scale, &p1, &g1);
+      vf_store_bf16((uint16_t *)(w->ds + i * DS_LD) + j, g);
+      vf_store_bf16((uint16_t *)(w->ds + (i + 1) * DS_LD) + j, g1);
+      p = pair_up(p, p1);
+      g = pair_up(g, g1);
+#endif
+      vf_store(w->s + i / UNIT * CHUNK_LD + j, p);
+      vf_store(w->t + i / UNIT * CHUNK_LD + j, g);
+    }
+}
+
+// Sets element `t` of a column of `lanes` units to zero.
+static void clear_element(float *rows, int ld, int t, int lanes) {
+  float *row = rows + t / UNIT * ld;
+  if (!DOT) memset(row, 0, (size_t)lanes * 4);
+  else
+    for (int c = 0; c < lanes; c++) ((uint16_t *)(row + c))[t % 2] = 0;
+}
+
+// A tile of add_to_keys where a row is not finite and some key of the tile does not see it: key by
+// key, with the rows before its first one set to zero. Later keys see no earlier row, so the rows
+// may stay spoilt.
+static void add_to_keys_apart(work_t *w, const product_t *tile, int vectors, int j, int last,
+                              int from) {
+  product_t x = *tile;
+  x.c = w->spare, x.c_ld = TILE_LANES;
+  for (int n = 0, cleared = from * UNIT; j + n <= last; n++) {
+    for (; cleared < w->first_row[j + n]; cleared++)
+      clear_element((float *)tile->b, (int)tile->b_ld, cleared - from * UNIT, vectors * OI_VF);
+    float *own = tile->c + n * tile->c_ld, *spare = w->spare + n * TILE_LANES;
+    memcpy(spare, own, (size_t)vectors * OI_VF * 4);
+    across[vectors](&x);
+    memcpy(own, spare, (size_t)vectors * OI_VF * 4);
+  }
+}
+
+// add_to_rows where a key is not finite and some row does not see it: row by row from the last,
+// with the keys after its own set to zero. Spoils the staged keys.
+static void add_to_rows_apart(work_t *w, const step_t *step, float *dq) {
+  const int vectors = vectors_of(D);
+  for (int v = 0; v < vectors; v += TILE_V) {
+    const int here = vectors - v < TILE_V ? vectors - v : TILE_V;
+    int kept = UP(step->keys, UNIT);
+    for (int i = step->rows - 1; i >= 0; i--) {
+      const int n = i % TILE_N, seen = row_keys(w, step, i);
+      float *own = dq + i * D_LD + v * OI_VF, *spare = w->spare + n * TILE_LANES;
+      while (kept > seen) clear_element(w->kn + v * OI_VF, D_LD, --kept, here * OI_VF);
+      memcpy(spare, own, (size_t)here * OI_VF * 4);
+      const product_t x = {w->spare, w->ds + (i - n) * DS_LD, w->kn + v * OI_VF, TILE_LANES, DS_LD,
+                           D_LD, (step->keys + UNIT - 1) / UNIT, step->at > 0};
+      along[here](&x);
+      memcpy(own, spare, (size_t)here * OI_VF * 4);
+    }
+  }
+}
