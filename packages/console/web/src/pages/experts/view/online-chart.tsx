@@ -19,19 +19,46 @@ const BARS = { top: 196, height: 52 };
 const LEFT = 48;
 const BOTTOM = BARS.top + BARS.height;
 
+/** Where values lie in the drawing. */
+function geometryOf({ windows }: OnlineResult) {
+  const high = Math.max(...windows.flatMap((row) => arms.map(([arm]) => row[arm].maxOverMean)));
+  const top = Math.max(1.01, 1 + (high - 1) * 1.08);
+  const moves = windows.flatMap((row) => [row.controller.movedSlots, row.fresh.movedSlots]);
+  const column = (WIDTH - LEFT) / windows.length;
+  return {
+    top,
+    most: Math.max(1, ...moves),
+    column,
+    x: (index: number): number => LEFT + column * (index + 0.5),
+    y: (value: number): number => LINES.top + LINES.height * (1 - (value - 1) / (top - 1)),
+  };
+}
+
+/** What was moved in each window, fresh beside controller. */
+function MovedBars({ result }: { readonly result: OnlineResult }): VNode {
+  const { most, column, x } = geometryOf(result);
+  const bar = (arm: "fresh" | "controller", index: number, slots: number): VNode => {
+    const height = (BARS.height * slots) / most;
+    const left = x(index) + column * (arm === "fresh" ? -0.42 : 0.02);
+    const size = { x: left, y: BOTTOM - height, width: column * 0.4, height };
+    return <rect class={`bar ${arm}`} {...size} />;
+  };
+  return (
+    <g>
+      {result.windows.map((row, index) => (
+        <g key={row.step}>
+          {bar("fresh", index, row.fresh.movedSlots)}
+          {bar("controller", index, row.controller.movedSlots)}
+        </g>
+      ))}
+    </g>
+  );
+}
+
 export function OnlineChart({ result }: { readonly result: OnlineResult }): VNode {
   const [hovered, setHovered] = useState<number | null>(null);
   const { windows } = result;
-  const high = Math.max(...windows.flatMap((row) => arms.map(([arm]) => row[arm].maxOverMean)));
-  const top = Math.max(1.01, 1 + (high - 1) * 1.08);
-  const most = Math.max(
-    1,
-    ...windows.flatMap((row) => [row.controller.movedSlots, row.fresh.movedSlots]),
-  );
-  const x = (index: number): number => LEFT + ((WIDTH - LEFT) * (index + 0.5)) / windows.length;
-  const y = (value: number): number => LINES.top + LINES.height * (1 - (value - 1) / (top - 1));
-  const barHeight = (slots: number): number => (BARS.height * slots) / most;
-  const column = (WIDTH - LEFT) / windows.length;
+  const { top, most, column, x, y } = geometryOf(result);
   const digits = top - 1 < 0.2 ? 2 : 1;
   return (
     <div class="online-chart">
@@ -54,24 +81,7 @@ export function OnlineChart({ result }: { readonly result: OnlineResult }): VNod
         {hovered !== null && (
           <rect class="column" x={x(hovered) - column / 2} y={0} width={column} height={BOTTOM} />
         )}
-        {windows.map((row, index) => (
-          <g key={row.step}>
-            <rect
-              class="bar fresh"
-              x={x(index) - column * 0.42}
-              y={BOTTOM - barHeight(row.fresh.movedSlots)}
-              width={column * 0.4}
-              height={barHeight(row.fresh.movedSlots)}
-            />
-            <rect
-              class="bar controller"
-              x={x(index) + column * 0.02}
-              y={BOTTOM - barHeight(row.controller.movedSlots)}
-              width={column * 0.4}
-              height={barHeight(row.controller.movedSlots)}
-            />
-          </g>
-        ))}
+        <MovedBars result={result} />
         {arms.map(([arm]) => (
           <polyline
             key={arm}

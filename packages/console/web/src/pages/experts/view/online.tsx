@@ -81,7 +81,8 @@ function plansText({ metrics, peakStepBytes }: OnlineResult): string {
   const { plansStarted, plansCompleted, declined } = metrics;
   return (
     `${formatCount(plansStarted)} plans started, ${formatCount(plansCompleted)} completed, ` +
-    `${formatCount(declined)} declined; at most ${formatCount(peakStepBytes)} slots copied in a step.`
+    `${formatCount(declined)} declined; ` +
+    `at most ${formatCount(peakStepBytes)} slots copied in a step.`
   );
 }
 

@@ -73,7 +73,14 @@ function label(
   count.labels++;
 }
 
-/** One operation: a rectangle, or two halves one above the other. */
+/** Narrower cells are drawn without a number, pairs without halves. */
+const NARROW_PX = 4;
+
+function paintOf(theme: PipelineTheme, kind: number, direction: number): Paint {
+  return theme.cells[kind]?.[direction === 0 ? 0 : 1] ?? theme.pair;
+}
+
+/** One operation with room: a rectangle, or two halves one above the other. */
 function drawCell(
   drawing: Drawing,
   ops: RankOps,
@@ -84,23 +91,55 @@ function drawCell(
   const { context } = frame;
   const [x, y, width, height] = box;
   const kind = ops.kind[index] as number;
-  const rect = (paint: Paint, top: number, tall: number, text: string): void => {
+  const rect = (paint: Paint, top: number, tall: number, microBatch: number): void => {
     context.fillStyle = paint.fill;
     context.fillRect(x, top, width, tall);
     count.rectangles++;
-    label(drawing, text, paint, [x, top, width, tall]);
+    label(drawing, String(microBatch), paint, [x, top, width, tall]);
   };
-  const paintOf = (of: number, direction: number): Paint =>
-    theme.cells[of]?.[direction === 0 ? 0 : 1] ?? theme.pair;
-  const text = String(ops.microBatch[index]);
+  const direction = ops.direction[index] as number;
+  const microBatch = ops.microBatch[index] as number;
   if (kind !== OpKind.FB) {
-    rect(paintOf(kind, ops.direction[index] as number), y, height, text);
-  } else if (width < 4 * frame.scale) rect(theme.pair, y, height, text);
-  else {
-    const half = Math.round(height / 2);
-    rect(paintOf(OpKind.F, ops.direction[index] as number), y, half, text);
-    const back = paintOf(OpKind.B, ops.pairDirection[index] as number);
-    rect(back, y + half, height - half, String(ops.pairMicroBatch[index]));
+    rect(paintOf(theme, kind, direction), y, height, microBatch);
+    return;
+  }
+  const half = Math.round(height / 2);
+  rect(paintOf(theme, OpKind.F, direction), y, half, microBatch);
+  const back = paintOf(theme, OpKind.B, ops.pairDirection[index] as number);
+  rect(back, y + half, height - half, ops.pairMicroBatch[index] as number);
+}
+
+/** Narrow cells of a row: neighbours of one colour become one rectangle. */
+class NarrowRun {
+  readonly #drawing: Drawing;
+  readonly #y: number;
+  readonly #height: number;
+  #fill = "";
+  #from = 0;
+  #to = 0;
+
+  constructor(drawing: Drawing, y: number, height: number) {
+    this.#drawing = drawing;
+    this.#y = y;
+    this.#height = height;
+  }
+
+  add(fill: string, x: number, width: number): void {
+    if (fill !== this.#fill || x > this.#to) {
+      this.flush();
+      this.#fill = fill;
+      this.#from = x;
+    }
+    this.#to = x + width;
+  }
+
+  flush(): void {
+    if (this.#fill === "") return;
+    const { frame, count } = this.#drawing;
+    frame.context.fillStyle = this.#fill;
+    frame.context.fillRect(this.#from, this.#y, this.#to - this.#from, this.#height);
+    count.rectangles++;
+    this.#fill = "";
   }
 }
 
@@ -119,14 +158,22 @@ function drawRow(drawing: Drawing, rank: number): void {
   context.fillRect(left + x0, y, Math.min(window.width, x1) - x0, height);
   if (times === undefined) return;
   const outlines: [number, number][] = [];
+  const narrow = new NarrowRun(drawing, y, height);
   visibleCells(times, window, (index, from, to) => {
     const x = Math.max(0, Math.round(from));
     const end = Math.min(window.width, Math.round(to));
     // A hair between neighbours, where there is room for one.
     const width = Math.max(1, end - x - (to - from > 5 * scale ? 1 : 0));
-    drawCell(drawing, ops, index, [left + x, y, width, height]);
+    if (to - from < NARROW_PX * scale) {
+      const { fill } = paintOf(theme, ops.kind[index] as number, ops.direction[index] as number);
+      narrow.add(fill, left + x, width);
+    } else {
+      narrow.flush();
+      drawCell(drawing, ops, index, [left + x, y, width, height]);
+    }
     if (critical?.[index] === 1) outlines.push([left + x, width]);
   });
+  narrow.flush();
   drawOutlines(drawing, outlines, y, height);
 }
 

@@ -2,7 +2,7 @@
 
 import { OpKind } from "@open-infra/dualpipe";
 import type { VNode } from "preact";
-import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
+import { useEffect, useLayoutEffect, useMemo, useRef } from "preact/hooks";
 import { directionOf } from "../../trace/view/keys.ts";
 import type { PipelineResult } from "../compute.ts";
 import type { PipelineSession } from "../session.ts";
@@ -156,10 +156,15 @@ const kinds = [
   [OpKind.W, "w", "weights’ gradients"],
 ] as const;
 
+function kindsOf({ schedule }: PipelineResult): ReadonlySet<number> {
+  const used = new Set<number>();
+  for (const { kind } of schedule.ranks) for (const k of kind) used.add(k);
+  return used;
+}
+
 /** Colours that occur; with two directions each has two. */
 function PipelineLegend({ result }: { readonly result: PipelineResult }): VNode {
-  const used = new Set<number>();
-  for (const { kind } of result.schedule.ranks) for (const k of kind) used.add(k);
+  const used = useMemo(() => kindsOf(result), [result]);
   const pairs = used.has(OpKind.FB);
   const both = result.schedule.numDirections === 2;
   return (
