@@ -178,10 +178,10 @@ function PipelineLegend({ result }: { readonly result: PipelineResult }): VNode 
             {text}
           </li>
         ))}
-      {both && <li>strong →, pale ←</li>}
+      {both && <li>pale: ←</li>}
       {pairs && (
         <li>
-          two halves, or <span class="cell-swatch fb" aria-hidden="true" />: overlapped
+          overlapped: two halves, or <span class="cell-swatch fb" aria-hidden="true" />
         </li>
       )}
     </ul>
@@ -212,10 +212,12 @@ function Readout({
   const times = cell === null ? undefined : result.timeline[cell.rank];
   const start = cell === null ? undefined : times?.start[cell.index];
   if (cell === null || start === undefined) {
+    const { rows, numRanks } = pipelineLayout(result.schedule.numRanks);
     return (
       <p class="bench-readout pipeline-readout" role="status">
         Point at a cell. <kbd>w</kbd> <kbd>s</kbd> or Ctrl+wheel zoom, <kbd>a</kbd> <kbd>d</kbd> or
         a drag move, <kbd>0</kbd> shows all.
+        {rows < numRanks && ` Of ${numRanks} ranks ${rows} are in sight; the wheel moves them.`}
       </p>
     );
   }
