@@ -33,11 +33,12 @@ export default function ExpertsPage({ services }: PageProps): VNode {
             <p>{problem.message}</p>
           </div>
         )}
-        {result === null ? (
+        {result === null && busy && (
           <p class="bench-note" role="status">
-            {busy ? "Placing…" : ""}
+            Placing…
           </p>
-        ) : (
+        )}
+        {result !== null && (
           <>
             <PlaceFigures result={result} />
             <HeatMaps result={result} session={session} />

@@ -30,11 +30,12 @@ export default function PipelinePage({ services }: PageProps): VNode {
             <p>{problem.message}</p>
           </div>
         )}
-        {result === null ? (
+        {result === null && busy && (
           <p class="bench-note" role="status">
-            {busy ? "Simulating…" : ""}
+            Simulating…
           </p>
-        ) : (
+        )}
+        {result !== null && (
           <>
             <PipelineFigures result={result} />
             <Validation result={result} />

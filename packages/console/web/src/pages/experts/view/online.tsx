@@ -14,7 +14,7 @@ import { arms, OnlineChart } from "./online-chart.tsx";
 export function Online({ session }: { readonly session: ExpertsSession }): VNode {
   const { result, problem, busy } = session.replayed.value;
   return (
-    <section class="bench-card online" aria-label="Online" aria-busy={busy}>
+    <section class="bench-card own-state online" aria-label="Online" aria-busy={busy}>
       <header>
         <h2>Online: the controller while the load changes</h2>
         <ul class="bar-legend" aria-label="Colours of lines">
@@ -31,11 +31,11 @@ export function Online({ session }: { readonly session: ExpertsSession }): VNode
           {problem.message}
         </p>
       )}
-      {problem !== null && problem.field !== undefined && (
+      {problem !== null && problem.field !== undefined && result !== null && (
         <p class="bench-note">Shown is the last replay that could run: {problem.message}</p>
       )}
       {result === null ? (
-        <p class="bench-note">{busy ? "Replaying…" : "Nothing replayed yet."}</p>
+        <p class="bench-note">{busy ? "Replaying…" : (problem?.message ?? "")}</p>
       ) : (
         <div class="online-results" data-stale={problem !== null}>
           <OnlineChart result={result} />

@@ -83,7 +83,7 @@ export function Comparison({ session }: { readonly session: PipelineSession }): 
   const chosen = scheduleOf(session.values.value);
   const rows = result?.rows ?? [];
   return (
-    <section class="bench-card" aria-label="All schedules">
+    <section class="bench-card own-state" aria-label="All schedules">
       <header>
         <h2>All schedules for the same model and times</h2>
         <p>Held counts a micro-batch of one rank's share of the model as one.</p>
@@ -170,7 +170,7 @@ export function Planner({ session }: { readonly session: PipelineSession }): VNo
   const request = session.comparison;
   const command = planCommand(request);
   return (
-    <section class="bench-card" aria-label="Planner">
+    <section class="bench-card own-state" aria-label="Planner">
       <header>
         <h2>Planner: the fastest first, for each micro-batch</h2>
         <p>
