@@ -10,9 +10,9 @@
 // SEPARATE_V 1 where values are a tensor of their own, packed, instead of the first DV channels of
 // paged keys.
 #if KV_FORMAT == 3
-#define FETCH_CHANNELS (656 / 2)
+#define KEY_BYTES 656
 #elif KV_FORMAT == 4
-#define FETCH_CHANNELS (576 / 2)
+#define KEY_BYTES 576
 #endif
 #include "attention_split.h"
 
@@ -31,22 +31,22 @@ static inline int64_t key_count(const params_t *p, int r) {
 }
 
 // Keys of the call's format lie as whole elements; FP8 formats count in bytes.
-#define KEY_BYTES(elements) ((elements) * (KV_FORMAT == KV_TYPE ? (int64_t)sizeof(kv_t) : 1))
+#define BYTES_OF(elements) ((elements) * (KV_FORMAT == KV_TYPE ? (int64_t)sizeof(kv_t) : 1))
 
 // Addresses of keys `from` to `from + n` of a request, and of their scales where those lie apart.
 static void key_addresses(const params_t *p, int r, int kv_head, int64_t from, int n,
                           const void **key, const uint8_t **scale) {
-  const char *base = (const char *)p->k + KEY_BYTES(kv_head * p->k_head);
+  const char *base = (const char *)p->k + BYTES_OF(kv_head * p->k_head);
   if (SEPARATE_V) {
     int64_t start = ((const int32_t *)p->cu_k)[r] + from;
-    for (int j = 0; j < n; j++) key[j] = base + KEY_BYTES((start + j) * p->k_token);
+    for (int j = 0; j < n; j++) key[j] = base + BYTES_OF((start + j) * p->k_token);
     return;
   }
   const int32_t *table = (const int32_t *)p->table + r * p->table_columns;
-  const int64_t step = KV_FORMAT == TYPE_MODEL1 ? MODEL1_ROW : KEY_BYTES(p->k_token);
+  const int64_t step = KV_FORMAT == TYPE_MODEL1 ? MODEL1_ROW : BYTES_OF(p->k_token);
   int64_t block = from / p->page, offset = from % p->page;
   for (int j = 0; j < n; block++, offset = 0) {
-    const char *page = base + KEY_BYTES(table[block] * p->k_block);
+    const char *page = base + BYTES_OF(table[block] * p->k_block);
     for (; offset < p->page && j < n; offset++, j++) {
       key[j] = page + offset * step;
       if (KV_FORMAT == TYPE_MODEL1)
@@ -91,7 +91,7 @@ static void run_split(const params_t *p, const item_t *item, work_t *w, int64_t 
               next = (int)oi_max(0, oi_min(BLOCK, end - at - BLOCK));
     key_addresses(p, item->request, item->kv_head, at, n, row, scale);
     key_addresses(p, item->request, item->kv_head, at + BLOCK, next, w->next, next_scale);
-    stage_block(w, KV_FORMAT, n, row, scale);
+    stage_block(w, KV_FORMAT, n, row, scale, next);
     if (SEPARATE_V) value_addresses(p, item->request, item->kv_head, at, n, w->value);
     else memcpy(w->value, w->key, sizeof w->key);
     for (int r = 0; r < rows; r++) w->keys[r] = (int32_t)oi_max(0, oi_min(n, w->visible[r] - at));

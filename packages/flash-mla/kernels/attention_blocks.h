@@ -27,6 +27,7 @@ typedef struct {
       now[MAX_ROWS];
   int32_t visible[MAX_ROWS], keys[MAX_ROWS];
   const void *key[BLOCK], *value[BLOCK], *next[BLOCK];
+  int fetched;  // so many of the next keys have been fetched while this block's were decoded
   const void *fetch[MAX_TILES * BLOCK];  // rows of the next block, by the tile that asks for them
 } work_t;
 
@@ -203,7 +204,8 @@ static void direct_scores(work_t *w, int rows, int n, int next) {
       [1] = scores_direct_1, [2] = scores_direct_2, [4] = scores_direct_4, [6] = scores_direct_6};
   const int places = (n + TILE_KEYS - 1) / TILE_KEYS * FETCH_DIRECT;
   const int tiles = direct_tiles(rows);
-  spread(w->fetch, tiles * places, w->next, tiles == 1 ? next / 2 : next, w->q);
+  const int left = next - w->fetched;
+  spread(w->fetch, tiles * places, w->next + w->fetched, tiles == 1 ? left / 2 : left, w->q);
   pad_keys(w->key, n);
   const void *const *fetch = w->fetch;
   for (int r = 0, mr; r < rows; r += mr, fetch += places) {
@@ -213,20 +215,23 @@ static void direct_scores(work_t *w, int rows, int n, int next) {
 }
 
 static void direct_values(work_t *w, int rows, int n, int next) {
+  enum { HALF_KEY = KEY_BYTES / 2 };
   static const values_fn tile[7] = {
       [1] = values_direct_1, [2] = values_direct_2, [4] = values_direct_4, [6] = values_direct_6};
   static const int step[7] = {
       [1] = STRIP_1 * OI_VF, [2] = STRIP_2 * OI_VF, [4] = STRIP_4 * OI_VF, [6] = STRIP_6 * OI_VF};
-  const int half = direct_tiles(rows) == 1 ? next / 2 : next;
+  const int half = direct_tiles(rows) == 1 ? w->fetched + (next - w->fetched) / 2 : next;
   for (int j = 0; j < n; j++)
-    w->fetch[j] =
-        half + j / 2 < next ? (const char *)w->next[half + j / 2] + j % 2 * 64 : w->value[j];
+    w->fetch[j] = half + j / 2 < next ? (const char *)w->next[half + j / 2] + j % 2 * HALF_KEY
+                                      : w->value[j];
   strip_t t = {.value = w->value, .fetch = w->fetch};
   for (int r = 0, mr; r < rows; r += mr) {
     mr = direct_rows(rows - r);
     if (w->keys[r + mr - 1] == 0) continue;
     for (int column = 0, s = 0; column < DV; column += step[mr], s++) {
-      t.source = t.column = column, t.offset = s * 128;
+      // Each half of a key has as many lines as there are strips, or fewer.
+      t.source = t.column = column;
+      t.offset = (int)oi_min(s * (mr == 1 ? 128 : 64), HALF_KEY - 64);
       add_strip(w, tile[mr], r, w->alpha + r, &t, 0, w->keys[r]);
     }
     for (int column = 0; column < DV; column += step[1]) {

@@ -24,29 +24,37 @@ enum { MODEL1_ROW = MODEL1_CODES + ROPE * 2, MODEL1_SCALES = 8 };
 #define SIXTEEN(f, c) FOUR(f, c), FOUR(f, (c) + 4), FOUR(f, (c) + 8), FOUR(f, (c) + 12)
 #define SIXTY_FOUR(f, c) \
   SIXTEEN(f, c), SIXTEEN(f, (c) + 16), SIXTEEN(f, (c) + 32), SIXTEEN(f, (c) + 48)
+// The same times 2, for odd exponents: then an even exponent e is e / 2 more in the upper byte.
+#define TWICE_OF(c) ((c) == 0 || (c) == 127 ? BF16_OF(c) : BF16_OF(c) + 0x80)
 #define UPPER(c) (uint8_t)(BF16_OF(c) >> 8)
 #define LOWER(c) (uint8_t)(BF16_OF(c) & 0xff)
+#define UPPER_2(c) (uint8_t)(TWICE_OF(c) >> 8)
+#define LOWER_2(c) (uint8_t)(TWICE_OF(c) & 0xff)
 typedef uint8_t bytes64 __attribute__((vector_size(64)));
-static const bytes64 e4m3_upper[2] = {{SIXTY_FOUR(UPPER, 0)}, {SIXTY_FOUR(UPPER, 64)}};
-static const bytes64 e4m3_lower[2] = {{SIXTY_FOUR(LOWER, 0)}, {SIXTY_FOUR(LOWER, 64)}};
+static const bytes64 e4m3_upper[2][2] = {{{SIXTY_FOUR(UPPER, 0)}, {SIXTY_FOUR(UPPER, 64)}},
+                                         {{SIXTY_FOUR(UPPER_2, 0)}, {SIXTY_FOUR(UPPER_2, 64)}}};
+static const bytes64 e4m3_lower[2][2] = {{{SIXTY_FOUR(LOWER, 0)}, {SIXTY_FOUR(LOWER, 64)}},
+                                         {{SIXTY_FOUR(LOWER_2, 0)}, {SIXTY_FOUR(LOWER_2, 64)}}};
 
-// 64 codes times 2^exponent where every result is a normal bf16 or zero: looked up, then the
-// exponent is added to what is not zero. False, with nothing usable written, if a code is NaN.
-INLINE int scale_64_codes(uint16_t *dst, const uint8_t *src, int exponent) {
-  const __m512i sign = _mm512_set1_epi8((char)0x80), step = _mm512_set1_epi16((short)(exponent << 7));
+// n codes (a multiple of 64) times 2^exponent, where every result is a normal bf16, zero or NaN:
+// looked up in tables that have the exponent added to all but zero and NaN.
+INLINE void look_up_codes(uint16_t *dst, const uint8_t *src, int n, int exponent) {
+  const int odd = exponent & 1;
+  const __m512i sign = _mm512_set1_epi8((char)0x80), step = _mm512_set1_epi8((char)(exponent >> 1));
+  const __m512i lower_0 = (__m512i)e4m3_lower[odd][0], lower_1 = (__m512i)e4m3_lower[odd][1];
+  const __m512i raw_0 = (__m512i)e4m3_upper[odd][0], raw_1 = (__m512i)e4m3_upper[odd][1];
+  const __m512i upper_0 = _mm512_mask_add_epi8(raw_0, ~1ull, raw_0, step);
+  const __m512i upper_1 = _mm512_mask_add_epi8(raw_1, ~0ull >> 1, raw_1, step);
   const __m512i order = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7);
-  const __m512i c = _mm512_permutexvar_epi64(order, _mm512_loadu_si512(src));
-  __m512i lower = _mm512_permutex2var_epi8((__m512i)e4m3_lower[0], c, (__m512i)e4m3_lower[1]);
-  __m512i upper = _mm512_permutex2var_epi8((__m512i)e4m3_upper[0], c, (__m512i)e4m3_upper[1]);
-  const int sound = _mm512_cmpeq_epi8_mask(upper, _mm512_set1_epi8(0x7f)) == 0;
-  upper = _mm512_ternarylogic_epi32(upper, c, sign, 0xf8);  // | (c & 0x80)
-  const __m512i a = _mm512_unpacklo_epi8(lower, upper), b = _mm512_unpackhi_epi8(lower, upper);
-  const __m512i magnitude = _mm512_set1_epi16(0x7fff);
-  _mm512_storeu_si512(
-      dst, _mm512_mask_add_epi16(a, _mm512_test_epi16_mask(a, magnitude), a, step));
-  _mm512_storeu_si512(
-      dst + 32, _mm512_mask_add_epi16(b, _mm512_test_epi16_mask(b, magnitude), b, step));
-  return sound;
+#pragma GCC unroll 2
+  for (int i = 0; i < n; i += 64) {
+    const __m512i c = _mm512_permutexvar_epi64(order, _mm512_loadu_si512(src + i));
+    const __m512i lower = _mm512_permutex2var_epi8(lower_0, c, lower_1);
+    __m512i upper = _mm512_permutex2var_epi8(upper_0, c, upper_1);
+    upper = _mm512_ternarylogic_epi32(upper, c, sign, 0xf8);  // | (c & 0x80)
+    _mm512_storeu_si512(dst + i, _mm512_unpacklo_epi8(lower, upper));
+    _mm512_storeu_si512(dst + i + 32, _mm512_unpackhi_epi8(lower, upper));
+  }
 }
 #endif
 
@@ -63,10 +71,11 @@ static void decode_tile(kv_t *dst, const uint8_t *src, int n, float scale) {
 #if defined(__AVX512VBMI__) && KV_TYPE == 1
   uint32_t bits;
   memcpy(&bits, &scale, 4);
-  const int exponent = (int)(bits >> 23) - 127;  // 256 and more for a negative scale
-  int sound = (bits & 0x7fffff) == 0 && exponent >= -116 && exponent <= 116;
-  for (int i = 0; sound && i < n; i += 64) sound = scale_64_codes(dst + i, src + i, exponent);
-  if (sound) return;
+  const int exponent = (int)(bits >> 23) - 127;  // 128 and more for a negative scale
+  if ((bits & 0x7fffff) == 0 && exponent >= -116 && exponent <= 116) {
+    look_up_codes(dst, src, n, exponent);
+    return;
+  }
 #endif
   for (int i = 0; i < n; i += OI_VF) store_kv(dst + i, vf_to_bf16_bits(vf_load_e4m3(src + i) * scale));
 }
@@ -110,12 +119,19 @@ INLINE void stage_key(kv_t *dst, int type, const uint8_t *row, const uint8_t *sc
 
 // Makes w->key name rows of kv_t: the keys themselves where they are kv_t, else decoded copies.
 INLINE void stage_block(work_t *w, int type, int n, const void *const *row,
-                        const uint8_t *const *scale) {
+                        const uint8_t *const *scale, int next) {
+  w->fetched = 0;
   if (type == KV_TYPE) {
     memcpy(w->key, row, sizeof w->key[0] * (size_t)n);
     return;
   }
+  // A third of the next keys is fetched here, a third of a key at a time.
+  enum { LINES = (KEY_BYTES + 63) / 64, THIRD = (LINES + 2) / 3 };
+  w->fetched = n == BLOCK ? next / 3 : 0;
   for (int j = 0; j < n; j++) {
+    if (j / 3 < w->fetched)
+      for (int i = j % 3 * THIRD; i < (j % 3 + 1) * THIRD && i < LINES; i++)
+        __builtin_prefetch((const char *)w->next[j / 3] + i * 64, 0, 2);
     kv_t *dst = w->stage + j * STAGE_LD;
     stage_key(dst, type, row[j], type == TYPE_MODEL1 ? scale[j] : NULL);
     w->key[j] = dst;

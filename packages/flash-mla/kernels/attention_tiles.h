@@ -20,9 +20,9 @@
 #define TILE_VECS 4
 #endif
 
-// Bytes of a key in the cache, counted in kv_t: nothing behind a key is fetched.
-#ifndef FETCH_CHANNELS
-#define FETCH_CHANNELS D
+// Bytes of a key in the cache: nothing behind a key is fetched.
+#ifndef KEY_BYTES
+#define KEY_BYTES ((int)(D * sizeof(kv_t)))
 #endif
 
 // Rows of later keys that one tile of scores asks for.
@@ -106,7 +106,7 @@ INLINE void store_scores(float *s, const vf (*sum)[TILE_KEYS], int mr, int r0) {
           vf_zero();                                                                              \
       UNROLL(1) for (int i = 0; i + PAIR <= CHANNELS; i += PAIR) {                                \
         vf x[TILE_KEYS];                                                                          \
-        if (i < FETCH_CHANNELS)                                                                   \
+        if (i * (int)sizeof(kv_t) < KEY_BYTES)                                                    \
           UNROLL(4) for (int t = 0; t < FETCH; t++) __builtin_prefetch(f[t] + i, 0, LEVEL);       \
         UNROLL(4) for (int t = 0; t < TILE_KEYS; t++) x[t] = SOURCE##_first(k[t] + i);            \
         UNROLL(6) for (int r = 0; r < MR; r++) {                                                  \
@@ -130,8 +130,8 @@ INLINE void store_scores(float *s, const vf (*sum)[TILE_KEYS], int mr, int r0) {
   }
 
 // o[r] = o[r]·alpha[r] + Σ p[r][j]·value[j] over keys j0 to j1, in order, for MR rows and the NV
-// vectors from `column` on. Meanwhile one line a key, `offset` bytes into its row of `fetch`, is
-// brought nearer.
+// vectors from `column` on. Meanwhile a line a key, `offset` bytes into its row of `fetch`, is brought
+// nearer; two lines by a single row, whose strips are fewer.
 #define DEFINE_VALUES(NAME, MR, NV, ELEM, LOAD, LEVEL)                                             \
   static __attribute__((noinline)) void NAME(float *o, const float *alpha, const float *p,    \
                                              const void *const *value, int column, int j0, int j1, \
@@ -146,6 +146,8 @@ INLINE void store_scores(float *s, const vf (*sum)[TILE_KEYS], int mr, int r0) {
       const ELEM *v = (const ELEM *)value[j] + column;                                        \
       vf x[NV];                                                                               \
       __builtin_prefetch((const char *)fetch[j] + offset, 0, LEVEL);                          \
+      if (MR == 1 && LEVEL == 2)                                                              \
+        __builtin_prefetch((const char *)fetch[j] + offset + 64, 0, LEVEL);                   \
       LOAD(NV);                                                                               \
       UNROLL(6) for (int r = 0; r < MR; r++) {                                                \
         vf w = vf_set(p[r * BLOCK + j]);                                                      \

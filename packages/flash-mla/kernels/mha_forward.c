@@ -28,6 +28,8 @@ typedef struct {
   int32_t *visible;          // [row_ld]
   int row_ld;
   int bad;         // whether a staged value is not finite; -1 while nobody asked
+  const char *next_k, *next_v;  // rows of the next block that are still to be fetched
+  int next_n, next_step;        // how many, and how many a tile
 } work_t;
 
 static void carve_scratch(const params_t *p, work_t *w, char *at) {
@@ -93,6 +95,29 @@ static void load_values(const params_t *p, const item_t *item, work_t *w, int64_
   }
 }
 
+// Rows of the next block are asked for a few a tile, so that memory and arithmetic overlap.
+static void plan_fetch(const params_t *p, const item_t *item, work_t *w, int64_t at, int64_t end,
+                       int groups) {
+  const int64_t start = ((const int32_t *)p->cu_k)[item->request] + at, head = item->kv_head;
+  w->next_k = element(p->k, start * p->k_token + head * p->k_head, p->k_type);
+  w->next_v = element(p->v, start * p->v_token + head * p->v_head, p->k_type);
+  w->next_n = (int)oi_max(0, oi_min(BLOCK, end - at));
+  w->next_step = (int)oi_ceil_div(w->next_n, (BLOCK / TILE_N) * groups);
+}
+
+INLINE void fetch(const char *row, int bytes) {
+  for (int i = 0; i < bytes; i += 64) __builtin_prefetch(row + i, 0, 2);
+}
+
+static void fetch_rows(const params_t *p, work_t *w) {
+  for (int i = 0; i < w->next_step && w->next_n > 0; i++, w->next_n--) {
+    fetch(w->next_k, D * (int)type_bytes(p->k_type));
+    fetch(w->next_v, DV * (int)type_bytes(p->k_type));
+    w->next_k += p->k_token * (int64_t)type_bytes(p->k_type);
+    w->next_v += p->v_token * (int64_t)type_bytes(p->k_type);
+  }
+}
+
 static int values_bad(work_t *w, int n) {
   if (w->bad >= 0) return w->bad;
   w->bad = 0;
@@ -108,14 +133,16 @@ ONE_COPY void softmax(float *s, int seen, const int32_t *visible, int64_t at, fl
   memcpy(&limit, visible, sizeof limit);
   limit -= (int32_t)at;
   const vf before = vf_load(max);
-  vf top = before, total = vf_zero();
+  vf top = before, other = before, total = vf_zero();
   const int whole = visible[0] - at >= seen;  // the first row sees the least
   for (int j = 0; j < seen; j++) {
     vf x = vf_load(s + j * TILE_LANES) * scale;
     if (!whole) x = vf_select((vi)(limit > j), x, vf_set(-INFINITY));
     vf_store(s + j * TILE_LANES, x);
-    top = vf_max(top, x);
+    if (j % 2 == 0) top = vf_max(top, x);
+    else other = vf_max(other, x);  // two chains hide the latency of a maximum
   }
+  top = vf_max(top, other);
   // A maximum forgets a NaN that a later score covers, but the NaN's own probability is NaN.
   const vf factor = exp2_small(before - top);
   for (int j = 0; j < seen; j += UNIT) {
@@ -190,6 +217,7 @@ static int run_rows(const params_t *p, work_t *w, int r, int vectors, int64_t at
     const product_t x = {w->s + j * TILE_LANES, w->k + j * K_LD, w->q + r, TILE_LANES, K_LD,
                          w->row_ld, K_UNITS, 0};
     along[vectors](&x);
+    fetch_rows(p, w);
   }
   const float scale = (float)(p->scale * 1.44269504088896341);
   for (int v = 0; v < vectors * OI_VF; v += OI_VF)
@@ -232,6 +260,7 @@ static void run_item(const params_t *p, const item_t *item, work_t *w) {
     const int n = (int)oi_min(BLOCK, end - at);
     load_keys(p, item, w, at, n);
     load_values(p, item, w, at, n);
+    plan_fetch(p, item, w, at + n, end, (vectors + TILE_V - 1) / TILE_V);
     for (int v = 0; v < vectors; v += TILE_V) {
       const int here = vectors - v < TILE_V ? vectors - v : TILE_V;
       if (run_rows(p, w, v * OI_VF, here, at, n)) load_values(p, item, w, at, n);

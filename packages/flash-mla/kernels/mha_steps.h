@@ -221,8 +221,9 @@ ONE_COPY void gradients(work_t *w, const step_t *step, float scale) {
 #if DOT
       vf p1, g1;
       row_gradients(w, step, i + 1, j, scale, &p1, &g1);
-      vf_store_bf16((uint16_t *)(w->ds + i * DS_LD) + j, g);
-      vf_store_bf16((uint16_t *)(w->ds + (i + 1) * DS_LD) + j, g1);
+      const vu16 h = to_bf16(g), h1 = to_bf16(g1);
+      memcpy((uint16_t *)(w->ds + i * DS_LD) + j, &h, sizeof h);
+      memcpy((uint16_t *)(w->ds + (i + 1) * DS_LD) + j, &h1, sizeof h1);
       p = pair_up(p, p1);
       g = pair_up(g, g1);
 #endif

@@ -12,10 +12,9 @@
 // tiles read.
 #define FORMAT_BYTES(f) ((f) == 3 ? 656 : (f) == 4 ? 576 : (f) == 0 ? D * 4 : D * 2)
 #define MOST_BYTES(a, b) ((a) > (b) ? (a) : (b))
-#define KEY_FETCH \
+#define KEY_BYTES                           \
   (EXTRA_FORMAT < 0 ? FORMAT_BYTES(KV_FORMAT) \
                     : MOST_BYTES(FORMAT_BYTES(KV_FORMAT), FORMAT_BYTES(EXTRA_FORMAT)))
-#define FETCH_CHANNELS (KEY_FETCH / (KV_TYPE == 0 ? 4 : 2))
 #include "attention_split.h"
 
 // The keys of one split, in the order of the list.
@@ -124,8 +123,8 @@ static void run_split(const params_t *p, work_t *w, int rows, const keys_t *keys
     const int from = after == keys ? at + BLOCK : 0;
     const int next = after->count - from < BLOCK ? after->count - from : BLOCK;
     memcpy(w->next, after->row + from, sizeof w->next[0] * (size_t)next);
-    if (keys->extra) stage_block(w, EXTRA_FORMAT, n, keys->row + at, keys->scale + at);
-    else stage_block(w, KV_FORMAT, n, keys->row + at, keys->scale + at);
+    if (keys->extra) stage_block(w, EXTRA_FORMAT, n, keys->row + at, keys->scale + at, next);
+    else stage_block(w, KV_FORMAT, n, keys->row + at, keys->scale + at, next);
     memcpy(w->value, w->key, sizeof w->key);
     for (int r = 0; r < rows; r++) w->keys[r] = n;
     run_block(w, rows, n, next, (float)p->scale);
