@@ -1,6 +1,6 @@
-// Float matrices to e4m3 with a scale per block of GRAN_M rows × gran_k columns, and back. The cast's
-// arithmetic is the original's, one float32 rounding per step, so that codes agree byte for byte:
-// scale = max(|x|, 1e-4) / 448, code = round(x · (1 / scale)).
+// Float matrices to e4m3 with a scale per block of GRAN_M rows × gran_k columns, and back. The
+// cast's arithmetic is the original's, one float32 rounding per step, so that codes agree byte for
+// byte: scale = max(|x|, 1e-4) / 448, code = round(x · (1 / scale)).
 #include "oi_kernel.h"
 #include "fp8_scale.h"
 

@@ -58,9 +58,9 @@ typedef uint8_t d_t;
 typedef uint16_t d_t;
 #endif
 
-// What panels hold and one step of the microkernels multiplies: float32, four k at a time; or, where
-// the machine multiplies pairs of bf16, bf16 as it is, eight k at a time. Then chain c of lanes.h
-// takes the odd product of its pair first, and subnormals count as zero.
+// What panels hold and one step of the microkernels multiplies: float32, four k at a time; or,
+// where the machine multiplies pairs of bf16, bf16 as it is, eight k at a time. Then chain c of
+// lanes.h takes the odd product of its pair first, and subnormals count as zero.
 #if A_TYPE == TYPE_BF16 && B_TYPE == TYPE_BF16 && defined(OI_BF16DOT)
 #define PAIRS 1
 typedef uint16_t panel_t;
@@ -80,10 +80,11 @@ enum {
   CHUNK = B_TYPE == TYPE_E4M3 ? 4 * OI_VF : 2 * OI_VF,
 };
 
-// ---- e4m3 ----------------------------------------------------------------------------------------
-// Two ways to float32. With byte permutes (VBMI), the two bytes of the bf16 of a magnitude are looked
-// up, NaN included. Without, the seven magnitude bits shifted to the top of f16's magnitude are the
-// same number times 2^-8, subnormals included; only NaN (all seven set) comes out as 480 · 2^-8.
+// ---- e4m3 ----------------------------------------------------------------------------------
+// Two ways to float32. With byte permutes (VBMI), the two bytes of the bf16 of a magnitude are
+// looked up, NaN included. Without, the seven magnitude bits shifted to the top of f16's magnitude
+// are the same number times 2^-8, subnormals included; only NaN (all seven set) comes out as 480 ·
+// 2^-8.
 #if defined(__AVX512VBMI__)
 #define E4M3_LOOKUP 1
 #define E4M3_B_SCALE 1.0f  // what A's scale must make up for
@@ -95,7 +96,8 @@ enum {
               : (c) * 0x3b00)
 #define FOUR(f, c) f(c), f((c) + 1), f((c) + 2), f((c) + 3)
 #define SIXTEEN(f, c) FOUR(f, c), FOUR(f, (c) + 4), FOUR(f, (c) + 8), FOUR(f, (c) + 12)
-#define SIXTY_FOUR(f, c) SIXTEEN(f, c), SIXTEEN(f, (c) + 16), SIXTEEN(f, (c) + 32), SIXTEEN(f, (c) + 48)
+#define THIRTY_TWO(f, c) SIXTEEN(f, c), SIXTEEN(f, (c) + 16)
+#define SIXTY_FOUR(f, c) THIRTY_TWO(f, c), THIRTY_TWO(f, (c) + 32)
 #define UPPER(c) (uint8_t)(BF16_OF(c) >> 8)
 #define LOWER(c) (uint8_t)(BF16_OF(c) & 0xff)
 static const vb e4m3_upper[2] = {{SIXTY_FOUR(UPPER, 0)}, {SIXTY_FOUR(UPPER, 64)}};
@@ -106,7 +108,8 @@ static inline __attribute__((always_inline)) void e4m3_to_bf16(vu codes, vu out[
   __m512i c = (__m512i)codes;
   __m512i lower = _mm512_permutex2var_epi8((__m512i)e4m3_lower[0], c, (__m512i)e4m3_lower[1]);
   __m512i upper = _mm512_permutex2var_epi8((__m512i)e4m3_upper[0], c, (__m512i)e4m3_upper[1]);
-  upper = _mm512_ternarylogic_epi32(upper, c, _mm512_set1_epi8((char)0x80), 0xf8);  // | (c & 0x80)
+  // | (c & 0x80)
+  upper = _mm512_ternarylogic_epi32(upper, c, _mm512_set1_epi8((char)0x80), 0xf8);
   out[0] = (vu)_mm512_unpacklo_epi8(lower, upper);
   out[1] = (vu)_mm512_unpackhi_epi8(lower, upper);
 }
@@ -159,7 +162,7 @@ static inline void b_copy(b_t *to, const b_t *from, int64_t count) {
 #endif
 }
 
-// ---- A: rows, in natural order -------------------------------------------------------------------
+// ---- A: rows, in natural order -------------------------------------------------------------
 static inline __attribute__((always_inline)) vf a_load(const a_t *p) {
 #if A_TYPE == TYPE_F32
   return vf_load(p);
@@ -184,7 +187,7 @@ static inline __attribute__((always_inline)) vf b_row_load(const b_t *p) {
 #endif
 }
 
-// ---- B: COLS rows at once ------------------------------------------------------------------------
+// ---- B: COLS rows at once ------------------------------------------------------------------
 // A chunk of COLS rows, arranged but still in the stored type; convert with b_steps.
 typedef struct {
   vu part[B_TYPE == TYPE_F32 ? 2 * COLS : COLS];

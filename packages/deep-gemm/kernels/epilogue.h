@@ -1,5 +1,5 @@
-// What happens to finished sums on their way to D: scaled, biased, gated, added to C, and rounded or
-// requantised. Everything is element by element or within a row, so rows stay independent.
+// What happens to finished sums on their way to D: scaled, biased, gated, added to C, and rounded
+// or requantised. Everything is element by element or within a row, so rows stay independent.
 #pragma once
 #include "fp8_scale.h"
 #include "panels.h"

@@ -1,10 +1,10 @@
-// The scale of a block of e4m3, with the original's arithmetic: one float32 rounding per step, so that
-// casts and fused outputs agree byte for byte.
+// The scale of a block of e4m3, with the original's arithmetic: one float32 rounding per step, so
+// that casts and fused outputs agree byte for byte.
 #pragma once
 #include "oi_simd.h"
 
-// max(amax, 1e-4) / 448; rounded up to a power of two (exponent code 1 … 254) for ue8m0. `amax` must
-// not be NaN.
+// max(amax, 1e-4) / 448; rounded up to a power of two (exponent code 1 … 254) for ue8m0. `amax`
+// must not be NaN.
 static inline float fp8_scale(float amax, int ue8m0) {
   float scale = (amax > 1e-4f ? amax : 1e-4f) / 448.0f;
   if (!ue8m0) return scale;

@@ -98,7 +98,8 @@ static ahead_t take_ahead(ahead_t *all, int64_t rows) {
 static void multiply_tile(const unit_t *u, const panel_t *a, int64_t j, block_t b, int first,
                           ahead_t next) {
   const params_t *p = u->p;
-  int64_t part = u->rows <= HALVES_ROWS ? K_BLOCK / 2 : K_BLOCK, columns = oi_min(TILE_N, u->cols - j);
+  int64_t part = u->rows <= HALVES_ROWS ? K_BLOCK / 2 : K_BLOCK;
+  int64_t columns = oi_min(TILE_N, u->cols - j), ld = B_K_MAJOR ? u->segment.b_row : p->b_k;
   int64_t tiles = oi_ceil_div(u->rows, M_TILE);
   tile_scales_t scales;
   for (int64_t from = 0; from < b.len; from += part) {
@@ -108,8 +109,7 @@ static void multiply_tile(const unit_t *u, const panel_t *a, int64_t j, block_t 
     ahead_t left = next, ahead = take_ahead(&left, 5 * TILE_N / (5 + u->rows));
     block_t here = {b.slice, b.k + from, len};
     load_tile_scales(&scales, b_scales(u), p->sb_row, u->col + j, columns, here.k, len);
-    pack_b_tile(u->tile, b_tile(u, u->col + j, here), B_K_MAJOR ? u->segment.b_row : p->b_k, columns,
-                len, from / 8, &scales, &ahead);
+    pack_b_tile(u->tile, b_tile(u, u->col + j, here), ld, columns, len, from / 8, &scales, &ahead);
     for (int64_t t = 0, m = 0; t < tiles; t++) {
       int64_t rows = (u->rows - m + tiles - t - 1) / (tiles - t);
       ahead = take_ahead(&left, oi_ceil_div(left.rows, tiles - t));

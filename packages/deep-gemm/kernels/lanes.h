@@ -1,8 +1,8 @@
 // Vectors of a matrix product whose sums run along K in four chains.
 //
 // Every output element, on every machine and for every shape, is summed the same way: K is cut into
-// blocks of K_BLOCK; inside a block four chains c = 0 … 3 take k = 8i + 2c, then 8i + 2c + 1, for
-// i = 0, 1, … with one fused multiply-add each; (c0 + c2) + (c1 + c3) is the block's sum, and blocks
+// blocks of K_BLOCK; inside a block four chains c = 0 … 3 take k = 8i + 2c, then 8i + 2c + 1, for i
+// = 0, 1, … with one fused multiply-add each; (c0 + c2) + (c1 + c3) is the block's sum, and blocks
 // are added in order. A vector of OI_VF lanes holds the four chains of COLS = OI_VF / 4 columns, in
 // 128-bit blocks, so wider machines take more columns and change no sum.
 //

@@ -1,5 +1,6 @@
 // The innermost loops: up to M_TILE rows of A against one tile of TILE_N columns of B over one K
-// block, from a packed tile or straight from B's rows. Both do the same additions in the same order.
+// block, from a packed tile or straight from B's rows. Both do the same additions in the same
+// order.
 #pragma once
 #include "panels.h"
 
@@ -94,10 +95,10 @@ static inline __attribute__((always_inline)) void packed_rows(int rows, const pa
 // Straight from TILE_N rows of B; `len` is a multiple of CHUNK. `next` is where the same rows, or
 // those of the next tile, go on. False if B has NaN codes that only packing converts; nothing is
 // written then.
-static inline __attribute__((always_inline)) int direct_rows(int rows, const panel_t *a, const b_t *b,
-                                                             const b_t *next, int64_t ldb,
-                                                             int64_t len, float *sums, int64_t ld,
-                                                             int first) {
+static inline __attribute__((always_inline)) int direct_rows(int rows, const panel_t *a,
+                                                             const b_t *b, const b_t *next,
+                                                             int64_t ldb, int64_t len, float *sums,
+                                                             int64_t ld, int first) {
   vf acc[M_MOST][VECS];
   clear(acc, rows);
   vb seen = {0};

@@ -1,7 +1,7 @@
 // Operands rearranged as the microkernels read them: rows of A as float32 with the scales applied,
-// tiles of B as vectors. Either may lie along K or across it; what comes out is the same. Packing is
-// exact but for the scales. Where B's are folded, A is multiplied by the scale of its own block and
-// then by the one of B's; else each operand by its own; each product is rounded to float32.
+// tiles of B as vectors. Either may lie along K or across it; what comes out is the same. Packing
+// is exact but for the scales. Where B's are folded, A is multiplied by the scale of its own block
+// and then by the one of B's; else each operand by its own; each product is rounded to float32.
 #pragma once
 #include "elements.h"
 
@@ -52,8 +52,9 @@ static inline void pack_a_row(panel_t *to, const a_t *from, int64_t k0, int64_t 
   if (A_TYPE != TYPE_E4M3 && B_SCALES != SCALES_FOLDED) return;
   for (int64_t i = 0, end; i < len; i = end) {
     end = oi_min(scales_end(k0 + i) - k0, oi_ceil_div(len, 2 * OI_VF) * (2 * OI_VF));
-    vf x = vf_set(A_TYPE == TYPE_E4M3 ? scale_at(sa, k0 + i, A_GRAIN_K) : 1.0f);
-    vf y = vf_set(B_SCALES == SCALES_FOLDED ? scale_at(sb, k0 + i, B_GRAIN_K) * E4M3_B_SCALE : 1.0f);
+    vf x = vf_zero(), y = vf_zero();
+    if (A_TYPE == TYPE_E4M3) x = vf_set(scale_at(sa, k0 + i, A_GRAIN_K));
+    if (B_SCALES == SCALES_FOLDED) y = vf_set(scale_at(sb, k0 + i, B_GRAIN_K) * E4M3_B_SCALE);
     for (int64_t at = i; at < end; at += OI_VF) {
       vf v = vf_load(to + at);
       if (A_TYPE == TYPE_E4M3) v = v * x;
@@ -111,8 +112,8 @@ static inline __attribute__((always_inline)) void pack_a_eight(panel_t *to, cons
 #endif
 }
 
-// `rows` ≤ OI_VF rows of A that are adjacent, `ld` elements from k to k. `sa` has the rows' scales of
-// one K block, OI_VF for each A_GRAIN_K.
+// `rows` ≤ OI_VF rows of A that are adjacent, `ld` elements from k to k. `sa` has the rows' scales
+// of one K block, OI_VF for each A_GRAIN_K.
 static void pack_a_across(panel_t *to, const a_t *from, int64_t ld, int64_t rows, int64_t k0,
                           int64_t len, const float *sa, scales_t sb) {
   vf x = vf_zero(), y = vf_zero();
@@ -153,8 +154,8 @@ static inline __attribute__((always_inline)) void fetch_ahead(const ahead_t *ahe
   }
 }
 
-// The scales of a tile's columns over one K block, where they are multiplied into B: a vector for each
-// of the four of a tile, or all columns' in order where they lie across K.
+// The scales of a tile's columns over one K block, where they are multiplied into B: a vector for
+// each of the four of a tile, or all columns' in order where they lie across K.
 enum {
   B_RUNS = B_SCALES == SCALES_ROWS ? K_BLOCK / 32 + 1 : 1,
   B_RUN_VECS = B_K_MAJOR ? VECS : 1,

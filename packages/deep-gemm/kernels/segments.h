@@ -1,6 +1,6 @@
-// Which rows meet which matrix: a dense product, a batch of them, groups of rows that each have their
-// own B, or groups along K that each have their own D. A segment is a run of rows with one B; the walk
-// yields them in order, empty ones not.
+// Which rows meet which matrix: a dense product, a batch of them, groups of rows that each have
+// their own B, or groups along K that each have their own D. A segment is a run of rows with one B;
+// the walk yields them in order, empty ones not.
 #pragma once
 #include "oi_kernel.h"
 
@@ -26,8 +26,8 @@ typedef struct {
 
 static int64_t align_up(int64_t x, int64_t to) { return oi_ceil_div(x, to) * to; }
 
-// Groups along K. Scales lie compactly: each group has as many as its (aligned) length needs. Where A
-// and B are flat, a group is a matrix of its own, with rows as long as its K.
+// Groups along K. Scales lie compactly: each group has as many as its (aligned) length needs. Where
+// A and B are flat, a group is a matrix of its own, with rows as long as its K.
 static void k_segment(const params_t *p, segment_walk *walk, segment_t *s) {
   const int32_t *index = p->index;
   int64_t g = walk->at++;

@@ -1,5 +1,6 @@
-// The one product that every public function of this package is lowered to, and its rules. Which rows
-// of A meet which matrix of B is in segments.ts. The reference and the kernels know this form only.
+// The one product that every public function of this package is lowered to, and its rules. Which
+// rows of A meet which matrix of B is in segments.ts. The reference and the kernels know this form
+// only.
 
 import {
   type Dims,
@@ -39,13 +40,13 @@ export { ArgumentError } from "./errors.ts";
  * - `batched`: a [M,H,K], b [H,N,K], d [M,H,N]; head h uses b[h].
  * - `offsets`: a [M,K], b [G,N,K], d [M,N]; rows index[g] … index[g+1] use b[g], others are left.
  * - `row-ids`: as before, but row m uses b[index[m]]; rows with −1 become zero.
- * - `ends`: as before, but group g ends before row index[g] and starts at the end of the group before
- *   it, aligned; rows between become zero.
+ * - `ends`: as before, but group g ends before row index[g] and starts at the end of the group
+ *   before it, aligned; rows between become zero.
  * - `masked`: a [G,M,K], b [G,N,K], d [G,M,N]; the first index[g] rows of slab g use b[g].
  * - `summed`: a [S,M,K], b [S,N,K], d [M,N], the sum of S products.
- * - `k-sizes`: a [M,K], b [N,K], d [G,M,N]; d[g] is the product over the g-th stretch of K, index[g]
- *   long. Where `flat` is set, a and b have one dimension, a matrix [M,index[g]] or [N,index[g]] for
- *   each group.
+ * - `k-sizes`: a [M,K], b [N,K], d [G,M,N]; d[g] is the product over the g-th stretch of K,
+ *   index[g] long. Where `flat` is set, a and b have one dimension, a matrix [M,index[g]] or
+ *   [N,index[g]] for each group.
  * - `k-ends`: as before, but the g-th stretch ends at index[g] and starts aligned, as in `ends`.
  */
 export type CallKind =
@@ -81,6 +82,8 @@ export interface GemmCall {
   /** Whether rows of no group become zero or are left alone. @default true */
   readonly zeroPadding?: boolean | undefined;
   readonly flat?: boolean | undefined;
+  /** Whether the caller's operand has its last two dimensions the other way, for messages. */
+  readonly turned?: { readonly a?: boolean; readonly b?: boolean } | undefined;
   /** Threads to use at most. @default the device's */
   readonly threads?: number | undefined;
 }
@@ -163,21 +166,40 @@ export function checkCall(call: GemmCall): void {
     const { row } = slabAndRowDims(kind);
     const rows = flat ? [dims.M as number] : a.data.shape.slice(0, -1);
     rows[row] = Math.ceil((rows[row] as number) / grains.a.mn);
-    expectScales(operation, "a.scales", a.scales, rows, blocks(grains.a.k));
+    expectScales(call, "a", a.scales, rows, blocks(grains.a.k));
   }
   if (isScaled(b)) {
     const rows = flat ? [dims.N as number] : b.data.shape.slice(0, -1);
     rows[rows.length - 1] = Math.ceil((rows.at(-1) as number) / grains.b.mn);
-    expectScales(operation, "b.scales", b.scales, rows, blocks(grains.b.k));
+    expectScales(call, "b", b.scales, rows, blocks(grains.b.k));
   }
 }
 
+/** Checks a shape as the caller wrote it: `turned` operands have come as a transposed view. */
+function expectLying(
+  operation: string,
+  argument: string,
+  tensor: Tensor,
+  pattern: readonly (string | number)[],
+  dims: Dims,
+  turned: boolean | undefined,
+): void {
+  if (!turned || tensor.rank < 2) {
+    expectTensor(operation, argument, tensor, [tensor.dtype], pattern, dims);
+    return;
+  }
+  const [x, y] = pattern.slice(-2) as [string | number, string | number];
+  const swapped = [...pattern.slice(0, -2), y, x];
+  expectTensor(operation, argument, tensor.transpose(-2, -1), [tensor.dtype], swapped, dims);
+}
+
 /** Binds M, N, K and the counts of matrices. */
-function checkShapes({ operation, kind, a, b, d, heads, epilogue }: GemmCall, dims: Dims): void {
+function checkShapes(call: GemmCall, dims: Dims): void {
+  const { operation, kind, a, b, d, heads, epilogue, turned } = call;
   const pattern = patterns[kind];
   const [aData, bData] = [dataOf(a), dataOf(b)];
-  expectTensor(operation, dataName("a", a), aData, [aData.dtype], pattern.a, dims);
-  expectTensor(operation, dataName("b", b), bData, [bData.dtype], pattern.b, dims);
+  expectLying(operation, dataName("a", a), aData, pattern.a, dims, turned?.a);
+  expectLying(operation, dataName("b", b), bData, pattern.b, dims, turned?.b);
   const n = dims.N as number;
   if (heads !== undefined) expectHeads(operation, heads, n);
   // The name in messages is the product's where D has its columns.
@@ -242,13 +264,14 @@ function scalesAlongK(call: GemmCall, grain: number): number | undefined {
 }
 
 function expectScales(
-  operation: string,
-  argument: string,
+  { operation, turned }: GemmCall,
+  argument: "a" | "b",
   scales: Tensor,
   rows: readonly number[],
   blocks: number | undefined,
 ): void {
-  expectTensor(operation, argument, scales, ["f32"], [...rows, blocks ?? "blocks"], {});
+  const pattern = [...rows, blocks ?? "blocks"];
+  expectLying(operation, `${argument}.scales`, scales, pattern, {}, turned?.[argument]);
 }
 
 /** `c` is either exactly `d` or shares no memory with it. */

@@ -29,7 +29,9 @@ export interface GemmOptions {
 /** A result: plain, or e4m3 codes with a scale for each 128 columns of a row. */
 export type Output = Tensor | ScaledTensor;
 
-/** Arguments of the dense FP8 and FP4 functions; which way A and B lie is in the function's name. */
+/**
+ * Arguments of the dense FP8 and FP4 functions; which way A and B lie is in the function's name.
+ */
 export interface Fp8GemmArgs extends GemmOptions, RecipeOptions {
   /** `nt`, `nn`: [M,K] with scales [M, ceil(K/128)]; `tn`, `tt`: both transposed. */
   readonly a: ScaledTensor;
@@ -67,17 +69,18 @@ export function fp8GemmNt(device: Device, args: Fp8GemmArgs): void {
 
 /** d = a · b (+ c): b [K,N] with scales [ceil(K/128), ceil(N/128)] (`fp8_gemm_nn`). */
 export function fp8GemmNn(device: Device, args: Fp8GemmArgs): void {
-  launchFp8(device, "fp8GemmNn", "dense", { ...args, b: turned(args.b) });
+  launchFp8(device, "fp8GemmNn", "dense", { ...args, b: turned(args.b) }, turnedB);
 }
 
 /** d = aᵀ · b (+ c): a [K,M], b [K,N], scales as they (`fp8_gemm_tn`). */
 export function fp8GemmTn(device: Device, args: Fp8GemmArgs): void {
-  launchFp8(device, "fp8GemmTn", "dense", { ...args, a: turned(args.a), b: turned(args.b) });
+  const [a, b] = [turned(args.a), turned(args.b)];
+  launchFp8(device, "fp8GemmTn", "dense", { ...args, a, b }, turnedBoth);
 }
 
 /** d = aᵀ · bᵀ (+ c): a [K,M], b [N,K], scales as they (`fp8_gemm_tt`). */
 export function fp8GemmTt(device: Device, args: Fp8GemmArgs): void {
-  launchFp8(device, "fp8GemmTt", "dense", { ...args, a: turned(args.a) });
+  launchFp8(device, "fp8GemmTt", "dense", { ...args, a: turned(args.a) }, turnedA);
 }
 
 /** The original's newer names for the same functions. */
@@ -95,18 +98,18 @@ export function bf16GemmNt(device: Device, args: Bf16GemmArgs): void {
 
 /** d = a · b (+ c) of bf16, b [K,N] (`bf16_gemm_nn`). */
 export function bf16GemmNn(device: Device, args: Bf16GemmArgs): void {
-  launchBf16(device, "bf16GemmNn", "dense", { ...args, b: turnedTensor(args.b) });
+  launchBf16(device, "bf16GemmNn", "dense", { ...args, b: turnedTensor(args.b) }, turnedB);
 }
 
 /** d = aᵀ · b (+ c) of bf16, a [K,M], b [K,N] (`bf16_gemm_tn`). */
 export function bf16GemmTn(device: Device, args: Bf16GemmArgs): void {
   const [a, b] = [turnedTensor(args.a), turnedTensor(args.b)];
-  launchBf16(device, "bf16GemmTn", "dense", { ...args, a, b });
+  launchBf16(device, "bf16GemmTn", "dense", { ...args, a, b }, turnedBoth);
 }
 
 /** d = aᵀ · bᵀ (+ c) of bf16, a [K,M], b [N,K] (`bf16_gemm_tt`). */
 export function bf16GemmTt(device: Device, args: Bf16GemmArgs): void {
-  launchBf16(device, "bf16GemmTt", "dense", { ...args, a: turnedTensor(args.a) });
+  launchBf16(device, "bf16GemmTt", "dense", { ...args, a: turnedTensor(args.a) }, turnedA);
 }
 
 /** Arguments of {@link fp8GemmNtSkipHeadMid}. */
@@ -136,7 +139,16 @@ export interface CallParts {
   readonly flat?: boolean | undefined;
   readonly heads?: HeadSplits | undefined;
   readonly grains?: Grains | undefined;
+  readonly turned?: GemmCall["turned"];
 }
+
+const turnedA: CallParts = { turned: { a: true } };
+
+/** B came the other way. */
+export const turnedB: CallParts = { turned: { b: true } };
+
+/** Both operands came the other way. */
+export const turnedBoth: CallParts = { turned: { a: true, b: true } };
 
 /** A matrix, or each matrix of a stack, transposed: a view. What is neither is refused later. */
 export function turnedTensor(tensor: Tensor): Tensor {

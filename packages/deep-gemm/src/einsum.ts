@@ -1,5 +1,5 @@
-// The original's einsums: products of stacks of matrices that are called by their subscripts. Each is
-// a view of its operands and one call.
+// The original's einsums: products of stacks of matrices that are called by their subscripts. Each
+// is a view of its operands and one call.
 
 import type { Device } from "@open-infra/jit";
 import { type Dims, DTypeError, expectTensor, type Tensor } from "@open-infra/tensor";
@@ -67,9 +67,9 @@ const plainExpressions = ["bmk,bnk->mn", "bhr,hdr->bhd", "bhd,hdr->bhr"];
 const fp8Expressions = ["bhr,hdr->bhd", "bhd,hdr->bhr", "bhd,bhr->hdr"];
 
 /**
- * `bmk,bnk->mn`: d[m,n] = Σ over b of a[b] · b[b]ᵀ, always added in the order of b.
- * `bhr,hdr->bhd`: d[b,h] = a[b,h] · b[h]ᵀ. `bhd,hdr->bhr`: d[b,h] = a[b,h] · b[h]. Strides of all but
- * one dimension are free (DeepGEMM `einsum`, and `fp8_einsum` where operands have scales).
+ * `bmk,bnk->mn`: d[m,n] = Σ over b of a[b] · b[b]ᵀ, always added in the order of b. `bhr,hdr->bhd`:
+ * d[b,h] = a[b,h] · b[h]ᵀ. `bhd,hdr->bhr`: d[b,h] = a[b,h] · b[h]. Strides of all but one dimension
+ * are free (DeepGEMM `einsum`, and `fp8_einsum` where operands have scales).
  *
  * @throws ArgumentError for any other expression; ShapeError, DTypeError.
  */

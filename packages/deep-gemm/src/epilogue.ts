@@ -1,5 +1,5 @@
-// What can be done to a product on its way out, instead of in passes of its own over the result. The
-// arithmetic of the reference is here, that of the kernel in epilogue.h.
+// What can be done to a product on its way out, instead of in passes of its own over the result.
+// The arithmetic of the reference is here, that of the kernel in epilogue.h.
 
 import { DTypeError, expectRows, expectTensor, type Tensor } from "@open-infra/tensor";
 import { ArgumentError } from "./errors.ts";

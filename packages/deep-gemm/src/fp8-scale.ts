@@ -1,5 +1,5 @@
-// The scale of a block of e4m3 codes, with the original's float32 arithmetic. Shared by the casts and
-// by products that requantise their result, so that both give the same bytes.
+// The scale of a block of e4m3 codes, with the original's float32 arithmetic. Shared by the casts
+// and by products that requantise their result, so that both give the same bytes.
 
 const bits = new Uint32Array(1);
 const value = new Float32Array(bits.buffer);

@@ -12,6 +12,8 @@ import {
   launchFp8,
   type Output,
   turned,
+  turnedB,
+  turnedBoth,
   turnedTensor,
 } from "./deepgemm.ts";
 import { ArgumentError } from "./errors.ts";
@@ -23,8 +25,8 @@ export const MK_ALIGNMENT = 128;
 /** The group of each row. */
 export interface ContiguousLayout {
   /**
-   * i32 [M]: row m uses b[groupedLayout[m]], −1 marks padding. With `usePsumLayout` i32 [G]: group g
-   * ends before row groupedLayout[g], and starts where the group before it ends, aligned.
+   * i32 [M]: row m uses b[groupedLayout[m]], −1 marks padding. With `usePsumLayout` i32 [G]: group
+   * g ends before row groupedLayout[g], and starts where the group before it ends, aligned.
    */
   readonly groupedLayout: Tensor;
   /** @default false */
@@ -60,8 +62,8 @@ function contiguousParts(layout: ContiguousLayout): ["ends" | "row-ids", CallPar
 
 /**
  * Rows grouped one after another: a [M,K], b [G,N,K], d [M,N] (DeepGEMM
- * `m_grouped_fp8_gemm_nt_contiguous`). Unlike there, groups need no alignment, ids may change at any
- * row, and padding rows of d are defined; rows of a in padding are never read.
+ * `m_grouped_fp8_gemm_nt_contiguous`). Unlike there, groups need no alignment, ids may change at
+ * any row, and padding rows of d are defined; rows of a in padding are never read.
  */
 export function mGroupedFp8GemmNtContiguous(device: Device, args: GroupedFp8Args): void {
   const [kind, parts] = contiguousParts(args);
@@ -72,7 +74,7 @@ export function mGroupedFp8GemmNtContiguous(device: Device, args: GroupedFp8Args
 export function mGroupedFp8GemmNnContiguous(device: Device, args: GroupedFp8Args): void {
   const [kind, parts] = contiguousParts(args);
   const b = turned(args.b);
-  launchFp8(device, "mGroupedFp8GemmNnContiguous", kind, { ...args, b }, parts);
+  launchFp8(device, "mGroupedFp8GemmNnContiguous", kind, { ...args, b }, { ...parts, ...turnedB });
 }
 
 /** The same of bf16 (DeepGEMM `m_grouped_bf16_gemm_nt_contiguous`). */
@@ -85,7 +87,13 @@ export function mGroupedBf16GemmNtContiguous(device: Device, args: GroupedBf16Ar
 export function mGroupedBf16GemmNnContiguous(device: Device, args: GroupedBf16Args): void {
   const [kind, parts] = contiguousParts(args);
   const b = turnedTensor(args.b);
-  launchBf16(device, "mGroupedBf16GemmNnContiguous", kind, { ...args, b }, parts);
+  launchBf16(
+    device,
+    "mGroupedBf16GemmNnContiguous",
+    kind,
+    { ...args, b },
+    { ...parts, ...turnedB },
+  );
 }
 
 /** One slab of rows per group: a [G,M,K], b [G,N,K], d [G,M,N] (`m_grouped_fp8_gemm_nt_masked`). */
@@ -135,8 +143,8 @@ interface KGroupedOutput extends GemmOptions {
 /** Arguments of the k-grouped FP8 functions; 1D1D unless a recipe says otherwise. */
 export interface KGroupedFp8Args extends KGroupedOutput, KGroupedLayout, RecipeOptions {
   /**
-   * `tn`: [ΣK,M] with scales [Σ ceil(k/128), M]. `nt`: flat, the groups' [M,k] one after another, with
-   * scales [M, Σ ceil(k/128)].
+   * `tn`: [ΣK,M] with scales [Σ ceil(k/128), M]. `nt`: flat, the groups' [M,k] one after another,
+   * with scales [M, Σ ceil(k/128)].
    */
   readonly a: ScaledTensor;
   /** The same with N for M. */
@@ -174,17 +182,29 @@ function kGroups(operation: string, args: KGroupedLayout): ["k-sizes" | "k-ends"
 }
 
 /**
- * d[g] = a[g]ᵀ · b[g] (+ c[g]) over stretches of K (DeepGEMM `k_grouped_fp8_gemm_tn_contiguous`). No k
- * needs to be a multiple of anything; each group has scales of its own.
+ * d[g] = a[g]ᵀ · b[g] (+ c[g]) over stretches of K (DeepGEMM `k_grouped_fp8_gemm_tn_contiguous`).
+ * No k needs to be a multiple of anything; each group has scales of its own.
  */
 export function kGroupedFp8GemmTnContiguous(device: Device, args: KGroupedFp8Args): void {
   const operation = "kGroupedFp8GemmTnContiguous";
   const [kind, parts] = kGroups(operation, args);
   const [a, b] = [turned(args.a), turned(args.b)];
-  launchFp8(device, operation, kind, { ...args, a, b }, { ...parts, grains: rowGrains });
+  launchFp8(
+    device,
+    operation,
+    kind,
+    { ...args, a, b },
+    {
+      ...parts,
+      ...turnedBoth,
+      grains: rowGrains,
+    },
+  );
 }
 
-/** The same of flat operands: a matrix [M,k], [N,k] per group (`k_grouped_fp8_gemm_nt_contiguous`). */
+/**
+ * The same of flat operands: a matrix [M,k], [N,k] per group (`k_grouped_fp8_gemm_nt_contiguous`).
+ */
 export function kGroupedFp8GemmNtContiguous(device: Device, args: KGroupedFp8Args): void {
   const operation = "kGroupedFp8GemmNtContiguous";
   if (args.usePsumLayout) {
@@ -199,5 +219,5 @@ export function kGroupedBf16GemmTnContiguous(device: Device, args: KGroupedBf16A
   const operation = "kGroupedBf16GemmTnContiguous";
   const [kind, parts] = kGroups(operation, args);
   const [a, b] = [turnedTensor(args.a), turnedTensor(args.b)];
-  launchBf16(device, operation, kind, { ...args, a, b }, parts);
+  launchBf16(device, operation, kind, { ...args, a, b }, { ...parts, ...turnedBoth });
 }

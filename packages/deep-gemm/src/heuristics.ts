@@ -1,7 +1,9 @@
 // How a product is cut into units of work and how many threads are worth waking. None of it can
 // change a result: a unit always runs over the whole of K.
 
-/** The most a unit may hold; the kernel's scratch is made for it (`gemm.c` has the same numbers). */
+/**
+ * The most a unit may hold; the kernel's scratch is made for it (`gemm.c` has the same numbers).
+ */
 export const MAX_UNIT_ROWS = 192;
 export const MAX_UNIT_COLS = 256;
 

@@ -1,5 +1,5 @@
-// What a factor of a product may be: a plain tensor, or FP8 or FP4 codes with float32 scales, and how
-// many elements share a scale. Shapes are the callers' business.
+// What a factor of a product may be: a plain tensor, or FP8 or FP4 codes with float32 scales, and
+// how many elements share a scale. Shapes are the callers' business.
 
 import { DTypeError, ShapeError, type Tensor } from "@open-infra/tensor";
 import { ArgumentError } from "./errors.ts";
@@ -149,8 +149,8 @@ export function isKMajor(tensor: Tensor, row: number): boolean {
 }
 
 /**
- * Requires elements that are adjacent along K or along the rows, dimension `row`; e2m1 must lie along
- * K, with every row on a byte of its own.
+ * Requires elements that are adjacent along K or along the rows, dimension `row`; e2m1 must lie
+ * along K, with every row on a byte of its own.
  *
  * @throws ShapeError
  */

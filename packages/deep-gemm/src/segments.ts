@@ -1,5 +1,5 @@
-// Which rows of a checked call meet which matrix of B, over which stretch of K. segments.h walks the
-// same list in the kernel.
+// Which rows of a checked call meet which matrix of B, over which stretch of K. segments.h walks
+// the same list in the kernel.
 
 import type { Tensor } from "@open-infra/tensor";
 import { type GemmCall, outputDims, sizesOf, slabAndRowDims } from "./call.ts";
@@ -103,7 +103,9 @@ export function segmentsOf(call: GemmCall): Segment[] {
   return out;
 }
 
-/** Rows of all segments, rows of the largest, and how many there are: `segmentsOf` without a list. */
+/**
+ * Rows of all segments, rows of the largest, and how many there are: `segmentsOf` without a list.
+ */
 export function countSegments(call: GemmCall): {
   readonly rows: number;
   readonly largest: number;

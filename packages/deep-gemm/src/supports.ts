@@ -1,5 +1,5 @@
-// Whether a function of this package can run on a backend for given shapes, asked without memory for
-// them and without computing anything.
+// Whether a function of this package can run on a backend for given shapes, asked without memory
+// for them and without computing anything.
 
 import type { BackendName, Device, Operation } from "@open-infra/jit";
 import { byteSize, type DType, InfraError, type Storage, Tensor } from "@open-infra/tensor";
@@ -100,8 +100,8 @@ class AskingDevice implements Device {
 
 /**
  * True if `op` can run with these arguments on a backend, else the reason. Tensors may be described
- * instead of made: `{dtype, shape, strides?}`; of index tensors only the shape is judged then, their
- * content as zeros.
+ * instead of made: `{dtype, shape, strides?}`; of index tensors only the shape is judged then,
+ * their content as zeros.
  */
 export function supports<A>(
   op: DeviceFunction<A>,

@@ -4,7 +4,7 @@
 import { createDevice, type Device } from "@open-infra/jit";
 import { type DType, Tensor } from "@open-infra/tensor";
 import { type Random, requirement } from "@open-infra/testing";
-import { dataOf, isScaled, type Operand, type ScaledTensor, scaleBlocks } from "../src/operand.ts";
+import { dataOf, isScaled, type Operand, type ScaledTensor } from "../src/operand.ts";
 
 export interface NamedDevice {
   readonly name: string;
@@ -54,16 +54,22 @@ export function randomTensor(
   return Tensor.from(Float64Array.from({ length: count }, next), shape, dtype);
 }
 
+/** What FP4 can hold. */
+const e2m1Values = [0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.5, -1, -1.5, -2, -3, -4, -6];
+
 /** Codes with scales between 0.5 and 1.5; `granM` rows of the last matrix share a scale. */
 export function randomScaled(
   random: Random,
   shape: readonly number[],
   granM: number,
+  granK = 128,
+  dtype: "e4m3fn" | "e2m1" = "e4m3fn",
 ): ScaledTensor {
   const [rows, k] = shape.slice(-2) as [number, number];
-  const blocks = [...shape.slice(0, -2), Math.ceil(rows / granM), scaleBlocks(k)];
+  const blocks = [...shape.slice(0, -2), Math.ceil(rows / granM), Math.ceil(k / granK)];
+  const next = dtype === "e2m1" ? () => random.pick(e2m1Values) : () => random.normal() * 8;
   return {
-    data: randomTensor(random, shape, "e4m3fn", () => random.normal() * 8),
+    data: randomTensor(random, shape, dtype, next),
     scales: randomTensor(random, blocks, "f32", () => 0.5 + random.next()),
   };
 }
@@ -110,18 +116,30 @@ function copyInto(from: Tensor, to: Tensor): void {
   for (let i = 0; i < from.dim(0); i++) copyInto(from.select(0, i), to.select(0, i));
 }
 
-/** Numbers of a matrix with scales applied. */
-export function valuesOf(operand: Operand, granM: number): Float64Array {
+/** Numbers of a matrix with scales applied; `granK` elements along K share one. */
+export function valuesOf(operand: Operand, granM: number, granK = 128): Float64Array {
   const values = dataOf(operand).toFloat64();
   if (!isScaled(operand)) return values;
   const [rows, k] = operand.data.shape.slice(-2) as [number, number];
   const scales = operand.scales.toFloat64();
-  const [perMatrix, columns] = [Math.ceil(rows / granM), scaleBlocks(k)];
+  const [perMatrix, columns] = [Math.ceil(rows / granM), Math.ceil(k / granK)];
   return values.map((value, i) => {
     const [matrix, row, at] = [Math.floor(i / (rows * k)), Math.floor(i / k) % rows, i % k];
-    const block = (matrix * perMatrix + Math.floor(row / granM)) * columns + Math.floor(at / 128);
+    const block = (matrix * perMatrix + Math.floor(row / granM)) * columns + Math.floor(at / granK);
     return value * (scales[block] as number);
   });
+}
+
+/** The last two dimensions swapped, as a dense copy. */
+export function turnedCopy(tensor: Tensor): Tensor {
+  return tensor.transpose(-2, -1).clone();
+}
+
+/** The same of an operand, with poisoned gaps of `gap` elements behind the rows of its data. */
+export function turnedOperand<T extends Operand>(operand: T, gap = 0): T {
+  if (!isScaled(operand)) return withRowGaps(turnedCopy(operand as Tensor), gap) as Tensor as T;
+  const { data, scales } = operand;
+  return { data: withRowGaps(turnedCopy(data), gap), scales: turnedCopy(scales) } as T;
 }
 
 /** Σ x[m,k] · y[n,k] in float64. */
