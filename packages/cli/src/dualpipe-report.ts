@@ -10,7 +10,7 @@ import {
 } from "@open-infra/dualpipe";
 import type { Costs } from "./dualpipe-times.ts";
 import { formatBytes } from "./progress.ts";
-import { formatTable } from "./table.ts";
+import { counted, formatTable } from "./table.ts";
 
 /** Everything there is to say. */
 export interface SimulationReport {
@@ -118,18 +118,24 @@ function comparisonLines({ comparison }: SimulationReport): string[] {
   ];
 }
 
+/** What was built, in a line. */
+export function titleOf(schedule: Schedule): string {
+  const { name, numRanks, numStages, numDirections, numMicroBatches } = schedule;
+  const ways = numDirections === 1 ? "" : ` in ${numDirections} directions`;
+  const size = `${counted(numRanks, "rank")}, ${counted(numStages, "stage")}${ways}`;
+  return `${name}: ${size}, ${counted(numMicroBatches, "micro-batch")}`;
+}
+
 /** The lines to print. */
 export function simulationLines(report: SimulationReport): readonly string[] {
   const { schedule, result, costs } = report;
-  const { name, numRanks, numStages, numDirections, numMicroBatches } = schedule;
-  const ways = numDirections === 1 ? "" : ` in ${numDirections} directions`;
   const picture = result.timeline === undefined ? [] : toTextTimeline(schedule, result, 120);
   const { lowerBound, criticalPath, makespan } = result;
   const gap = lowerBound.makespan === 0 ? 0 : lowerBound.gap / lowerBound.makespan;
   const { rank, head, body, tail } = lowerBound;
   const of = `rank ${rank}: ${number(head)} before, ${number(body)} of work, ${number(tail)} after`;
   return [
-    `${name}: ${numRanks} ranks, ${numStages} stages${ways}, ${numMicroBatches} micro-batches`,
+    titleOf(schedule),
     `times          ${describeTimes(costs)}`,
     "",
     ...(picture.length > 0 ? [...picture, ""] : []),

@@ -13,6 +13,9 @@ export interface LinkFlags {
   readonly exclusiveLinks: boolean;
 }
 
+/** A link by flags: alike between all stages. */
+type FlagLink = Omit<Communication, "bytes"> & { readonly bytes?: number };
+
 /** Values of the flags that say how long things take. */
 export interface TimeFlags extends LinkFlags {
   readonly timeF?: number;
@@ -28,6 +31,8 @@ export interface Costs {
   readonly times: StageTimes;
   readonly communication?: Communication;
   readonly memory?: StageMemory;
+  /** The file that all or some of it is from. */
+  readonly file?: string;
 }
 
 const timeFields = ["F", "B", "I", "W", "FB", "rankSlowdown"] as const;
@@ -50,10 +55,21 @@ function checkFields(name: string, value: unknown, known: readonly string[]): vo
   }
 }
 
-/** The link that the flags describe; undefined where they say nothing. */
-export function linkOf(flags: LinkFlags): Communication | undefined {
+/**
+ * The link that the flags describe; undefined where they say nothing.
+ *
+ * @throws UsageError for flags that would do nothing alone.
+ */
+export function linkOf(flags: LinkFlags): FlagLink | undefined {
   const { latency, bandwidth, bytes, exclusiveLinks } = flags;
-  if (latency === undefined && bandwidth === undefined && bytes === undefined) return undefined;
+  if ((bandwidth === undefined) !== (bytes === undefined)) {
+    throw new UsageError("--bandwidth and --bytes go together");
+  }
+  if (exclusiveLinks && bandwidth === undefined) {
+    const why = "without them a transfer takes no time on its link";
+    throw new UsageError(`--exclusive-links needs --bandwidth and --bytes: ${why}`);
+  }
+  if (latency === undefined && bandwidth === undefined) return undefined;
   return {
     ...(latency !== undefined && { latency }),
     ...(bandwidth !== undefined && { bandwidth }),
@@ -64,17 +80,20 @@ export function linkOf(flags: LinkFlags): Communication | undefined {
 
 /** The document of `--stage-times`; values are checked where they are used. */
 async function readCosts(context: CliContext, file: string): Promise<Costs> {
-  const document = parseJson(await readText(context, file, 'expected {"F": 1, "B": 2, …}'));
-  checkFields(file, document, allFields);
+  const input = await readText(context, file, 'expected {"F": 1, "B": 2, …}');
+  const { name: from } = input;
+  const document = parseJson(input);
+  checkFields(from, document, allFields);
   const fields = document as Readonly<Record<string, unknown>>;
   for (const [name, known] of Object.entries(fieldsOf)) {
-    if (name in fields) checkFields(`${file}: ${name}`, fields[name], known);
+    if (name in fields) checkFields(`${from}: ${name}`, fields[name], known);
   }
   const times = Object.fromEntries(
     timeFields.filter((key) => key in fields).map((key) => [key, fields[key]]),
   ) as unknown as StageTimes;
   return {
     times,
+    file: from,
     ...("communication" in fields && { communication: fields.communication as Communication }),
     ...("memory" in fields && { memory: fields.memory as StageMemory }),
   };

@@ -28,9 +28,15 @@ export function flagMap(
   ]);
 }
 
-/** Option names within a sentence; plain words (`at`, `noise`) could be meant as words there. */
-function withFlags(sentence: string, flags: Terms["flags"]): string {
-  return sentence.replace(/\b[a-z]+(?:[A-Z][a-z]+)+\b/g, (name) => flags.get(name) ?? name);
+/** `numRanks`, `times.W`, and the place in what one flag sets: `times.W[3]`, `latency(0, 1)`. */
+const optionNames = /\b([a-z]+(?:\.[A-Za-z]+|(?:[A-Z][a-z]+)+))(?:\[\d+\]|\(\d+, \d+\))?/g;
+
+/**
+ * A sentence with flags instead of the options in it. Plain words (`at`, `noise`) stay: they may be
+ * meant as words.
+ */
+export function withFlags(sentence: string, flags: Terms["flags"]): string {
+  return sentence.replace(optionNames, (whole, name: string) => flags.get(name) ?? whole);
 }
 
 /** Runs `work`; its input errors become usage errors that name flags and files. */

@@ -11,7 +11,7 @@ export function formatNumber(value: number): string {
 
 /** A count and its noun: `1 layer`, `2 processes`. */
 export function counted(count: number, word: string): string {
-  const plural = word.endsWith("s") ? "es" : "s";
+  const plural = /(?:s|ch)$/.test(word) ? "es" : "s";
   return `${formatNumber(count)} ${word}${count === 1 ? "" : plural}`;
 }
 
@@ -22,8 +22,11 @@ export function columnFormat(column: readonly number[]): (value: number) => stri
   // Not more than numbers have, and what is smaller still by its exponent.
   const decimals = Math.max(0, 4 - before);
   if (decimals > 9) return (value) => value.toExponential(3);
-  const options = { minimumFractionDigits: decimals, maximumFractionDigits: decimals };
-  return (value) => value.toLocaleString("en-US", options);
+  const { format } = new Intl.NumberFormat("en-US", {
+    minimumFractionDigits: decimals,
+    maximumFractionDigits: decimals,
+  });
+  return format;
 }
 
 /** `text` cut in its middle to at most `width` characters, so that both ends can be read. */
@@ -43,7 +46,7 @@ export function formatTable(
   const right = headers.map((header) => header.startsWith(">"));
   const titles = headers.map((header) => header.replace(/^>/, ""));
   const widths = titles.map((title, i) =>
-    Math.max(title.length, ...rows.map((row) => row[i]?.length ?? 0)),
+    rows.reduce((width, row) => Math.max(width, row[i]?.length ?? 0), title.length),
   );
   return [titles, ...rows].map((row) =>
     row

@@ -157,7 +157,10 @@ critical path  7 operations, 2 changes of rank: 7 of computation, 0 of transfers
   it("refuses with the reason and status 2", async () => {
     const wrong = fileOf("wrong.json", { F: 1, B: 2, Z: 3 });
     const cases: [string[], string][] = [
-      [["--num-ranks", "7", "--num-micro-batches", "20"], "numRanks is 7; expected an even number"],
+      [
+        ["--num-ranks", "7", "--num-micro-batches", "20"],
+        "--num-ranks is 7; expected an even number",
+      ],
       [[...size, "--f", "-1"], "'-1' is not a number from 0 on"],
       [[...size, "--stage-times", wrong], "has the field Z; known are F, B, I"],
       [
@@ -166,7 +169,17 @@ critical path  7 operations, 2 changes of rank: 7 of computation, 0 of transfers
       ],
       [[...size, "--stage-times", wrong, "--f", "1"], "--stage-times brings all times"],
       [[...size, "--bytes", "5 apples"], "'5 apples' is not a number of bytes"],
+      [[...size, "--bytes", "5MB"], "--bandwidth and --bytes go together"],
+      [[...size, "--exclusive-links"], "--exclusive-links needs --bandwidth and --bytes"],
+      [
+        [...size, "--bytes", "1", "--bandwidth", "1", "--exclusive-links", "--mode", "rendezvous"],
+        "--exclusive-links is true; expected false in rendezvous mode",
+      ],
+      [[...size, "--w", "3"], "--time-w is 3; expected at most --time-b, 2"],
+      [[...size, "--stage-times", fileOf("f.json", { F: [1, 2], B: 2 })], "f.json: times.F.length"],
       [[...size, "--from-trace", fileOf("none.json", {})], "has no traceEvents"],
+      [[...size, "--from-trace", fileOf("other.json", [])], "other.json: the trace has 0 spans"],
+      [[...size, "--trace", "-"], "needs a file"],
       [[...size, "--svg", join(dir, "no", "such.svg")], "cannot write"],
     ];
     for (const [args, message] of cases) {
@@ -230,6 +243,11 @@ describe("dualpipe plan", () => {
     expect(nothing.stdout).toContain("no plan fits");
     const cases: [string[], string][] = [
       [["-r", "4"], "give either --num-micro-batches"],
+      [[...size, "--memory-limit", "8GB"], "--memory-limit is 8000000000; expected no limit where"],
+      [
+        [...size, "--pipeline-depth", "3"],
+        "--pipeline-depth is 3; expected divisors of --num-ranks",
+      ],
       [[...size, "--schedules", "gpipe"], "'gpipe' is not a schedule; expected one of 1f1b"],
       [[...size, "--layers", fileOf("l.json", [{ F: 1, B: 2, G: 3 }])], "layer 0 has the field G"],
       [[...size, "--layers", fileOf("m.json", [{ F: 1 }])], "layers[0].B is undefined"],

@@ -77,11 +77,14 @@ valid        complete, free of deadlock in dataflow and rendezvous order
   });
 
   it.each([
-    [["-r", "3", "-m", "8"], /numRanks is 3; expected an even number/],
-    [["-r", "4", "-m", "7"], /numMicroBatches is 7; .* at least 2 · numRanks = 8/],
+    [["-r", "3", "-m", "8"], /--num-ranks is 3; expected an even number .* with rank 2 − r/],
+    [
+      ["-r", "4", "-m", "7"],
+      /--num-micro-batches is 7; .* at least 2 · --num-ranks = 8, or --allow-partial/,
+    ],
     [["-r", "4"], /give --num-ranks N and --num-micro-batches N/],
     [["-s", "zbv", "-r", "4", "-m", "8", "--chunks-per-rank", "3"], /only interleaved-1f1b/],
-    [["--file", "missing.json"], /cannot read missing.json as JSON/],
+    [["--file", "missing.json"], /cannot read missing.json: ENOENT/],
     [["--file", "missing.json", "-r", "4"], /--file brings a whole schedule/],
   ])("%j ends with status 2 and says why", async (args, message) => {
     const { code, stdout, stderr } = await schedule(...args);

@@ -219,6 +219,14 @@ describe("what cannot be", () => {
     expect(plan({ pipelineDepths: [3] })).toThrow("divisors of numRanks, 4");
     expect(plan({ overlapShare: 0 })).toThrow("overlapShare is 0");
     expect(plan({ share: { F: 1, B: 1, W: 2 } })).toThrow("share.W is 2; expected at most share.B");
+    expect(plan({ share: { F: 1, B: 2, activationBytes: 4, weightGradBytes: 5 } })).toThrow(
+      "share.weightGradBytes is 5; expected at most share.activationBytes, 4",
+    );
+    expect(plan({ share: { F: 1, B: 2 }, memoryLimitBytes: 100 })).toThrow(
+      "memoryLimitBytes is 100; expected no limit where no cost has",
+    );
+    expect(plan({ memoryLimitBytes: Number.NaN })).toThrow("memoryLimitBytes is NaN");
+    expect(plan({ activationLimit: 0 })).toThrow("activationLimit is 0; expected a number above 0");
     expect(plan({ communication: { latency: -1 } })).toThrow("latency(0, 1) is -1");
     expect(plan({ numMicroBatches: [1.5] })).toThrow("numMicroBatches[0] is 1.5");
   });

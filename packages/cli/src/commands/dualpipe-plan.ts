@@ -10,8 +10,10 @@ import {
   planPipeline,
 } from "@open-infra/dualpipe";
 import { type CliContext, printJson, printLine } from "../context.ts";
+import { dualpipeFlags } from "../dualpipe-input.ts";
 import { number } from "../dualpipe-report.ts";
 import { type LinkFlags, linkOf } from "../dualpipe-times.ts";
+import { inTermsOf, withFlags } from "../flag-names.ts";
 import { parseJson, readText } from "../json-input.ts";
 import { UsageError } from "../parse.ts";
 import { formatBytes } from "../progress.ts";
@@ -47,16 +49,18 @@ const layerFields = ["F", "B", "W", "parameterBytes", "activationBytes", "weight
 /** The costs of `--layers`; values are checked where they are used. */
 async function readLayers(context: CliContext, file: string): Promise<readonly LayerCost[]> {
   const usage = 'expected [{"F": 1, "B": 2}, …]';
-  const document = parseJson(await readText(context, file, usage));
-  if (!Array.isArray(document)) throw new UsageError(`${file} holds no array; ${usage}`);
+  const input = await readText(context, file, usage);
+  const { name } = input;
+  const document = parseJson(input);
+  if (!Array.isArray(document)) throw new UsageError(`${name} holds no array; ${usage}`);
   document.forEach((layer, i) => {
     if (typeof layer !== "object" || layer === null || Array.isArray(layer)) {
-      throw new UsageError(`${file}: layer ${i} is no object; ${usage}`);
+      throw new UsageError(`${name}: layer ${i} is no object; ${usage}`);
     }
     const unknown = Object.keys(layer).find((key) => !layerFields.includes(key));
     if (unknown === undefined) return;
     const known = layerFields.join(", ");
-    throw new UsageError(`${file}: layer ${i} has the field ${unknown}; known are ${known}`);
+    throw new UsageError(`${name}: layer ${i} has the field ${unknown}; known are ${known}`);
   });
   return document as readonly LayerCost[];
 }
@@ -102,13 +106,7 @@ function stepOf(flags: Flags): Pick<PlanOptions, "numMicroBatches" | "batch"> {
 
 async function optionsOf(context: CliContext, flags: Flags): Promise<PlanOptions> {
   const { memoryLimit, activationLimit, pipelineDepth, overlapShare, overhead } = flags;
-  const { latency, bandwidth, bytes, exclusiveLinks } = flags;
-  const communication = linkOf(flags) && {
-    ...(latency !== undefined && { latency }),
-    ...(bandwidth !== undefined && { bandwidth }),
-    ...(bytes !== undefined && { bytes }),
-    exclusiveLinks,
-  };
+  const communication = linkOf(flags);
   return {
     numRanks: flags.numRanks,
     ...(await modelOf(context, flags)),
@@ -171,13 +169,17 @@ function* lines({ plans, infeasible }: PlanResult, rows: number): Generator<stri
   if (infeasible.length === 0) return;
   yield "";
   yield "cannot be used:";
-  const cells = infeasible.map((one) => [...choiceCells(one), one.reason]);
+  const cells = infeasible.map((one) => [
+    ...choiceCells(one),
+    withFlags(one.reason, dualpipeFlags),
+  ]);
   yield* formatTable(["schedule", "ranks", "micro-batches", "because"], cells);
 }
 
 export default async function dualpipePlan(this: CliContext, flags: Flags): Promise<void> {
   const options = await optionsOf(this, flags);
-  const result = planPipeline(options);
+  const files = flags.layers === undefined ? {} : { layers: flags.layers };
+  const result = inTermsOf({ flags: dualpipeFlags, files }, () => planPipeline(options));
   if (result.plans.length === 0) this.process.exitCode = 1;
   if (flags.json) printJson(this, result);
   else for (const line of lines(result, flags.rows)) printLine(this, line);

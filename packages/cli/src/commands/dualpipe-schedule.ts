@@ -15,6 +15,8 @@ import {
 } from "@open-infra/dualpipe";
 import { type CliContext, printLine } from "../context.ts";
 import { type ScheduleFlags, scheduleOf } from "../dualpipe-input.ts";
+import { titleOf } from "../dualpipe-report.ts";
+import { counted, formatTable } from "../table.ts";
 
 interface Flags extends ScheduleFlags {
   readonly communication: boolean;
@@ -54,8 +56,7 @@ function placed(schedule: Schedule, placement: Flags["placement"]): Schedule {
   return withCommunication(schedule, placement ? { placement } : {});
 }
 
-function reportOf(flags: Flags): Report {
-  const alone = scheduleOf(flags);
+function reportOf(alone: Schedule, flags: Flags): Report {
   const communicating = placed(alone, flags.placement);
   const { memoryLimit } = flags;
   return {
@@ -66,22 +67,11 @@ function reportOf(flags: Flags): Report {
   };
 }
 
-/** Rows of cells as lines with aligned columns. */
-function aligned(rows: readonly (readonly string[])[]): string[] {
-  const widths = (rows[0] ?? []).map((_, c) => Math.max(...rows.map((row) => row[c]?.length ?? 0)));
-  return rows.map((row) =>
-    row
-      .map((cell, c) => cell.padEnd(widths[c] ?? 0))
-      .join("  ")
-      .trimEnd(),
-  );
-}
-
 /** Equal numbers once, others as a list. */
 function each(values: readonly number[]): string {
   const [first] = values;
   if (values.every((value) => value === first)) return `${first} on every rank`;
-  return values.join(" ");
+  return values.join(", ");
 }
 
 function formulaLines({ formula, schedule }: Report): string[] {
@@ -102,26 +92,26 @@ function verdictLines({ validation }: Report): string[] {
   if (ok) return [`valid        complete, free of deadlock in ${readings.join(" and ")} order`];
   const lines = violations.map(({ code, message }) => `  ${code}: ${message}`);
   const more = omitted > 0 ? [`  and ${omitted} more`] : [];
-  return [`INVALID      ${violations.length + omitted} violations`, ...lines, ...more];
+  return [`INVALID      ${counted(violations.length + omitted, "violation")}`, ...lines, ...more];
 }
 
 function lines(report: Report): string[] {
   const { schedule, steps, validation } = report;
-  const { name, numRanks, numStages, numDirections, numMicroBatches } = schedule;
-  const ways = numDirections === 1 ? "" : ` in ${numDirections} directions`;
+  const { numRanks } = schedule;
   const { untilBackward, untilWeight } = validation.peakActivations;
   const ranks = Array.from({ length: numRanks }, (_, rank) => `rank ${rank}`);
+  const width = ranks.at(-1)?.length ?? 0;
   return [
-    `${name}: ${numRanks} ranks, ${numStages} stages${ways}, ${numMicroBatches} micro-batches`,
+    titleOf(schedule),
     "",
-    ...aligned(ranks.map((rank, r) => [rank, formatRank(schedule, r)])),
+    ...ranks.map((rank, r) => `${rank.padEnd(width)}  ${formatRank(schedule, r)}`),
     "",
     ...(steps === undefined
       ? []
-      : aligned([
+      : formatTable(
           ["steps", ...stepUnits],
-          ...steps.map((counts, r) => [ranks[r] as string, ...counts.map(String)]),
-        ]).concat("")),
+          steps.map((counts, r) => [ranks[r] as string, ...counts.map(String)]),
+        ).concat("")),
     `held         ${each(untilBackward)} at most, until the backward`,
     `             ${each(untilWeight)} at most, until the weights' gradients`,
     ...formulaLines(report),
@@ -129,8 +119,8 @@ function lines(report: Report): string[] {
   ];
 }
 
-export default function dualpipeSchedule(this: CliContext, flags: Flags): void {
-  const report = reportOf(flags);
+export default async function dualpipeSchedule(this: CliContext, flags: Flags): Promise<void> {
+  const report = reportOf(await scheduleOf(this, flags), flags);
   const { schedule, steps, validation, formula } = report;
   if (!validation.ok) this.process.exitCode = 1;
   if (!flags.json) {

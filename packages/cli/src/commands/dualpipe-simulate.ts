@@ -8,18 +8,21 @@ import {
   compareWithTrace,
   isBuiltInName,
   type Schedule,
+  type SimulateOptions,
   type SimulationResult,
   type StageTimes,
   simulate,
   type TraceInput,
+  TraceMismatchError,
   toChromeTrace,
   toSvg,
   withCommunication,
 } from "@open-infra/dualpipe";
 import { type CliContext, note, printJson, printLine } from "../context.ts";
-import { type ScheduleFlags, scheduleOf } from "../dualpipe-input.ts";
+import { dualpipeFlags, type ScheduleFlags, scheduleOf } from "../dualpipe-input.ts";
 import { simulationLines } from "../dualpipe-report.ts";
 import { type Costs, costsOf, type TimeFlags } from "../dualpipe-times.ts";
+import { inTermsOf } from "../flag-names.ts";
 import { parseJson, readText } from "../json-input.ts";
 import { UsageError } from "../parse.ts";
 
@@ -55,11 +58,12 @@ function formulaOf(schedule: Schedule, { times }: Costs): BubbleFormula | undefi
 }
 
 async function readTrace(context: CliContext, file: string): Promise<TraceInput> {
-  const document = parseJson(await readText(context, file, "expected a Chrome trace"));
+  const input = await readText(context, file, "expected a Chrome trace");
+  const document = parseJson(input);
   const events = Array.isArray(document)
     ? document
     : (document as { traceEvents?: unknown } | null)?.traceEvents;
-  if (!Array.isArray(events)) throw new UsageError(`${file} has no traceEvents`);
+  if (!Array.isArray(events)) throw new UsageError(`${input.name} has no traceEvents`);
   return events as TraceInput;
 }
 
@@ -107,6 +111,7 @@ function writeFiles(
 ) {
   const { svg, trace, usPerUnit } = flags;
   const write = (file: string, content: string): void => {
+    if (file === "-") throw new UsageError("a picture or a trace needs a file: '-' is none");
     try {
       writeFileSync(file, content);
     } catch (error) {
@@ -130,9 +135,29 @@ function comparisonOf({ measured, measuredMakespan, simulated, ratio }: Comparis
   };
 }
 
+/** What a file of `--stage-times` gives. */
+function filesOf(file: string) {
+  return { files: { times: file, communication: file, memory: file } };
+}
+
+/** A trace that does not hold the schedule's run is the user's mistake, not a failure of ours. */
+function compared(
+  schedule: Schedule,
+  trace: TraceInput,
+  options: SimulateOptions,
+  file: string,
+): Comparison {
+  try {
+    return compareWithTrace(schedule, trace, options);
+  } catch (error) {
+    if (!(error instanceof TraceMismatchError)) throw error;
+    throw new UsageError(`${file}: ${error.message}`);
+  }
+}
+
 export default async function dualpipeSimulate(this: CliContext, flags: Flags): Promise<void> {
   const { mode } = flags;
-  const alone = scheduleOf(flags);
+  const alone = await scheduleOf(this, flags);
   const schedule = mode === "rendezvous" ? withCommunication(alone) : alone;
   const given = await costsOf(this, flags);
   const { communication, memory } = given;
@@ -144,12 +169,14 @@ export default async function dualpipeSimulate(this: CliContext, flags: Flags): 
     ...(communication && { communication }),
     ...(memory && { memory }),
   };
-  const comparison =
-    flags.fromTrace === undefined
-      ? undefined
-      : compareWithTrace(schedule, await readTrace(this, flags.fromTrace), options);
+  const terms = { flags: dualpipeFlags, ...(given.file !== undefined && filesOf(given.file)) };
+  const trace = flags.fromTrace && (await readTrace(this, flags.fromTrace));
+  const comparison = trace
+    ? inTermsOf(terms, () => compared(schedule, trace, options, flags.fromTrace as string))
+    : undefined;
   const costs = comparison === undefined ? given : { ...given, times: comparison.measured.times };
-  const result = comparison?.simulated ?? simulate(schedule, costs.times, options);
+  const result =
+    comparison?.simulated ?? inTermsOf(terms, () => simulate(schedule, costs.times, options));
   const formula = comparison === undefined ? formulaOf(schedule, costs) : undefined;
   writeFiles(this, schedule, result, flags);
   if (flags.json) {

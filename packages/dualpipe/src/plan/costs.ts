@@ -40,6 +40,11 @@ export function fullCost(name: string, cost: LayerCost): FullCost {
   if (filled.W > filled.B) {
     throw new InputError(`${name}.W`, String(filled.W), `at most ${name}.B, ${filled.B}`);
   }
+  const { activationBytes, weightGradBytes } = filled;
+  if (weightGradBytes > activationBytes) {
+    const allowed = `at most ${name}.activationBytes, ${activationBytes}`;
+    throw new InputError(`${name}.weightGradBytes`, String(weightGradBytes), allowed);
+  }
   return filled;
 }
 

@@ -180,6 +180,24 @@ function amountsOf({ numMicroBatches, batch }: PlanOptions): Amount[] {
   });
 }
 
+/** Limits are positive, and one in bytes has bytes to count. */
+function checkOptions({ numRanks, share, layers, ...limits }: PlanOptions): void {
+  whole("numRanks", numRanks);
+  for (const name of ["memoryLimitBytes", "activationLimit"] as const) {
+    const limit = limits[name];
+    if (limit === undefined || limit > 0) continue;
+    throw new InputError(name, String(limit), "a number above 0");
+  }
+  if (limits.memoryLimitBytes === undefined) return;
+  const costs = share === undefined ? (layers ?? []) : [share];
+  const isCounted = costs.some(
+    (cost) => (cost.parameterBytes ?? cost.activationBytes) !== undefined,
+  );
+  if (isCounted) return;
+  const allowed = "no limit where no cost has parameterBytes or activationBytes";
+  throw new InputError("memoryLimitBytes", String(limits.memoryLimitBytes), allowed);
+}
+
 function* choicesOf(options: PlanOptions): Generator<{ choice: PlanChoice; amount: Amount }> {
   const { numRanks, schedules = builtInNames, chunksPerRank = [2] } = options;
   const amounts = amountsOf(options);
@@ -356,7 +374,7 @@ function compare(a: Plan, b: Plan): number {
  *   not take is not thrown but listed in `infeasible`.
  */
 export function planPipeline(options: PlanOptions): PlanResult {
-  whole("numRanks", options.numRanks);
+  checkOptions(options);
   const planner = new Planner(options);
   const plans: Plan[] = [];
   const infeasible: InfeasiblePlan[] = [];

@@ -53,7 +53,7 @@ function checkDualPipe(options: ScheduleOptions): void {
   checkSize(options, 2);
   const { numRanks, numMicroBatches, allowPartial } = options;
   if (numRanks % 2 !== 0) {
-    const why = "rank r shares its two stages with rank numRanks − 1 − r";
+    const why = `rank r shares its two stages with rank ${numRanks - 1} − r`;
     throw new InputError("numRanks", String(numRanks), `an even number (${why})`);
   }
   if (allowPartial) return;

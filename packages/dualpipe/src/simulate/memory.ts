@@ -52,13 +52,17 @@ interface ResolvedMemory {
 
 function resolveMemory(memory: StageMemory, numStages: number): ResolvedMemory {
   const activation = stageValues("memory.activationBytes", memory.activationBytes, numStages);
-  const weightGrad = memory.weightGradBytes;
+  const kept = memory.weightGradBytes;
+  const weightGrad =
+    kept === undefined ? activation : stageValues("memory.weightGradBytes", kept, numStages);
+  const stage = weightGrad.findIndex((bytes, i) => bytes > (activation[i] as number));
+  if (stage >= 0) {
+    const allowed = `at most memory.activationBytes[${stage}], ${activation[stage]}`;
+    throw new InputError(`memory.weightGradBytes[${stage}]`, String(weightGrad[stage]), allowed);
+  }
   return {
     activation,
-    weightGrad:
-      weightGrad === undefined
-        ? activation
-        : stageValues("memory.weightGradBytes", weightGrad, numStages),
+    weightGrad,
     parameters: stageValues("memory.parameterBytes", memory.parameterBytes ?? 0, numStages),
   };
 }
