@@ -63,6 +63,20 @@ export {
   mGroupedFp8GemmNtMasked,
 } from "./grouped.ts";
 export {
+  type Fp8MqaLogitsArgs,
+  type Fp8PagedMqaLogitsArgs,
+  fp8Fp4MqaLogits,
+  fp8Fp4PagedMqaLogits,
+  fp8MqaLogits,
+  fp8PagedMqaLogits,
+  type MqaOptions,
+} from "./mqa-logits.ts";
+export {
+  getPagedMqaLogitsMetadata,
+  type PagedMqaLogitsMetadataOptions,
+  SPLIT_KEYS,
+} from "./mqa-metadata.ts";
+export {
   type Grain,
   type Grains,
   isScaled,

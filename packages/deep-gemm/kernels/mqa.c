@@ -1,0 +1,275 @@
+// Logits of the lightning indexer: out[i, j] = scale[j] · Σ_h weight[i, h] · relu(q[i, h] · key[j]) for
+// the keys j of token i's window. Keys lie across the lanes, so relu, weights and the sum over heads
+// are vector operations and a logit depends on its token and key alone: q · key is one chain over
+// the dimension, heads are added in order. One kernel serves keys in rows and keys in pages.
+#include "columns.h"
+
+// What the driver sets: Q_TYPE, KV_TYPE (CODES_…), WEIGHT_BF16, OUT_BF16, PAGED, and MOST_K, a
+// multiple of 32 that is at least the dimension.
+#if OUT_BF16
+typedef uint16_t out_t;
+#else
+typedef float out_t;
+#endif
+
+enum {
+  VECS_K = 2,  // vectors of keys in a tile
+  TILE_KEYS = VECS_K * OI_VF,
+  HEAD_TILE = OI_VF == 8 ? 4 : 8,  // accumulators: this many times VECS_K
+  ROW_WORDS = MOST_K / WORD_K,     // of a head's panel, and steps of a tile
+  TILE_WORDS = ROW_WORDS * TILE_KEYS,
+};
+
+// Memory of a thread: panels of one token's heads and of a block of keys.
+typedef struct {
+  const params_t *p;
+  uint32_t *q;     // rows of ROW_WORDS, heads of zeros up to a full tile behind them
+  float *weights;  // of the heads
+  uint32_t *keys;  // tiles of TILE_WORDS
+  float *scales;   // of the block's keys
+  int64_t sequence;
+  int64_t first;  // key of the first tile
+} unit_t;
+
+// The keys that token `t` (of all sequences) sees, and the key that column 0 of its row stands for.
+typedef struct {
+  int64_t from, to, origin;
+} window_t;
+
+static window_t window_of(const params_t *p, int64_t t) {
+  int64_t start = p->starts == NULL ? 0 : ((const int32_t *)p->starts)[t];
+  int64_t end = ((const int32_t *)p->ends)[t];
+  window_t w = {oi_max(0, start), oi_min(p->keys, end), p->compressed ? start : 0};
+  if (w.to < w.from) w.to = w.from;
+  return w;
+}
+
+// Codes and scale of a key: a float for e4m3, four ue8m0 for e2m1.
+typedef struct {
+  const uint8_t *codes, *scale;
+} key_place;
+
+static inline key_place key_at(const unit_t *u, int64_t j) {
+  const params_t *p = u->p;
+#if PAGED
+  int64_t page = ((const int32_t *)p->table)[u->sequence * p->table_row + j / p->page_keys];
+  const uint8_t *at = (const uint8_t *)p->kv + page * p->page_bytes;
+  int64_t i = j % p->page_keys;
+  return (key_place){at + i * p->kv_row, at + p->page_keys * p->kv_row + 4 * i};
+#else
+  return (key_place){(const uint8_t *)p->kv + j * p->kv_row,
+                  (const uint8_t *)p->kv_scales + 4 * j * p->kv_scale_row};
+#endif
+}
+
+// Tile `t` of the block; keys from `end` on are not read, their lanes repeat the last one before.
+static void pack_tile(const unit_t *u, int64_t t, int64_t end) {
+  const params_t *p = u->p;
+  for (int v = 0; v < VECS_K; v++) {
+    const uint8_t *rows[OI_VF];
+    uint32_t scales[OI_VF];
+    for (int i = 0; i < OI_VF; i++) {
+      int64_t j = u->first + t * TILE_KEYS + v * OI_VF + i;
+      key_place key = key_at(u, oi_min(j, end - 1));
+      rows[i] = key.codes;
+      memcpy(&scales[i], key.scale, 4);
+    }
+    if (KV_TYPE == CODES_E4M3) {
+      memcpy(u->scales + t * TILE_KEYS + v * OI_VF, scales, sizeof scales);
+    }
+    pack_columns(KV_TYPE, u->keys + t * TILE_WORDS + v * OI_VF, TILE_KEYS, rows, p->dim,
+                 vu_load(scales));
+  }
+}
+
+static void pack_token(const unit_t *u, int64_t t) {
+  const params_t *p = u->p;
+  int64_t token = t - u->sequence * p->tokens;
+  const uint8_t *q = (const uint8_t *)p->q + u->sequence * p->q_sequence + token * p->q_token;
+  const uint32_t *scales = p->q_scales;
+  if (scales != NULL) scales += u->sequence * p->qs_sequence + token * p->qs_token;
+  for (int64_t h = 0; h < p->heads; h++) {
+    pack_row(Q_TYPE, u->q + h * ROW_WORDS, q + h * p->q_head, p->dim,
+             scales == NULL ? 0 : scales[h * p->qs_head]);
+#if WEIGHT_BF16
+    u->weights[h] = bf16_to_f32(((const uint16_t *)p->weights)[t * p->weight_row + h]);
+#else
+    u->weights[h] = ((const float *)p->weights)[t * p->weight_row + h];
+#endif
+  }
+}
+
+// Heads that fill up the last tile: they add 0 · relu(0).
+static void pad_heads(const unit_t *u) {
+  int64_t from = u->p->heads, to = oi_ceil_div(from, HEAD_TILE) * HEAD_TILE;
+  memset(u->q + from * ROW_WORDS, 0, (size_t)(to - from) * ROW_WORDS * sizeof *u->q);
+  for (int64_t h = from; h < to; h++) u->weights[h] = 0;
+}
+
+// sum += Σ weight · relu(q · key) over `heads` heads.
+INLINE void add_heads(int heads, int64_t steps, const uint32_t *q, const float *weights,
+                      const uint32_t *keys, vf sum[VECS_K]) {
+  vf acc[HEAD_TILE][VECS_K];
+  UNROLL
+  for (int h = 0; h < heads; h++) {
+    UNROLL
+    for (int v = 0; v < VECS_K; v++) acc[h][v] = vf_zero();
+  }
+  for (int64_t s = 0; s < steps; s++) {
+    vu x[VECS_K];
+    UNROLL
+    for (int v = 0; v < VECS_K; v++) x[v] = vu_load(keys + s * TILE_KEYS + v * OI_VF);
+    UNROLL
+    for (int h = 0; h < heads; h++) {
+      UNROLL
+      for (int v = 0; v < VECS_K; v++) acc[h][v] = word_fma(q[h * ROW_WORDS + s], x[v], acc[h][v]);
+    }
+  }
+  UNROLL
+  for (int h = 0; h < heads; h++) {
+    UNROLL
+    for (int v = 0; v < VECS_K; v++) {
+      // The zero comes first, so that a NaN stays one.
+      sum[v] = vf_fma(vf_set(weights[h]), vf_max(vf_zero(), acc[h][v]), sum[v]);
+    }
+  }
+}
+
+static __attribute__((noinline)) void tile_logits(const unit_t *u, int64_t t, vf out[VECS_K]) {
+  const uint32_t *keys = u->keys + t * TILE_WORDS;
+  vf sum[VECS_K];
+  for (int v = 0; v < VECS_K; v++) sum[v] = vf_zero();
+  int64_t heads = u->p->heads, steps = oi_ceil_div(u->p->dim, WORD_K), h = 0;
+  // One or two heads are faster one by one than in a tile of zeros.
+  for (; h + 2 < heads; h += HEAD_TILE) {
+    add_heads(HEAD_TILE, steps, u->q + h * ROW_WORDS, u->weights + h, keys, sum);
+  }
+  for (; h < heads; h++) add_heads(1, steps, u->q + h * ROW_WORDS, u->weights + h, keys, sum);
+  for (int v = 0; v < VECS_K; v++) {
+    out[v] = sum[v];
+    if (KV_TYPE == CODES_E4M3) out[v] *= vf_load(u->scales + t * TILE_KEYS + v * OI_VF);
+  }
+}
+
+INLINE void store_logits(out_t *to, const vf logits[VECS_K]) {
+  for (int v = 0; v < VECS_K; v++) {
+#if OUT_BF16
+    vf_store_bf16(to + v * OI_VF, logits[v]);
+#else
+    vf_store(to + v * OI_VF, logits[v]);
+#endif
+  }
+}
+
+static void fill_minus_infinity(out_t *row, int64_t from, int64_t to) {
+  for (int64_t i = from; i < to; i++) {
+#if OUT_BF16
+    row[i] = 0xff80;
+#else
+    row[i] = -__builtin_inff();
+#endif
+  }
+}
+
+// The token's logits of the keys [from, to), all of them in the block.
+static void run_token(const unit_t *u, int64_t t, window_t w, int64_t from, int64_t to) {
+  const params_t *p = u->p;
+  out_t *row = (out_t *)p->out + t * p->out_row - w.origin;
+  pack_token(u, t);
+  int64_t first = (from - u->first) / TILE_KEYS, last = oi_ceil_div(to - u->first, TILE_KEYS);
+  for (int64_t i = first; i < last; i++) {
+    vf logits[VECS_K];
+    tile_logits(u, i, logits);
+    int64_t key = u->first + i * TILE_KEYS;
+    if (key >= from && key + TILE_KEYS <= to) {
+      store_logits(row + key, logits);
+      continue;
+    }
+    out_t edge[TILE_KEYS];
+    store_logits(edge, logits);
+    int64_t begin = oi_max(from, key), end = oi_min(to, key + TILE_KEYS);
+    memcpy(row + begin, edge + (begin - key), (size_t)(end - begin) * sizeof(out_t));
+  }
+}
+
+// Tokens [t0, t1) of one sequence against the keys [from, to).
+static void run_unit(unit_t *u, int64_t t0, int64_t t1, int64_t from, int64_t to) {
+  const params_t *p = u->p;
+  int64_t low = to, high = from;
+  for (int64_t t = t0; t < t1; t++) {
+    window_t w = window_of(p, t);
+    int64_t a = oi_max(from, w.from), b = oi_min(to, w.to);
+    if (a >= b) continue;
+    low = oi_min(low, a);
+    high = oi_max(high, b);
+  }
+  if (low >= high) return;
+  u->first = low;
+  int64_t tiles = oi_ceil_div(high - low, TILE_KEYS);
+  for (int64_t i = 0; i < tiles; i++) pack_tile(u, i, high);
+  for (int64_t t = t0; t < t1; t++) {
+    window_t w = window_of(p, t);
+    int64_t a = oi_max(from, w.from), b = oi_min(to, w.to);
+    if (a < b) run_token(u, t, w, a, b);
+  }
+}
+
+// Columns of a row outside its window.
+static void clean_row(const params_t *p, int64_t t) {
+  window_t w = window_of(p, t);
+  out_t *row = (out_t *)p->out + t * p->out_row;
+  int64_t from = w.from - w.origin, to = w.to - w.origin;
+  if (to <= from) {
+    fill_minus_infinity(row, 0, p->width);
+    return;
+  }
+  fill_minus_infinity(row, 0, from);
+  fill_minus_infinity(row, to, p->width);
+}
+
+#if PAGED
+// Part `i` of the schedule: from its (sequence, split of keys) to the next part's.
+static void run_part(unit_t *u, int64_t i) {
+  const params_t *p = u->p;
+  const int32_t *at = (const int32_t *)p->schedule + 2 * i;
+  int64_t sequence = at[0], split = at[1];
+  while (sequence < p->sequences && (sequence < at[2] || (sequence == at[2] && split < at[3]))) {
+    int64_t t0 = sequence * p->tokens, longest = 0;
+    for (int64_t t = t0; t < t0 + p->tokens; t++) {
+      longest = oi_max(longest, ((const int32_t *)p->ends)[t]);
+    }
+    if (split * p->block_keys >= longest) {
+      sequence++;
+      split = 0;
+      continue;
+    }
+    u->sequence = sequence;
+    int64_t from = split * p->block_keys;
+    run_unit(u, t0, t0 + p->tokens, from, oi_min(longest, from + p->block_keys));
+    split++;
+  }
+}
+#else
+// Part `i` of blocks of keys times blocks of tokens.
+static void run_part(unit_t *u, int64_t i) {
+  const params_t *p = u->p;
+  int64_t blocks = oi_ceil_div(p->keys, p->block_keys);
+  int64_t from = i % blocks * p->block_keys, t0 = i / blocks * p->block_tokens;
+  run_unit(u, t0, oi_min(p->tokens, t0 + p->block_tokens), from,
+           oi_min(p->keys, from + p->block_keys));
+}
+#endif
+
+void mqa_logits(const params_t *p, oi_ctx *ctx) {
+  unit_t u = {.p = p, .keys = ctx->scratch};
+  u.q = u.keys + oi_ceil_div(p->block_keys, TILE_KEYS) * TILE_WORDS;
+  int64_t heads = oi_ceil_div(p->heads, HEAD_TILE) * HEAD_TILE;
+  u.scales = (float *)(u.q + heads * ROW_WORDS);
+  u.weights = u.scales + oi_ceil_div(p->block_keys, TILE_KEYS) * TILE_KEYS;
+  pad_heads(&u);
+  int64_t rows = p->clean ? p->sequences * p->tokens : 0;
+  for (int64_t i; (i = oi_take(ctx, 1)) < p->parts + rows;) {
+    if (i < p->parts) run_part(&u, i);
+    else clean_row(p, i - p->parts);
+  }
+}

@@ -1,0 +1,251 @@
+// The indexer's logits on every backend and instruction set: against float64, against themselves to
+// the bit in other forms, and with NaN wherever nothing may be read.
+
+import { Tensor } from "@open-infra/tensor";
+import { calcDiff, seededRandom, testSeed } from "@open-infra/testing";
+import { afterAll, describe, expect, it } from "vitest";
+import {
+  fp8MqaLogits,
+  fp8PagedMqaLogits,
+  getPagedMqaLogitsMetadata,
+  type ScaledTensor,
+} from "../src/index.ts";
+import { allDevices, poisoned, randomTensor, withRowGaps } from "./helpers.ts";
+import { allLogits, codeValues, pagesOf, randomCodes, randomKeys } from "./mqa-helpers.ts";
+
+const seed = testSeed();
+const devices = allDevices();
+afterAll(() => {
+  for (const { device } of devices) device[Symbol.dispose]();
+});
+
+const i32 = (values: readonly number[]): Tensor => Tensor.from(values, [values.length], "i32");
+const bits = (tensor: Tensor): Uint8Array => tensor.contiguous().bytes().slice();
+
+/** Windows of every kind: whole, empty, reversed, beyond either end, random. */
+function windows(
+  random: ReturnType<typeof seededRandom>,
+  tokens: number,
+  n: number,
+): [number, number][] {
+  const fixed: [number, number][] = [
+    [0, n],
+    [5, 5],
+    [9, 3],
+    [n - 1, n + 100],
+    [-7, 4],
+    [n + 3, n + 9],
+    [0, 1],
+  ];
+  return Array.from({ length: tokens }, (_, i) => {
+    const start = random.int(0, n);
+    return fixed[i] ?? [start, random.int(start, n + 1)];
+  });
+}
+
+describe.each(devices)("$name", ({ name, device }) => {
+  const slow = name === "reference" || name.endsWith("scalar") || name.endsWith("emulated");
+  const shapes: [number, number, number, number][] = slow
+    ? [
+        [8, 100, 3, 32],
+        [9, 70, 8, 128],
+        [3, 40, 17, 64],
+      ]
+    : [
+        [8, 300, 32, 64],
+        [64, 1024, 64, 128],
+        [33, 300, 5, 32],
+        [7, 130, 1, 40],
+        [40, 700, 16, 128],
+      ];
+
+  it.each(["e4m3fn", "e2m1"] as const)(
+    "D13: %s against float64, windows, types of logits",
+    (type) => {
+      const random = seededRandom(seed);
+      for (const [tokens, n, heads, dim] of shapes) {
+        const q = randomCodes(random, [tokens, heads, dim], type);
+        const kv = randomKeys(random, [n, dim], type);
+        const seen = windows(random, tokens, n);
+        const [starts, ends] = [i32(seen.map(([s]) => s)), i32(seen.map(([, e]) => e))];
+        for (const [weightType, logitsDtype] of [
+          ["f32", "f32"],
+          ["bf16", "bf16"],
+        ] as const) {
+          const weights = randomTensor(random, [tokens, heads], weightType);
+          const label = `seed ${seed} [${tokens},${n},${heads},${dim}] ${logitsDtype}`;
+          const want = allLogits(codeValues(q), codeValues(kv), weights.toFloat64(), [
+            tokens,
+            heads,
+            dim,
+          ]);
+          const out = poisoned([tokens, n], logitsDtype);
+          const args = { q, kv, weights, cuSeqLenKStart: starts, cuSeqLenKEnd: ends };
+          expect(fp8MqaLogits(device, { ...args, out })).toBe(out);
+          const got = out.toFloat64();
+          const [inside, expected]: [number[], number[]] = [[], []];
+          for (let i = 0; i < tokens * n; i++) {
+            const [s, e] = seen[Math.floor(i / n)] as [number, number];
+            if (i % n >= s && i % n < e) {
+              inside.push(got[i] as number);
+              expected.push(want[i] as number);
+            } else expect(got[i], `${label} element ${i}`).toBe(Number.NEGATIVE_INFINITY);
+          }
+          const tight = logitsDtype === "f32" ? 1e-10 : 5e-6;
+          expect(calcDiff(inside, expected), label).toBeLessThan(tight);
+        }
+      }
+    },
+  );
+
+  it.each(["e4m3fn", "e2m1"] as const)(
+    "%s: compressed columns, uncleaned rows, threads: the same bits",
+    (type) => {
+      const random = seededRandom(seed + 1);
+      const [tokens, n, heads, dim] = slow ? [9, 90, 4, 64] : [70, 900, 32, 64];
+      const q = randomCodes(random, [tokens, heads, dim], type);
+      const kv = randomKeys(random, [n, dim], type);
+      const weights = randomTensor(random, [tokens, heads], "f32");
+      const seen = windows(random, tokens, n);
+      const args = {
+        q,
+        kv,
+        weights,
+        cuSeqLenKStart: i32(seen.map(([s]) => s)),
+        cuSeqLenKEnd: i32(seen.map(([, e]) => e)),
+      };
+      const full = fp8MqaLogits(device, args);
+      expect(bits(fp8MqaLogits(device, { ...args, threads: 1 }))).toEqual(bits(full));
+      const width = n + 7;
+      for (const cleanLogits of [true, false]) {
+        const sentinel = (shape: number[]): Tensor =>
+          withRowGaps(Tensor.empty(shape, "f32").fill(7), 5);
+        const out = sentinel([tokens, n]);
+        fp8MqaLogits(device, { ...args, cleanLogits, out });
+        const compressed = sentinel([tokens, width]);
+        fp8MqaLogits(device, { ...args, cleanLogits, maxSeqlenK: width, out: compressed });
+        const [a, b, whole] = [out.toFloat32(), compressed.toFloat32(), full.toFloat32()];
+        const outside = cleanLogits ? Number.NEGATIVE_INFINITY : 7;
+        for (const [t, [s, e]] of seen.entries()) {
+          const inside = (j: number): boolean => j >= Math.max(0, s) && j < Math.min(n, e);
+          for (let j = 0; j < n; j++) {
+            const want = inside(j) ? whole[t * n + j] : outside;
+            expect(a[t * n + j], `seed ${seed} ${t},${j}`).toBe(want);
+          }
+          for (let j = 0; j < width; j++) {
+            const want = inside(s + j) ? whole[t * n + s + j] : outside;
+            expect(b[t * width + j], `seed ${seed} compressed ${t},${j}`).toBe(want);
+          }
+        }
+      }
+    },
+  );
+
+  it.each(["e4m3fn", "e2m1"] as const)(
+    "D14: %s in pages is bit for bit the gathered keys",
+    (type) => {
+      const random = seededRandom(seed + 2);
+      for (const [perPage, tokens, heads, dim] of [
+        [64, 1, 64, 128],
+        [64, 2, 32, 64],
+        [32, 6, 8, type === "e2m1" ? 96 : 32],
+        [5, 3, 3, 20],
+      ] as [number, number, number, number][]) {
+        const lengths = slow ? [[0], [1], [70]] : [[0], [1], [700], [64], [255], [513]];
+        const contexts = lengths.map(([n = 0]) =>
+          Array.from({ length: tokens }, (_, t) => Math.max(0, n - (tokens - 1 - t))),
+        );
+        (contexts.at(-1) as number[]).reverse(); // The longest need not be the last.
+        const keys = lengths.map(([n = 0]) => randomKeys(random, [n, dim], type));
+        const { cache, table } = pagesOf(random, keys, perPage);
+        const q = randomCodes(random, [lengths.length, tokens, heads, dim], type);
+        const weights = randomTensor(random, [lengths.length * tokens, heads], "f32");
+        const contextLens = Tensor.from(contexts.flat(), [lengths.length, tokens], "i32");
+        const scheduleMeta = getPagedMqaLogitsMetadata({
+          contextLens,
+          blockKv: perPage,
+          numSms: 5,
+        });
+        const width = slow ? 90 : 720;
+        const args = {
+          q,
+          kvCache: cache,
+          weights,
+          contextLens,
+          blockTable: table,
+          maxContextLen: width,
+          cleanLogits: true,
+        };
+        const out = poisoned([lengths.length * tokens, width], "f32");
+        fp8PagedMqaLogits(device, { ...args, scheduleMeta, out });
+        const label = `seed ${seed} ${perPage} ${tokens} ${heads} ${dim}`;
+        expect(bits(fp8PagedMqaLogits(device, args)), label).toEqual(bits(out));
+        for (const [b, kv] of keys.entries()) {
+          const view = (x: Tensor): Tensor => x.select(0, b);
+          const part =
+            q instanceof Tensor ? view(q) : { data: view(q.data), scales: view(q.scales) };
+          const n = kv.data.dim(0);
+          const rows = fp8MqaLogits(device, {
+            q: part,
+            kv,
+            weights: weights.slice(0, b * tokens, (b + 1) * tokens),
+            cuSeqLenKStart: i32(new Array(tokens).fill(0)),
+            cuSeqLenKEnd: i32(contexts[b] as number[]),
+          });
+          const got = out.slice(0, b * tokens, (b + 1) * tokens);
+          expect(bits(got.slice(1, 0, n)), `${label} sequence ${b}`).toEqual(bits(rows));
+          const rest = got.slice(1, n, width).toFloat32();
+          expect(rest.every((x) => x === Number.NEGATIVE_INFINITY)).toBe(true);
+        }
+      }
+    },
+  );
+
+  it("NaN stays where it is: in its key's column, in its token's row, not beyond a window", () => {
+    const random = seededRandom(seed + 3);
+    const [tokens, n, heads, dim] = [6, 100, 8, 64];
+    const q = randomCodes(random, [tokens, heads, dim], "e4m3fn") as Tensor;
+    const kv = randomKeys(random, [n, dim], "e4m3fn") as ScaledTensor;
+    const weights = randomTensor(random, [tokens, heads], "f32");
+    const ends = i32([40, 40, 41, 100, 100, 40]);
+    const args = { q, kv, weights, cuSeqLenKStart: i32([0, 3, 0, 41, 0, 0]), cuSeqLenKEnd: ends };
+    const clean = fp8MqaLogits(device, args).toFloat32();
+    kv.data.select(0, 40).bytes()[17] = 0xff;
+    (kv.scales.raw() as Float32Array)[99] = Number.NaN;
+    q.select(0, 5).select(0, 2).bytes()[0] = 0x7f;
+    const got = fp8MqaLogits(device, args).toFloat32();
+    for (let t = 0; t < tokens; t++) {
+      for (let j = 0; j < n; j++) {
+        const inWindow = clean[t * n + j] !== Number.NEGATIVE_INFINITY;
+        const spoiled = inWindow && (j === 40 || j === 99 || t === 5);
+        expect(got[t * n + j], `${t},${j}`).toBe(spoiled ? Number.NaN : clean[t * n + j]);
+      }
+    }
+  });
+
+  it("exact cases: relu of zero, negative weights, scales, ties of heads", () => {
+    const q = Tensor.from([1, 0, -1, 0, 2, 1], [1, 3, 2], "e4m3fn");
+    const kv = {
+      data: Tensor.from([4, 0, -4, 0, 0, 8], [3, 2], "e4m3fn"),
+      scales: Tensor.from([1, 0.5, 2], [3], "f32"),
+    };
+    const weights = Tensor.from([3, -5, 0.25], [1, 3], "f32");
+    const args = { q, kv, weights, cuSeqLenKStart: i32([0]), cuSeqLenKEnd: i32([3]) };
+    // q · kv: [4, -4, 8], [-4, 4, -8], [0, 0, 8].
+    expect([...fp8MqaLogits(device, args).toFloat32()]).toEqual([14, -10, 4]);
+  });
+
+  it("empty: no tokens, no keys, no columns", () => {
+    const args = (tokens: number, n: number) => ({
+      q: Tensor.empty([tokens, 2, 32], "e4m3fn"),
+      kv: { data: Tensor.empty([n, 32], "e4m3fn"), scales: Tensor.empty([n], "f32") },
+      weights: Tensor.empty([tokens, 2], "f32"),
+      cuSeqLenKStart: i32(new Array(tokens).fill(0)),
+      cuSeqLenKEnd: i32(new Array(tokens).fill(n)),
+    });
+    expect(fp8MqaLogits(device, args(0, 5)).shape).toEqual([0, 5]);
+    expect(fp8MqaLogits(device, args(3, 0)).shape).toEqual([3, 0]);
+    const out = fp8MqaLogits(device, { ...args(2, 0), maxSeqlenK: 3 });
+    expect([...out.toFloat32()]).toEqual(new Array(6).fill(Number.NEGATIVE_INFINITY));
+  });
+});
