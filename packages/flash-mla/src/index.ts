@@ -34,6 +34,16 @@ export {
   flashAttnVarlenBackward,
 } from "./mha-backward.ts";
 export {
+  type FlashAttnVarlenKvpackedBackwardOptions,
+  type FlashAttnVarlenKvpackedOptions,
+  type FlashAttnVarlenQkvpackedBackwardOptions,
+  type FlashAttnVarlenQkvpackedOptions,
+  flashAttnVarlenKvpackedBackward,
+  flashAttnVarlenKvpackedFunc,
+  flashAttnVarlenQkvpackedBackward,
+  flashAttnVarlenQkvpackedFunc,
+} from "./mha-packed.ts";
+export {
   absIndicesToIndicesInKvcache,
   dequantizeKCache,
   quantizeKCache,
