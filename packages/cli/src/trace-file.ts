@@ -31,8 +31,13 @@ interface Source {
   readonly size: number | undefined;
 }
 
+/** What a file is called in messages. */
+export function nameOf(path: string): string {
+  return path === "-" ? "standard input" : path;
+}
+
 function open(path: string): Source {
-  if (path === "-") return { name: "standard input", bytes: process.stdin, size: undefined };
+  if (path === "-") return { name: nameOf(path), bytes: process.stdin, size: undefined };
   let stats: Stats;
   try {
     stats = statSync(path);
@@ -47,7 +52,9 @@ function open(path: string): Source {
 /** An error about the content also says which file it is. */
 function named(name: string, error: unknown): unknown {
   const { code, message } = error as InfraError;
-  if (code === "input") return new UsageError(`${name}: ${message}`);
+  if (code === "input") {
+    return new UsageError(`${name}: ${message.replace("tolerant reading", "--tolerant")}`);
+  }
   const system = (error as NodeJS.ErrnoException).syscall !== undefined;
   return system ? new UsageError(`cannot read ${name}: ${message}`) : error;
 }

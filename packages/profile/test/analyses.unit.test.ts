@@ -539,4 +539,12 @@ describe("several devices", () => {
     expect(summary).toMatchObject({ spanUs: 40, overlapUs: 0, exposedCommunicationUs: 10 });
     expect(bounds).toMatchObject({ lowerBoundUs: 30, fullOverlapSavesUs: 10, boundSavesUs: 10 });
   });
+
+  it("give sums without the noise of floating point", () => {
+    const table = new TraceMaker()
+      .kernel(gemm, 0, 0.1, { device: 0 })
+      .kernel(gemm, 0, 0.2, { device: 1 })
+      .table();
+    expect(analyzeTrace(table).bounds.lowerBoundUs).toBe(0.3);
+  });
 });

@@ -290,8 +290,8 @@ describe("args", () => {
 
 describe("what is no trace", () => {
   it.each([
-    ["", "truncated", "the trace ends before it begins"],
-    ["\n", "truncated", "the trace ends before it begins"],
+    ["", "truncated", "the trace is empty"],
+    ["\n", "truncated", "the trace is empty"],
     ["hello", "syntax", "found 'h'; expected '{' or '['"],
     ['{"a": 1}', "syntax", "has no traceEvents"],
     ['{"traceEvents": {}}', "syntax", "found '{'; expected '[', because traceEvents is an array"],

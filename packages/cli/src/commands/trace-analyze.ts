@@ -3,7 +3,7 @@
 import { analyzeTrace } from "@open-infra/profile/analyze";
 import { type CliContext, printJson, printLine } from "../context.ts";
 import { UsageError } from "../parse.ts";
-import { classifierOf, openTrace } from "../trace-file.ts";
+import { classifierOf, nameOf, openTrace } from "../trace-file.ts";
 import { analysisReport } from "../trace-report.ts";
 
 interface Flags {
@@ -47,5 +47,5 @@ export default async function traceAnalyze(
     throw new UsageError(`nothing ran on --device ${flags.device.join(", ")}; pids are ${pids}`);
   }
   if (flags.json) printJson(this, analysis);
-  else for (const line of analysisReport(file, analysis)) printLine(this, line);
+  else for (const line of analysisReport(nameOf(file), analysis)) printLine(this, line);
 }

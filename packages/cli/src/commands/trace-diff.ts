@@ -11,7 +11,7 @@ import {
 import { type CliContext, printJson, printLine } from "../context.ts";
 import { UsageError } from "../parse.ts";
 import { ellipsis, formatTable, formatNumber as n } from "../table.ts";
-import { classifierOf, openTraceOrAnalysis } from "../trace-file.ts";
+import { classifierOf, nameOf, openTraceOrAnalysis } from "../trace-file.ts";
 
 interface Flags {
   readonly failAbove: number;
@@ -40,7 +40,8 @@ export default async function traceDiff(
   };
   const sides = [await analysisOf(before), await analysisOf(after)] as const;
   for (const [i, { events }] of sides.entries()) {
-    if (events === 0) throw new UsageError(`${[before, after][i]} has nothing to compare`);
+    if (events === 0)
+      throw new UsageError(`${nameOf([before, after][i] as string)} has nothing to compare`);
   }
   const diff = diffTraces(sides[0], sides[1], {
     thresholds: { relativePercent: flags.failAbove, absoluteUs: flags.noiseUs },

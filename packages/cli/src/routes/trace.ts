@@ -64,6 +64,7 @@ const analyze = buildCommand({
         kind: "parsed",
         parse: nonNegativeNumber,
         brief: "Gaps below this are the cost of one kernel after another, not idleness",
+        placeholder: "US",
         default: "30",
       },
       tolerant: tolerantFlag,
@@ -95,6 +96,7 @@ const diff = buildCommand({
         kind: "parsed",
         parse: nonNegativeNumber,
         brief: "... if it is also slower by more than this, µs",
+        placeholder: "US",
         default: "50",
       },
       failOn: {
@@ -102,7 +104,7 @@ const diff = buildCommand({
         values: ["metric", "class", "kernel"],
         brief: "Whose regressions fail; repeat for more (default: metric and class)",
         optional: true,
-        variadic: true,
+        variadic: ",",
       },
       rules: rulesFlag,
       top: {
@@ -140,6 +142,7 @@ const view = buildCommand({
         kind: "parsed",
         parse: integer(0, 65535),
         brief: "Port; 0 takes a free one",
+        placeholder: "PORT",
         default: "0",
       },
       open: {

@@ -12,6 +12,7 @@ import { findLaunches } from "./launches.ts";
 import { type OverlapAnalysis, overlap } from "./overlap.ts";
 import { type PhaseAnalysis, phases } from "./phases.ts";
 import { type SmPartition, smPartition } from "./sm-partition.ts";
+import { roundUs } from "./statistics.ts";
 import {
   type DeviceBreakdown,
   sumBreakdowns,
@@ -90,7 +91,7 @@ function boundsOfDevices(summary: TimeBreakdown, devices: readonly DeviceBreakdo
   const each = devices.map(bounds);
   if (each.length === 1) return each[0]!;
   const sum = (field: "lowerBoundUs" | "fullOverlapSavesUs" | "boundSavesUs"): number =>
-    each.reduce((total, part) => total + part[field], 0);
+    roundUs(each.reduce((total, part) => total + part[field], 0));
   const lowerBoundUs = sum("lowerBoundUs");
   return {
     ...bounds(summary),
@@ -130,15 +131,36 @@ function warningsOf(
 /** What the reader mended or the recorder lost: figures may be too low. */
 function warningsOfReading({ notes, metadata }: EventTable): string[] {
   const out: string[] = [];
-  const say = (count: number, what: string): void => {
-    if (count > 0) out.push(`${count} ${what}`);
+  const say = (count: number, one: string, many: string): void => {
+    if (count > 0) out.push(count === 1 ? `1 ${one}` : `${count} ${many}`);
   };
   if (notes.stopped) out.push(`only the beginning was read: ${notes.stopped.message}`);
-  say(notes.malformedEvents, "events were left out: a field of theirs cannot be used");
-  say(notes.unclosedBegins, "spans never end and were left out");
-  say(notes.unmatchedEnds, "ends have no begin and were left out");
-  say(notes.negativeDurations, "durations are below 0 and count as 0");
-  say(notes.missingDurations, "complete events have no duration and count as 0");
-  say(Number(metadata.droppedEvents ?? 0), "events were dropped by the recorder");
+  say(
+    notes.malformedEvents,
+    "event was left out: a field of it cannot be used",
+    "events were left out: a field of theirs cannot be used",
+  );
+  say(
+    notes.unclosedBegins,
+    "span never ends and was left out",
+    "spans never end and were left out",
+  );
+  say(
+    notes.unmatchedEnds,
+    "end has no begin and was left out",
+    "ends have no begin and were left out",
+  );
+  say(
+    notes.negativeDurations,
+    "duration is below 0 and counts as 0",
+    "durations are below 0 and count as 0",
+  );
+  say(
+    notes.missingDurations,
+    "complete event has no duration and counts as 0",
+    "complete events have no duration and count as 0",
+  );
+  const dropped = Number(metadata.droppedEvents ?? 0);
+  say(dropped, "event was dropped by the recorder", "events were dropped by the recorder");
   return out;
 }

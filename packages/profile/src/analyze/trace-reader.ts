@@ -150,14 +150,17 @@ export class TraceReader {
     }
     const inside =
       this.#state === "start"
-        ? "before it begins"
+        ? "before its first '{' or '['"
         : this.#state === "key" || this.#state === "afterValue"
           ? "inside its top-level object"
           : nothingLeft
             ? "inside traceEvents, which lacks its ']'"
             : "inside an event";
-    const message = `the trace ends ${inside}, after ${this.#builder.length} events`;
-    this.#fail("truncated", `${message}; tolerant reading keeps them`, cursor.end);
+    const read = this.#builder.length;
+    const kept = read === 0 ? "" : `, after ${read} events; tolerant reading keeps them`;
+    const isEmpty = this.#state === "start" && nothingLeft;
+    const message = isEmpty ? "the trace is empty" : `the trace ends ${inside}${kept}`;
+    this.#fail("truncated", message, cursor.end);
   }
 
   /** Reads as far as the window goes. */
