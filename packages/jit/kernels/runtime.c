@@ -60,10 +60,24 @@ static pthread_once_t oi_fork_once = PTHREAD_ONCE_INIT;
 static void count_fork(void) { oi_forks++; }
 static void watch_forks(void) { pthread_atfork(NULL, NULL, count_fork); }
 
+#if defined(__SANITIZE_ADDRESS__)
+#define OI_EXACT_SCRATCH 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define OI_EXACT_SCRATCH 1
+#endif
+#endif
+
 static int reserve_scratch(oi_worker *w, size_t bytes) {
+#if defined(OI_EXACT_SCRATCH)
+  // Exactly what was asked for, so that the sanitizer sees what goes beyond.
+  if (bytes == w->scratch_bytes) return 1;
+  size_t rounded = bytes;
+#else
   if (bytes <= w->scratch_bytes) return 1;
-  if (bytes > ((size_t)1 << 46)) return 0;
   size_t rounded = (bytes + 4095) & ~(size_t)4095;
+#endif
+  if (bytes > ((size_t)1 << 46)) return 0;
   void *fresh = NULL;
   if (posix_memalign(&fresh, 4096, rounded) != 0) return 0;
   free(w->scratch);

@@ -75,9 +75,14 @@ export function commandLine(command: Command): string {
   return `cd ${command.dir} && ${quoted.join(" ")}`;
 }
 
-/** The compiler's own temporary files go where the result goes, so that one clean-up finds all. */
+/**
+ * The compiler's own temporary files go where the result goes, so that one clean-up finds all. A
+ * sanitizer's runtime loaded before this process is not for the compiler.
+ */
 function environment(dir: string): NodeJS.ProcessEnv {
-  return { ...process.env, TMPDIR: dir, LC_ALL: "C", LANGUAGE: "C" };
+  const env: NodeJS.ProcessEnv = { ...process.env, TMPDIR: dir, LC_ALL: "C", LANGUAGE: "C" };
+  if (/asan/.test(env.LD_PRELOAD ?? "")) delete env.LD_PRELOAD;
+  return env;
 }
 
 /** Runs a command, blocking this thread. */

@@ -33,6 +33,7 @@ import type { IsaTarget } from "./isa-flags.ts";
 import { kernelKey } from "./key.ts";
 import { type HeldLock, LockAttempts } from "./lock.ts";
 import type { JitOptions } from "./options.ts";
+import { sanitizerFlags } from "./sanitize.ts";
 import { type KernelSpec, kernelSource } from "./source.ts";
 
 /** A blocking caller cannot touch its lock while it compiles, so its lease covers the compile. */
@@ -71,7 +72,8 @@ export class KernelCache {
     this.#compiler = compiler;
     this.#identity = compilerIdentity(compiler);
     this.#target = target;
-    this.#flags = kernelFlags(target);
+    const extra = options.sanitize ? sanitizerFlags(compiler) : [];
+    this.#flags = [...kernelFlags(target), ...extra];
     this.#options = options;
   }
 

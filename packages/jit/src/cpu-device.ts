@@ -24,6 +24,7 @@ import {
 } from "./param-block.ts";
 import { kernelUrl } from "./paths.ts";
 import { launchProblem, MAX_THREADS, openRuntime, type Runtime } from "./runtime.ts";
+import { expectSanitizerRuntime } from "./sanitize.ts";
 import type { KernelSpec } from "./source.ts";
 
 export interface CpuDeviceOptions {
@@ -64,6 +65,7 @@ export class CpuDevice implements Device {
   /** @throws CompileError, CacheError, JitOptionError, DeviceError */
   constructor(options: CpuDeviceOptions) {
     const { compiler, jit } = options;
+    if (jit.sanitize) expectSanitizerRuntime();
     this.threads = checkThreads(options.threads ?? Math.min(MAX_THREADS, availableParallelism()));
     const isa = detectIsa(compiler, jit);
     this.#target = { isa: isa.isa, threads: this.threads };

@@ -44,3 +44,4 @@ export {
   roofline,
   type Work,
 } from "./roofline.ts";
+export { sanitizerEnvironment } from "./sanitize.ts";

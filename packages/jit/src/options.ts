@@ -4,6 +4,7 @@
 import { homedir } from "node:os";
 import { isAbsolute, join, resolve } from "node:path";
 import { CacheError, JitOptionError } from "./errors.ts";
+import { sanitizeVariable } from "./sanitize.ts";
 
 /** How kernels are compiled and where they are kept. */
 export interface JitOptions {
@@ -21,6 +22,8 @@ export interface JitOptions {
   readonly printCommand: boolean;
   /** Write every loaded kernel's assembly to `<cacheDir>/asm/<key>.s`. */
   readonly dumpAsm: boolean;
+  /** Build everything with AddressSanitizer and UBSan; see sanitize.ts. */
+  readonly sanitize: boolean;
   readonly log: (line: string) => void;
 }
 
@@ -39,6 +42,7 @@ export function readJitOptions(env: Environment = process.env): JitOptions {
     debug: readSwitch(env, "OPEN_INFRA_JIT_DEBUG"),
     printCommand: readSwitch(env, "OPEN_INFRA_JIT_PRINT_COMMAND"),
     dumpAsm: readSwitch(env, "OPEN_INFRA_JIT_DUMP_ASM"),
+    sanitize: readSwitch(env, sanitizeVariable),
     log: (line) => process.stderr.write(`open-infra jit: ${line}\n`),
   };
 }
