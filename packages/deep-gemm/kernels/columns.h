@@ -3,8 +3,10 @@
 // of the other matrix. What is done to a product afterwards is then a vector operation.
 //
 // A word is one k as float32; or two, as the pair of bf16 that the dot-product instruction takes,
-// where there is one. Codes times power-of-two scales are exact in both. This file knows codes and
-// panels, nothing of what they belong to.
+// where there is one that pays (DOT_PAYS, of the driver). Codes times power-of-two scales are exact in
+// both, and both take the odd k of a pair first, so they give the same sums: the instruction only
+// counts subnormals as zero, and there are none but by extreme scales of e2m1. This file knows codes
+// and panels, nothing of what they belong to.
 #pragma once
 #include "lanes.h"
 #include "oi_kernel.h"
@@ -12,11 +14,12 @@
 #define CODES_E4M3 3
 #define CODES_E2M1 4
 
-#if defined(OI_BF16DOT)
-enum { WORD_K = 2 };  // k of a word
+#if defined(OI_BF16DOT) && (DOT_PAYS || defined(OI_EMULATE_BF16DOT))
+#define WORD_PAIRS 1
 #else
-enum { WORD_K = 1 };
+#define WORD_PAIRS 0
 #endif
+enum { WORD_K = WORD_PAIRS ? 2 : 1 };  // k of a word
 
 enum { GROUP_K = 32 };  // e2m1 codes that share a scale
 
@@ -25,7 +28,7 @@ enum { GROUP_K = 32 };  // e2m1 codes that share a scale
 // acc + word of a row (the same in all lanes) · words of the columns.
 INLINE vf word_fma(uint32_t row, vu columns, vf acc) {
   vu all = (vu){0} + row;
-#if defined(OI_BF16DOT)
+#if WORD_PAIRS
   return oi_bf16dot(acc, (vbf)columns, (vbf)all);
 #else
   return vf_fma(vf_bits(columns), vf_bits(all), acc);
@@ -110,7 +113,7 @@ INLINE vu pair_words(vf even, vf odd) {
   return (vf_to_bits(even) >> 16) | (vf_to_bits(odd) & 0xffff0000u);
 }
 
-#if defined(OI_BF16DOT) && defined(__AVX512BW__)
+#if defined(__AVX512BW__)
 // e4m3 codes in the low bytes of 16-bit lanes, the high bytes zero, as bf16. Magnitudes are moved in
 // place and rebased; subnormals and zero come from a table, NaN is put in.
 INLINE __m512i e4m3_lanes_to_bf16(__m512i code) {
@@ -127,36 +130,44 @@ INLINE __m512i e4m3_lanes_to_bf16(__m512i code) {
 }
 #endif
 
-// Four e4m3 codes in every lane → 4 / WORD_K words, in order.
+// Four e4m3 codes in every lane → 4 / WORD_K words, in the order of the sum.
 INLINE void words_of_e4m3(vu codes, vu words[4 / WORD_K]) {
-#if defined(OI_BF16DOT) && defined(__AVX512BW__)
+#if defined(__AVX512BW__)
   // Byte i of a lane goes to the low byte of a 16-bit half; 0x80 makes the other byte zero.
   const __m512i lanes = _mm512_set4_epi32(0x000c000c, 0x00080008, 0x00040004, 0);
   const __m512i at = _mm512_add_epi32(lanes, _mm512_set1_epi32((int)0x80018000));
   const __m512i step = _mm512_set1_epi32(0x00020002);
   __m512i first = _mm512_shuffle_epi8((__m512i)codes, at);
   __m512i second = _mm512_shuffle_epi8((__m512i)codes, _mm512_add_epi8(at, step));
-  words[0] = (vu)e4m3_lanes_to_bf16(first);
-  words[1] = (vu)e4m3_lanes_to_bf16(second);
+  vu pairs[2] = {(vu)e4m3_lanes_to_bf16(first), (vu)e4m3_lanes_to_bf16(second)};
+  UNROLL
+  for (int i = 0; i < 2; i++) {
+    if (WORD_K == 2) {
+      words[i] = pairs[i];
+    } else {
+      words[2 * i] = pairs[i] & 0xffff0000u;
+      words[2 * i + 1] = pairs[i] << 16;
+    }
+  }
 #else
   vf x[4];
   UNROLL
   for (int i = 0; i < 4; i++) x[i] = vf_from_e4m3_lanes(codes >> (8 * i));
   UNROLL
   for (int i = 0; i < 4 / WORD_K; i++) {
-    words[i] = WORD_K == 2 ? pair_words(x[2 * i], x[2 * i + 1]) : vf_to_bits(x[i]);
+    words[i] = WORD_K == 2 ? pair_words(x[2 * i], x[2 * i + 1]) : vf_to_bits(x[i ^ 1]);
   }
 #endif
 }
 
-// Eight e2m1 codes in every lane, times the lane's scale → 8 / WORD_K words, in order.
+// Eight e2m1 codes in every lane, times the lane's scale → 8 / WORD_K words, in the order of the sum.
 INLINE void words_of_e2m1(vu codes, vf scale, vu words[8 / WORD_K]) {
   vf x[8];
   UNROLL
   for (int i = 0; i < 8; i++) x[i] = vf_from_e2m1(codes >> (4 * i)) * scale;
   UNROLL
   for (int i = 0; i < 8 / WORD_K; i++) {
-    words[i] = WORD_K == 2 ? pair_words(x[2 * i], x[2 * i + 1]) : vf_to_bits(x[i]);
+    words[i] = WORD_K == 2 ? pair_words(x[2 * i], x[2 * i + 1]) : vf_to_bits(x[i ^ 1]);
   }
 }
 
@@ -221,6 +232,17 @@ INLINE vf load_row_codes(int type, const uint8_t *p) {
   return vf_from_e2m1(codes);
 }
 
+// Neighbours swapped.
+INLINE vf swap_pairs(vf x) {
+#if defined(__AVX512F__)
+  return (vf)_mm512_permute_ps((__m512)x, 0xb1);
+#elif defined(__AVX__)
+  return (vf)_mm256_permute_ps((__m256)x, 0xb1);
+#else
+  return __builtin_shufflevector(x, x, 1, 0, 3, 2);
+#endif
+}
+
 // The words of `dim` codes of one row. `to` has room for a multiple of OI_VF k; k beyond `dim` become
 // zero. `scales` is the row's four ue8m0 codes, for e2m1.
 INLINE void pack_row(int type, uint32_t *to, const uint8_t *row, int64_t dim, uint32_t scales) {
@@ -237,7 +259,7 @@ INLINE void pack_row(int type, uint32_t *to, const uint8_t *row, int64_t dim, ui
     if (WORD_K == 2) {
       vf_store_bf16((uint16_t *)to + k, x);
     } else {
-      vf_store((float *)to + k, x);
+      vf_store((float *)to + k, swap_pairs(x));
     }
   }
 }

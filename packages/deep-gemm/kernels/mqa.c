@@ -1,11 +1,11 @@
 // Logits of the lightning indexer: out[i, j] = scale[j] · Σ_h weight[i, h] · relu(q[i, h] · key[j]) for
 // the keys j of token i's window. Keys lie across the lanes, so relu, weights and the sum over heads
 // are vector operations and a logit depends on its token and key alone: q · key is one chain over
-// the dimension, heads are added in order. One kernel serves keys in rows and keys in pages.
+// the dimension (k = 1, 0, 3, 2, …), heads are added in order. One kernel serves keys in rows and keys in pages.
 #include "columns.h"
 
-// What the driver sets: Q_TYPE, KV_TYPE (CODES_…), WEIGHT_BF16, OUT_BF16, PAGED, and MOST_K, a
-// multiple of 32 that is at least the dimension.
+// What the driver sets: Q_TYPE, KV_TYPE (CODES_…), WEIGHT_BF16, OUT_BF16, PAGED, DOT_PAYS, and
+// MOST_K, a multiple of 32 that is at least the dimension.
 #if OUT_BF16
 typedef uint16_t out_t;
 #else
@@ -139,7 +139,7 @@ static __attribute__((noinline)) void tile_logits(const unit_t *u, int64_t t, vf
   const uint32_t *keys = u->keys + t * TILE_WORDS;
   vf sum[VECS_K];
   for (int v = 0; v < VECS_K; v++) sum[v] = vf_zero();
-  int64_t heads = u->p->heads, steps = oi_ceil_div(u->p->dim, WORD_K), h = 0;
+  int64_t heads = u->p->heads, steps = oi_ceil_div(u->p->dim, 2) * 2 / WORD_K, h = 0;
   // One or two heads are faster one by one than in a tile of zeros.
   for (; h + 2 < heads; h += HEAD_TILE) {
     add_heads(HEAD_TILE, steps, u->q + h * ROW_WORDS, u->weights + h, keys, sum);

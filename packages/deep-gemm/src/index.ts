@@ -62,6 +62,7 @@ export {
   mGroupedFp8GemmNtContiguous,
   mGroupedFp8GemmNtMasked,
 } from "./grouped.ts";
+export { type HcPrenormArgs, tf32HcPrenormGemm } from "./hc-prenorm.ts";
 export {
   type Fp8MqaLogitsArgs,
   type Fp8PagedMqaLogitsArgs,

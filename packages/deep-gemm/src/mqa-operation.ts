@@ -2,6 +2,7 @@
 
 import { defineKernel, type Operation, type Target } from "@open-infra/jit";
 import { decodeInto, dtypeBits, encodeInto, type Tensor, ue8m0ToNumber } from "@open-infra/tensor";
+import { dotProductPays } from "./dot-product.ts";
 import {
   checkMqa,
   codeBytes,
@@ -233,8 +234,9 @@ const cpuKernel = defineKernel({
     block_tokens: "i64",
     parts: "i64",
   },
-  constants: (call: MqaCall) => {
+  constants: (call: MqaCall, target) => {
     return {
+      DOT_PAYS: dotProductPays(target.isa) ? 1 : 0,
       Q_TYPE: codeTypes[queryData(call.q).dtype] as number,
       KV_TYPE: codeTypes[keyType(call)] as number,
       WEIGHT_BF16: call.weights.dtype === "bf16" ? 1 : 0,
