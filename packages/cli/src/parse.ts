@@ -20,6 +20,7 @@ export function integer(low: number, high: number): (text: string) => number {
   };
 }
 
+/** A finite number above 0. */
 export function positiveNumber(text: string): number {
   const value = Number(text);
   if (text.trim() === "" || !(value > 0 && value < Number.POSITIVE_INFINITY)) {
@@ -28,6 +29,7 @@ export function positiveNumber(text: string): number {
   return value;
 }
 
+/** Any text. */
 export function text(value: string): string {
   return value;
 }
@@ -43,6 +45,7 @@ export function tokenList(value: string): readonly number[] {
   });
 }
 
+/** A finite number from 0 on. */
 export function nonNegativeNumber(text: string): number {
   const value = Number(text);
   if (text.trim() === "" || !(value >= 0 && value < Number.POSITIVE_INFINITY)) {

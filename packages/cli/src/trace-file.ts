@@ -2,7 +2,6 @@
 // an analysis that `trace analyze --json` saved.
 
 import { createReadStream, type Stats, statSync } from "node:fs";
-import { readFile } from "node:fs/promises";
 import type { InfraError } from "@open-infra/errors";
 import {
   builtinRules,
@@ -15,6 +14,7 @@ import {
   type TraceAnalysis,
 } from "@open-infra/profile/analyze";
 import type { CliContext } from "./context.ts";
+import { parseJson, readText } from "./json-input.ts";
 import { UsageError } from "./parse.ts";
 import { createProgress, formatBytes, type Progress } from "./progress.ts";
 
@@ -164,13 +164,16 @@ async function readAnalysis(
  *
  * @throws UsageError if the file cannot be read or a rule cannot be used.
  */
-export async function classifierOf(rulesFile: string | undefined): Promise<Classifier> {
+export async function classifierOf(
+  context: CliContext,
+  rulesFile: string | undefined,
+): Promise<Classifier> {
   if (rulesFile === undefined) return createClassifier(builtinRules);
-  let parsed: unknown;
+  const input = await readText(context, rulesFile, 'expected [{"match": …, "class": …}]');
+  const parsed = parseJson(input);
   try {
-    parsed = JSON.parse(await readFile(rulesFile, "utf8"));
+    return createClassifier([...parseRules(parsed), ...builtinRules]);
   } catch (error) {
-    throw new UsageError(`cannot read rules from ${rulesFile}: ${(error as Error).message}`);
+    throw named(input.name, error);
   }
-  return createClassifier([...parseRules(parsed), ...builtinRules]);
 }

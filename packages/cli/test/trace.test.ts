@@ -160,13 +160,25 @@ describe("trace analyze", () => {
   it.each([
     [["no-such-file.json"], "cannot read no-such-file.json: ENOENT"],
     [[tmpdir()], "is a folder"],
-    [["x.json", "--rules", "no-rules.json"], "cannot read rules from no-rules.json"],
+    [["x.json", "--rules", "no-rules.json"], "cannot read no-rules.json: ENOENT"],
     [["x.json", "--from-us", "5", "--to-us", "5"], "--from-us 5 is not before --to-us 5"],
     [["x.json", "--from-us", "-1"], "'-1' is not a number from 0 on"],
   ])("%j exits 2 and says why", async (args, message) => {
     const { code, stderr } = await runCli(["trace", "analyze", ...args]);
     expect(stderr).toContain(message);
     expect(code).toBe(2);
+  });
+
+  it("names the file of rules that cannot be used, and where", async () => {
+    for (const [content, message] of [
+      ['[{"match": "x", "class": "y"}]', "bad.json: rules[0].group is missing"],
+      ['[{"match": "x",]', 'bad.json is not JSON: unexpected "]" at line 1, column 16'],
+    ] as const) {
+      const args = ["x.json", "--rules", write("bad.json", content)];
+      const { code, stderr } = await runCli(["trace", "analyze", ...args]);
+      expect(stderr).toContain(message);
+      expect(code).toBe(2);
+    }
   });
 });
 

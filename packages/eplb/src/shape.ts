@@ -98,8 +98,8 @@ function checkLoad(value: unknown, layer: number, expert: number): number {
 /**
  * Copies the loads of all layers into one block.
  *
- * @throws InputError for no rows, empty or ragged rows, and any load that is negative, NaN, infinite
- *   (also once rounded to float32, which the original does first) or no number.
+ * @throws InputError for no rows, empty or ragged rows, and any load that is no number, negative,
+ *   NaN or infinite (also once rounded to float32, which the original does first).
  */
 export function loadMatrix(weight: LoadRows): LoadMatrix {
   const isList = Array.isArray(weight) || ArrayBuffer.isView(weight);

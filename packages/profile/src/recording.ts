@@ -27,6 +27,7 @@ function devicePid(pid: number, device: number): number {
   return pid * 1000 + device + 1;
 }
 
+/** What a recorder has kept: a row an event, and names of lanes beside them. */
 export class Recording {
   readonly #pid: number;
   readonly #processName: string;

@@ -29,7 +29,7 @@ export default async function traceAnalyze(
   if (fromUs !== undefined && toUs !== undefined && fromUs >= toUs) {
     throw new UsageError(`--from-us ${fromUs} is not before --to-us ${toUs}`);
   }
-  const classifier = await classifierOf(flags.rules);
+  const classifier = await classifierOf(this, flags.rules);
   const table = await openTrace(this, file, { tolerant: flags.tolerant });
   const top = flags.top ?? (flags.json ? undefined : TOP_OF_REPORT);
   const analysis = analyzeTrace(table, {

@@ -36,7 +36,7 @@ export default async function traceDiff(
   const analysisOf = async (file: string): Promise<TraceAnalysis> => {
     const read = await openTraceOrAnalysis(this, file, { tolerant: flags.tolerant });
     if ("analysis" in read) return read.analysis;
-    return analyzeTrace(read.table, { classifier: await classifierOf(flags.rules) });
+    return analyzeTrace(read.table, { classifier: await classifierOf(this, flags.rules) });
   };
   const sides = [await analysisOf(before), await analysisOf(after)] as const;
   for (const [i, { events }] of sides.entries()) {

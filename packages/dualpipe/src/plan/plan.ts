@@ -109,6 +109,7 @@ export interface InfeasiblePlan extends PlanChoice {
   readonly reason: string;
 }
 
+/** What can be used and what cannot. */
 export interface PlanResult {
   /** Usable plans, best first. */
   readonly plans: readonly Plan[];

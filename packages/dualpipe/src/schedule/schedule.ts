@@ -29,7 +29,9 @@ export const OpKind = {
   RecvB: 8,
 } as const;
 
+/** A number of `OpKind`. */
 export type OpKind = (typeof OpKind)[keyof typeof OpKind];
+/** Its name: `"F"`, `"SendB"`, … */
 export type OpKindName = keyof typeof OpKind;
 
 /** Names by number: `opKindNames[OpKind.FB] === "FB"`. */

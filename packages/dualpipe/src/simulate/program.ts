@@ -16,6 +16,7 @@ export interface Program {
 
 /** Bits of a word that hold the kind. */
 export const KIND_BITS = 4;
+/** The same bits as a mask. */
 export const KIND_MASK = 15;
 
 function countWords(ranks: readonly RankOps[]): Int32Array {

@@ -51,6 +51,7 @@ function countPhases(schedule: Schedule): number {
   return most + 1;
 }
 
+/** Clocks, arrivals and books of one simulated step; both simulators write them. */
 export class RunState {
   readonly schedule: Schedule;
   readonly times: RowTimes;

@@ -61,7 +61,7 @@ export function assignRows(cost: Float64Array, n: number): Int32Array {
  * Reorders `count` equal blocks of slots of `after`, in place, to share as many experts as possible
  * with the blocks of `before` at the same places. Blocks are GPUs, or whole nodes.
  */
-export function relabelBlocks(
+function relabelBlocks(
   before: Int32Array,
   after: Int32Array,
   count: number,

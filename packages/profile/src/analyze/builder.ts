@@ -97,6 +97,7 @@ class ArgsArena {
 const noBytes = new Uint8Array(0);
 const encoder = new TextEncoder();
 
+/** Takes events one by one, in any order, and joins them to a table with `build()`. */
 export class EventTableBuilder {
   readonly #limits: Required<TraceLimits>;
   readonly strings: StringTable;

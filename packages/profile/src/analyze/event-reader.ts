@@ -91,6 +91,7 @@ function keyOf(bytes: Uint8Array, start: number, end: number): number {
   }
 }
 
+/** Reads the events of `traceEvents` into a builder, one at a time. */
 export class EventReader {
   readonly #cursor: JsonCursor;
   readonly #builder: EventTableBuilder;

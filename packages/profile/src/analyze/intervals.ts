@@ -8,9 +8,6 @@ export interface Intervals {
   readonly bounds: Float64Array;
 }
 
-/** The set that holds nothing. */
-export const noIntervals: Intervals = { length: 0, bounds: new Float64Array(0) };
-
 /** Builds a union from intervals that come in order of their start. */
 export class UnionBuilder {
   #bounds: Float64Array;

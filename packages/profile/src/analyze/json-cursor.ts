@@ -100,6 +100,7 @@ function minusText(text: string, base: number): number {
   return Number(BigInt(whole) - BigInt(base)) + part;
 }
 
+/** A place in a window of JSON text, with what may be read from there on. */
 export class JsonCursor {
   /** The window; `bytes[end]` is 0, which is no JSON outside of strings. */
   bytes: Uint8Array = new Uint8Array(1);

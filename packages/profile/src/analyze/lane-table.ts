@@ -26,7 +26,7 @@ interface Process {
 const CACHE = 64;
 
 /** Words that spell an integer are that integer, so that "7" and 7 are one thread. */
-export function laneKey(value: LaneKey): LaneKey {
+function laneKey(value: LaneKey): LaneKey {
   if (typeof value === "number") return value;
   return /^-?(0|[1-9]\d{0,14})$/.test(value) ? Number(value) : value;
 }
@@ -53,6 +53,7 @@ export interface SortedLanes {
   readonly places: Uint32Array;
 }
 
+/** Lanes by process and thread, with their names. */
 export class LaneTable {
   readonly #maxLanes: number;
   readonly #processes = new Map<LaneKey, Process>();

@@ -87,7 +87,7 @@ function leafAnnotations(count: number, parent: Int32Array): number[] {
 }
 
 /** Shortest period of a sequence that repeats at least twice, the last time perhaps cut; else 0. */
-export function repeatingCycle(sequence: readonly number[]): number {
+function repeatingCycle(sequence: readonly number[]): number {
   const n = sequence.length;
   // Failure function of Knuth, Morris and Pratt: the longest border gives the shortest period.
   const border = new Int32Array(n + 1);

@@ -47,6 +47,7 @@ class Heap<T> {
   }
 }
 
+/** Lanes for spans that overlap: each span gets the lowest that is free. */
 export class SlotPool {
   /** Slots by when they become free. */
   readonly #busy = new Heap<number>();

@@ -86,7 +86,7 @@ function findStreams(table: EventTable, source: "device" | "lanes", rows: Uint32
 }
 
 /** Numbers before words, numbers by size, also within words: `rank 2` before `rank 10`. */
-export function compareIds(a: string | number, b: string | number): number {
+function compareIds(a: string | number, b: string | number): number {
   if (typeof a === "number" && typeof b === "number") return a - b;
   if (typeof a !== typeof b) return typeof a === "number" ? -1 : 1;
   return String(a).localeCompare(String(b), "en", { numeric: true });

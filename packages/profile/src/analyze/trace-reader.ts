@@ -43,6 +43,7 @@ type State =
   | "afterEvent"
   | "end";
 
+/** Reads a trace piece by piece: `push(bytes)` as they come, then `finish()` gives the table. */
 export class TraceReader {
   readonly #tolerant: boolean;
   readonly #maxValueBytes: number;
