@@ -7,6 +7,7 @@
 //
 // Constants: D, DV channels of a key and a value; KV_FORMAT, how keys are stored: 0 f32, 1 bf16,
 // 2 f16, 3 and 4 the FP8 layouts V32 and MODEL1; KV_TYPE, the type of 0 to 2 that tiles read;
+// Q_BF16 and DOT_PAYS, whether queries are bf16 and the machine's dot product is worth it;
 // SEPARATE_V 1 where values are a tensor of their own, packed, instead of the first DV channels of
 // paged keys.
 #if KV_FORMAT == 3
@@ -107,8 +108,7 @@ static void load_queries(const params_t *p, const item_t *item, work_t *w) {
     int64_t row = item->row_begin + r, token = row / p->group,
             head = item->kv_head * p->group + row % p->group;
     int64_t at = item->request * p->q_request + (start + token) * p->q_token + head * p->q_head;
-    widen_query(w->q + r * Q_LD, (const char *)p->q + (size_t)at * type_bytes(p->q_type),
-                (int)p->q_type);
+    load_query(w, r, (const char *)p->q + (size_t)at * type_bytes(p->q_type), (int)p->q_type);
     w->visible[r] =
         (int32_t)(p->causal ? oi_max(0, oi_min(keys, keys - tokens + token + 1)) : keys);
   }

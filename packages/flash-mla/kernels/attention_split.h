@@ -5,6 +5,12 @@
 
 // One online-softmax step over the n keys in w->key. `next` rows of w->next are fetched meanwhile.
 static void run_block(work_t *w, int rows, int n, int next, float scale) {
+#if DOT
+  dot_scores(w, rows, n, next);
+  softmax_rows(w, rows, scale);
+  narrow_probabilities(w, rows);
+  dot_values(w, rows, n, next);
+#else
 #if CAN_READ_DIRECT
   if (rows <= DIRECT_ROWS) {
     direct_scores(w, rows, n, next);
@@ -16,6 +22,16 @@ static void run_block(work_t *w, int rows, int n, int next, float scale) {
   panel_scores(w, rows, n, next);
   softmax_rows(w, rows, scale);
   panel_values(w, rows, n);
+#endif
+}
+
+static inline void load_query(work_t *w, int row, const void *src, int type) {
+#if DOT
+  (void)type;
+  copy_query(w, row, src);
+#else
+  widen_query(w->q + row * Q_LD, src, type);
+#endif
 }
 
 static void begin_split(work_t *w, int rows) {

@@ -4,7 +4,7 @@
 //
 // Not here: where keys lie (attention.c, sparse.c) and encoding (src/quantize.ts).
 #pragma once
-#include "attention_blocks.h"
+#include "attention_dot.h"
 
 // Where the parts of a key lie: V32 is 512 codes, 4 float scales, 64 bf16. MODEL1 is 448 codes and
 // 64 bf16, with 7 exponents elsewhere.

@@ -107,6 +107,23 @@ INLINE float kv_scalar(kv_t x) { return f16_to_f32(x); }
 #define DVP PAD16(DV)
 #define PAIR (2 * OI_VF)
 
+#ifndef SEPARATE_V
+#define SEPARATE_V 0
+#endif
+// Whether bf16 is multiplied as it is; see attention_dot.h. Emulated dot products are there to be
+// tested, whether they pay or not.
+#if defined(OI_EMULATE_BF16DOT)
+#define DOT_WANTED Q_BF16
+#else
+#define DOT_WANTED (Q_BF16 && DOT_PAYS)
+#endif
+#if defined(OI_BF16DOT) && OI_VF == 16 && KV_TYPE == 1 && DOT_WANTED && D % 32 == 0 && \
+    DV % 32 == 0 && !SEPARATE_V
+#define DOT 1
+#else
+#define DOT 0
+#endif
+
 // Two bf16 numbers lie in one 32-bit lane; a shift gives the one, a mask the other, which is half
 // the work of widening them in order. So where the dimensions allow it, channels are kept in
 // scratch as evens and odds of every PAIR: queries and keys alike, and outputs until they are
@@ -172,15 +189,22 @@ static void widen_query(float *dst, const void *src, int type) {
 // An output row: sums in the channel order of the scratch, times `scale`, narrowed.
 static void narrow_output(void *dst, const float *src, float scale, int type) {
   _Alignas(64) float row[DVP];
-  if (SPLIT_PAIRS) {
-    for (int i = 0; i < DV; i += PAIR)
-      for (int c = 0; c < OI_VF; c++) {
-        row[i + 2 * c] = src[i + c] * scale;
-        row[i + 2 * c + 1] = src[i + c + OI_VF] * scale;
-      }
-  } else {
-    for (int i = 0; i < DVP; i++) row[i] = src[i] * scale;
+#if DOT
+  for (int i = 0; i < DV; i += PAIR) {  // undoes `interleave`
+    const vf a = vf_load(src + i) * scale, b = vf_load(src + i + OI_VF) * scale;
+    vf_store(row + i, SHUFFLE(a, b, 0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23));
+    vf_store(row + i + OI_VF,
+             SHUFFLE(a, b, 8, 9, 10, 11, 24, 25, 26, 27, 12, 13, 14, 15, 28, 29, 30, 31));
   }
+#elif SPLIT_PAIRS
+  for (int i = 0; i < DV; i += PAIR)
+    for (int c = 0; c < OI_VF; c++) {
+      row[i + 2 * c] = src[i + c] * scale;
+      row[i + 2 * c + 1] = src[i + c + OI_VF] * scale;
+    }
+#else
+  for (int i = 0; i < DVP; i++) row[i] = src[i] * scale;
+#endif
   if (type == TYPE_F32) {
     memcpy(dst, row, DV * 4);
     return;

@@ -9,7 +9,8 @@
 //
 // Constants: D, DV channels of a key and a value; KV_FORMAT and EXTRA_FORMAT, how keys are stored
 // in the two caches, as in attention.c, EXTRA_FORMAT -1 where there is one; KV_TYPE, the type that
-// tiles read.
+// tiles read; Q_BF16 and DOT_PAYS, whether queries are bf16 and the machine's dot product is worth
+// it.
 #define FORMAT_BYTES(f) ((f) == 3 ? 656 : (f) == 4 ? 576 : (f) == 0 ? D * 4 : D * 2)
 #define MOST_BYTES(a, b) ((a) > (b) ? (a) : (b))
 #define KEY_BYTES                           \
@@ -95,8 +96,7 @@ static void load_heads(const params_t *p, const item_t *item, work_t *w) {
   for (int r = 0; r < rows; r++) {
     const int64_t at = request * p->q_request + token * p->q_token +
                        (item->row_begin + r) * p->q_head;
-    widen_query(w->q + r * Q_LD, (const char *)p->q + (size_t)at * type_bytes(p->q_type),
-                (int)p->q_type);
+    load_query(w, r, (const char *)p->q + (size_t)at * type_bytes(p->q_type), (int)p->q_type);
   }
 }
 

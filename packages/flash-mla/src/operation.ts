@@ -1,13 +1,19 @@
 // The operation behind every public function: a float64 reference and one C kernel, specialised on
 // head dimensions and key dtype. The tensors that a device lends to its launches also live here.
 
-import { type AnyKernel, type Device, defineKernel, type Operation } from "@open-infra/jit";
+import {
+  type AnyKernel,
+  type Device,
+  defineKernel,
+  type Operation,
+  type Target,
+} from "@open-infra/jit";
 import type { Tensor } from "@open-infra/tensor";
 import { type AttentionCall, attentionWork, formatOfKeys, SPLIT_KEYS } from "./call.ts";
 import { BlockTableError } from "./errors.ts";
 import { commonType, formatCode } from "./kv-layout.ts";
 import { attentionReference } from "./reference.ts";
-import { planOf, scratchBytes, typeCode, withWorkspace } from "./workspace.ts";
+import { dotConstants, planOf, scratchBytes, typeCode, withWorkspace } from "./workspace.ts";
 
 /** Block ids are only trusted after this: O(blocks in use), on every launch. */
 function checkBlockTable(call: AttentionCall): void {
@@ -89,7 +95,8 @@ const cpuKernel: AnyKernel<AttentionCall> = defineKernel({
     scale: "f64",
     lse_scale: "f64",
   },
-  constants: (call: AttentionCall) => ({
+  constants: (call: AttentionCall, target: Target) => ({
+    ...dotConstants(target.isa, call.q),
     D: call.headDimQk,
     DV: call.headDimV,
     KV_FORMAT: formatCode[formatOfKeys(call)],

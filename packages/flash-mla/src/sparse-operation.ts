@@ -1,14 +1,20 @@
 // The operation behind sparse decode and sparse prefill: the float64 reference and one C kernel,
 // specialised on head dimensions and on how the one or two caches store their keys.
 
-import { type AnyKernel, type Device, defineKernel, type Operation } from "@open-infra/jit";
+import {
+  type AnyKernel,
+  type Device,
+  defineKernel,
+  type Operation,
+  type Target,
+} from "@open-infra/jit";
 import type { Tensor } from "@open-infra/tensor";
 import { SPLIT_KEYS } from "./call.ts";
 import { ArgumentError } from "./errors.ts";
 import { byteTypes, commonType, formatCode } from "./kv-layout.ts";
 import { type SparseCall, type SparseScope, sparseProblem, sparseWork } from "./sparse-call.ts";
 import { sparseReference } from "./sparse-reference.ts";
-import { planOf, scratchBytes, typeCode, withWorkspace } from "./workspace.ts";
+import { dotConstants, planOf, scratchBytes, typeCode, withWorkspace } from "./workspace.ts";
 
 /**
  * Lists must not be longer than their indices; O(queries), on every launch.
@@ -181,9 +187,10 @@ const cpuKernel: AnyKernel<SparseCall> = defineKernel({
     scale: "f64",
     lse_scale: "f64",
   },
-  constants: (call: SparseCall) => {
+  constants: (call: SparseCall, target: Target) => {
     const formats = call.scopes.map((scope) => scope.format);
     return {
+      ...dotConstants(target.isa, call.q),
       D: call.headDimQk,
       DV: call.headDimV,
       KV_FORMAT: formatCode[formats[0] as "bf16"],

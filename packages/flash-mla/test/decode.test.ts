@@ -73,7 +73,7 @@ const any: readonly Dims[] = [
   [33, 33, "f32"],
 ];
 const compiled: readonly Dims[] = [
-  [80, 64, "bf16"],
+  [96, 64, "bf16"],
   [40, 24, "bf16"],
 ];
 
@@ -107,7 +107,7 @@ for (const backend of backends("dense decode")) {
 
     it.each([1, 16, 48, 64, 128])("page of %i", (page) => {
       const dims = narrow
-        ? ({ d: 80, dv: 64, dtype: "bf16" } as const)
+        ? ({ d: 96, dv: 64, dtype: "bf16" } as const)
         : ({ d: 160, dv: 128, dtype: "f32" } as const);
       const shape = { sq: 3, hq: 6, hk: 2, ...dims };
       const problem = pagedProblem(random, { ...shape, page, lens: [130, 1, 64, 0], sharp: 10 });
@@ -121,7 +121,7 @@ for (const backend of backends("dense decode")) {
       [96, 96, "f16"],
       [100, 33, "bf16"],
     ] as const)("head dimensions %i/%i, %s", (d, dv, dtype) => {
-      if (narrow && dtype !== "bf16") return;
+      if (narrow && (d !== 100 || backend.name.endsWith("emulated"))) return;
       for (const hq of [1, 2, 7, 11]) {
         const shape = { sq: 2, hq, d, dv, page: 16, dtype };
         const problem = pagedProblem(random, { ...shape, lens: [70, 3], sharp: 5 });
@@ -130,7 +130,7 @@ for (const backend of backends("dense decode")) {
     });
 
     it("more queries than keys: rows without a key are 0 and +inf", () => {
-      const shape = { sq: 5, hq: 3, d: 80, dv: 64, page: 64, dtype: "bf16" } as const;
+      const shape = { sq: 5, hq: 3, d: 96, dv: 64, page: 64, dtype: "bf16" } as const;
       const problem = pagedProblem(random, { ...shape, lens: [0, 1, 3, 4, 5, 6] });
       const got = run(device, problem, true);
       check(problem, true, got, 1000);
@@ -143,7 +143,7 @@ for (const backend of backends("dense decode")) {
       for (let n = 0; n < (slow ? 6 : 40); n++) {
         const hk = random.pick([1, 1, 2, 3]);
         // Kernels are specialised on dimensions and dtype: few of these, many of the rest.
-        const [d, dv, dtype] = random.pick(slow ? any : compiled);
+        const [d, dv, dtype] = random.pick(slow ? any : narrow ? compiled.slice(0, 1) : compiled);
         const shape = {
           sq: random.int(1, 5),
           hq: hk * random.int(1, 14),

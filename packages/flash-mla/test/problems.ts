@@ -26,8 +26,8 @@ export function backends(test: string, options: { reference?: boolean } = {}): B
   const compiler =
     findCompiler() !== undefined || "no C compiler; install one, e.g. 'apt-get install gcc'";
   if (requirement(`${test} on cpu`, compiler)) return list;
-  for (const isa of [undefined, "avx2", "scalar"]) {
-    if (isa === "avx2" && process.arch !== "x64") continue;
+  for (const isa of [undefined, "avx512bf16-emulated", "avx2", "scalar"]) {
+    if (isa?.startsWith("avx") === true && process.arch !== "x64") continue;
     try {
       cpu(isa).open(1)[Symbol.dispose]();
       list.push(cpu(isa));
