@@ -268,6 +268,14 @@ describe("refusals", () => {
     expect(run({ F: 1, B: 2 }, short)).toThrow("latency is 1 rows of 1; expected at least 2 rows");
     expect(run({ F: 1, B: 2 }, { bandwidth: 1 })).toThrow("communication.bytes is undefined");
     expect(run({ F: 1, B: 2 }, { bandwidth: 0, bytes: 1 })).toThrow("bandwidth(0, 1) is 0");
+    const mode = "eager" as "dataflow";
+    expect(() => simulate(schedule, unit, { mode })).toThrow('mode is eager; expected "dataflow"');
+    const nothing = null as unknown as number;
+    expect(run({ F: 1, B: 2, FB: nothing })).toThrow("times.FB is null; expected a number, or one");
+    expect(run({ F: 1, B: 2 }, { bandwidth: 1, bytes: nothing })).toThrow("bytes is null");
+    expect(run({ F: 1, B: 2 }, { bandwidth: 1, bytes: [] })).toThrow(
+      "bytes is 0 numbers; expected",
+    );
     const memory = { activationBytes: [4, 4], weightGradBytes: [4, 5] };
     expect(() => simulate(schedule, unit, { memory })).toThrow(
       "memory.weightGradBytes[1] is 5; expected at most memory.activationBytes[1], 4",

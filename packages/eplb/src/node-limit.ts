@@ -1,6 +1,6 @@
 // Whether a placement keeps the node limit: every group of a layer has all its slots on one node,
-// and no node has more groups than its share. Finds the first break; what follows from one (a report
-// without the limit, a refused migration) is the business of the callers.
+// and no node has more groups than its share. Finds the first break; what follows from one (a
+// report without the limit, a refused migration) is the business of the callers.
 
 import type { EplbShape, Placement } from "./placement.ts";
 import { isHierarchical } from "./shape.ts";

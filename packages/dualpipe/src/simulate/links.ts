@@ -90,9 +90,10 @@ function bytesRule(communication: Communication, numStages: number, numRanks: nu
     }
     return () => 0;
   }
-  if (typeof bytes !== "number" && bytes.length < numStages - 1) {
-    const allowed = `one per boundary: at least ${numStages - 1}`;
-    throw new InputError("communication.bytes.length", String(bytes.length), allowed);
+  if (typeof bytes !== "number" && !(bytes?.length >= numStages - 1)) {
+    const allowed = `a number, or one per boundary: at least ${numStages - 1}`;
+    const got = bytes === null ? "null" : `${bytes.length} numbers`;
+    throw new InputError("communication.bytes", got, allowed);
   }
   const rule = linkRule("communication.bandwidth", bandwidth, numRanks);
   return (boundary: number, from: number, to: number): number => {

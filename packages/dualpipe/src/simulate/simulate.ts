@@ -101,7 +101,10 @@ function countComputations(schedule: Schedule): number {
 }
 
 function checkMode(schedule: Schedule, { mode, communication }: SimulateOptions): void {
-  if (mode !== "rendezvous") return;
+  if (mode === undefined || mode === "dataflow") return;
+  if (mode !== "rendezvous") {
+    throw new InputError("mode", String(mode), '"dataflow" or "rendezvous"');
+  }
   if (!schedule.hasCommunication) {
     const allowed = "a schedule with sends and receives (withCommunication) for rendezvous";
     throw new InputError("schedule.hasCommunication", "false", allowed);

@@ -111,7 +111,7 @@ function pairRule(FB: PairTime | undefined, F: Float64Array, B: Float64Array): P
   if (typeof FB === "function") {
     return (f, b) => checkDuration(`times.FB(${f}, ${b})`, FB(f, b));
   }
-  if (typeof FB === "object" && "shareOfSum" in FB) {
+  if (typeof FB === "object" && FB !== null && "shareOfSum" in FB) {
     const share = checkDuration("times.FB.shareOfSum", FB.shareOfSum);
     return (f, b) => share * sum(f, b);
   }
