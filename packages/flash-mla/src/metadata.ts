@@ -106,6 +106,12 @@ export interface LegacyMetadataOptions {
   readonly numHeadsQ?: number;
   /** Sparse decode: keys per query instead of the sequence lengths. */
   readonly topk?: number;
+  /** Sparse decode, i32 `[b]`: as many of `topk` as count. */
+  readonly topkLength?: Tensor;
+  /** Sparse decode: keys per query in the extra scope, counted in whole blocks of its own. */
+  readonly extraTopk?: number;
+  /** i32 `[b]`: as many of `extraTopk` as count. */
+  readonly extraTopkLength?: Tensor;
   /** Processors to divide the work among. @default the machine's available parallelism */
   readonly numSms?: number;
   /** Fixes the number of parts instead of deriving it from `numSms`. */
@@ -142,12 +148,33 @@ export function getMlaMetadataLegacy(
   expectContiguous(name, "cacheSeqlens", cacheSeqlens);
   const parts = partCount(name, numQTokensPerHeadK, numHeadsK, options);
   const overhead = options.overheadBlocks ?? 5;
-  const blocks = Array.from(cacheSeqlens.raw() as Int32Array, (keys, r) => {
-    if (keys < 0) throw new ArgumentError(name, `cacheSeqlens[${r}]`, `${keys}`, "0 or more");
-    return Math.max(1, Math.ceil((options.topk ?? keys) / BLOCK_KEYS));
-  });
+  const blocks = blockCounts(name, cacheSeqlens, options);
   const total = blocks.reduce((sum, n) => sum + n + overhead, 0);
   return walk(blocks, parts, Math.ceil(total / parts) + overhead, overhead);
+}
+
+/** Blocks of each request, at least one; both scopes of sparse decode in whole blocks. */
+function blockCounts(name: string, cacheSeqlens: Tensor, options: LegacyMetadataOptions): number[] {
+  const b = cacheSeqlens.dim(0);
+  const lengths = (argument: string, tensor: Tensor | undefined, most: number): Int32Array => {
+    if (tensor === undefined) return new Int32Array(b).fill(most);
+    expectTensor(name, argument, tensor, ["i32"], ["b"], { b });
+    return tensor.contiguous().raw() as Int32Array;
+  };
+  const { topk, extraTopk = 0 } = options;
+  const main =
+    topk === undefined
+      ? (cacheSeqlens.raw() as Int32Array)
+      : lengths("topkLength", options.topkLength, topk);
+  const extra = lengths("extraTopkLength", options.extraTopkLength, extraTopk);
+  return Array.from(main, (keys, r) => {
+    if (keys < 0) {
+      const argument = topk === undefined ? "cacheSeqlens" : "topkLength";
+      throw new ArgumentError(name, `${argument}[${r}]`, `${keys}`, "0 or more");
+    }
+    const more = Math.ceil(Math.max(0, extra[r] as number) / BLOCK_KEYS);
+    return Math.max(1, Math.ceil(keys / BLOCK_KEYS)) + more;
+  });
 }
 
 function partCount(
@@ -157,9 +184,19 @@ function partCount(
   options: LegacyMetadataOptions,
 ): number {
   const { numSmParts, topk, numHeadsQ, numSms = availableParallelism() } = options;
-  const counts = { numQTokensPerHeadK: tokensPerHeadK, numHeadsK: headsK, numSms, ...options };
+  const { overheadBlocks, extraTopk } = options;
+  const counts = {
+    numQTokensPerHeadK: tokensPerHeadK,
+    numHeadsK: headsK,
+    numSms,
+    numSmParts,
+    numHeadsQ,
+    overheadBlocks,
+    topk,
+    extraTopk,
+  };
   for (const [key, n] of Object.entries(counts)) {
-    const least = key === "overheadBlocks" || key === "topk" ? 0 : 1;
+    const least = ["overheadBlocks", "topk", "extraTopk"].includes(key) ? 0 : 1;
     if (n !== undefined && !(Number.isSafeInteger(n) && n >= least)) {
       throw new ArgumentError(name, key, `${n}`, `an integer of at least ${least}`);
     }

@@ -121,6 +121,26 @@ describe("getMlaMetadataLegacy", () => {
       /cacheSeqlens\[0\] is -1/,
     );
   });
+
+  it("counts both scopes of sparse decode in whole blocks", () => {
+    const i32 = (values: number[]): Tensor => Tensor.from(values, [values.length], "i32");
+    const options = { numHeadsQ: 64, topk: 130, topkLength: i32([0, 130]), numSmParts: 1 };
+    const one = getMlaMetadataLegacy(i32([9, 9]), 64, 1, options);
+    expect([...one.tileSchedulerMetadata.raw()]).toEqual([0, 1, 0, 3, 0, 0, 0, 0]);
+    const extra = { extraTopk: 70, extraTopkLength: i32([1, 70]) };
+    const two = getMlaMetadataLegacy(i32([9, 9]), 64, 1, { ...options, ...extra });
+    expect([...two.tileSchedulerMetadata.raw()]).toEqual([0, 1, 0, 5, 0, 0, 0, 0]);
+    // 17 blocks with their overheads over 2 parts: payload 9 + 5, so 2 + 5 and 2 of the second's 5.
+    const cut = getMlaMetadataLegacy(i32([9, 9]), 64, 1, { ...options, ...extra, numSmParts: 2 });
+    expect([...cut.tileSchedulerMetadata.raw()]).toEqual([
+      ...[0, 1, 0, 2, 0, 0, 1, 0],
+      ...[1, 1, 2, 5, 1, 1, 1, 0],
+    ]);
+    expect([...cut.numSplits.raw()]).toEqual([0, 1, 3]);
+    expect(() =>
+      getMlaMetadataLegacy(i32([9, 9]), 64, 1, { ...options, topkLength: i32([-1, 0]) }),
+    ).toThrow(/topkLength\[0\] is -1/);
+  });
 });
 
 function random(problem: Partial<PlanProblem>): PlanProblem {
