@@ -11,19 +11,19 @@
 // seen by the later rows, so a tile starts at the first row that sees its first key.
 static void add_to_keys(work_t *w, const step_t *step, float *sums, const float *a, float *rows,
                         int channels, int *bad) {
-  const int units = (step->rows + UNIT - 1) / UNIT, vectors = vectors_of(channels);
+  const int units = (step->rows + P_UNIT - 1) / P_UNIT, vectors = vectors_of(channels);
   const int ld = LD(channels);
   for (int v = 0; v < vectors; v += TILE_V) {
     const int here = vectors - v < TILE_V ? vectors - v : TILE_V;
     for (int j = 0; j < step->keys; j += TILE_N) {
       const int last = (j + TILE_N < step->keys ? j + TILE_N : step->keys) - 1;
-      const int from = w->first_row[j] / UNIT;
+      const int from = w->first_row[j] / P_UNIT;
       if (from >= units) continue;
       const product_t x = {sums + j * ld + v * OI_VF, a + from * CHUNK_LD + j,
                            rows + from * ld + v * OI_VF, ld, CHUNK_LD, ld, units - from, 1};
-      if (w->first_row[last] > from * UNIT && rows_bad(rows, units, channels, bad))
+      if (w->first_row[last] > from * P_UNIT && rows_bad(rows, units, channels, bad))
         add_to_keys_apart(w, &x, here, j, last, from);
-      else across[here](&x);
+      else across_p[here](&x);
     }
   }
 }
@@ -39,8 +39,8 @@ static float *dq_sums(const params_t *p, const oi_ctx *ctx, const item_t *item) 
 static void add_to_rows(const params_t *p, const item_t *item, work_t *w, const step_t *step,
                         float *dq) {
   const int vectors = vectors_of(D), seen = row_keys(w, step, step->rows - 1);
-  const int partial = row_keys(w, step, 0) < seen || seen % UNIT != 0;
-  if (partial && rows_bad(w->kn, (step->keys + UNIT - 1) / UNIT, D, &w->k_bad)) {
+  const int partial = row_keys(w, step, 0) < seen || seen % P_UNIT != 0;
+  if (partial && rows_bad(w->kn, (step->keys + P_UNIT - 1) / P_UNIT, D, &w->k_bad)) {
     add_to_rows_apart(w, step, dq);
     load_keys_across(p, item, w, step->at, step->keys);
     return;
@@ -50,9 +50,9 @@ static void add_to_rows(const params_t *p, const item_t *item, work_t *w, const 
     for (int i = 0; i < step->rows; i += TILE_N) {
       const int last = i + TILE_N < step->rows ? i + TILE_N - 1 : step->rows - 1;
       const product_t x = {dq + i * D_LD + v * OI_VF, w->ds + i * DS_LD, w->kn + v * OI_VF, D_LD,
-                           DS_LD, D_LD, (row_keys(w, step, last) + UNIT - 1) / UNIT,
+                           DS_LD, D_LD, (row_keys(w, step, last) + P_UNIT - 1) / P_UNIT,
                            step->at > 0};
-      along[here](&x);
+      along_p[here](&x);
     }
   }
 }

@@ -7,7 +7,7 @@
 #include "mha_tiles.h"
 
 #define BLOCK 128              // keys of one online-softmax step
-#define K_UNITS ((D + UNIT - 1) / UNIT)
+#define K_UNITS ((D + S_UNIT - 1) / S_UNIT)
 #define K_LD LD(K_UNITS)
 #define V_LD LD(DV)
 #define OUT_N UP(DV, 16)       // channels of the sums
@@ -20,7 +20,7 @@ typedef struct {
   float *q;        // [K_UNITS][row_ld]: rows in lanes
   float *o;        // [OUT_N][row_ld]
   float *k;        // [BLOCK][K_LD]
-  float *v;        // [BLOCK / UNIT][V_LD]
+  float *v;        // [BLOCK / P_UNIT][V_LD]
   float *s;        // [BLOCK][TILE_LANES]: scores of a few rows, then probabilities as units
   float *rows;     // [OI_VF][max of K_LD, V_LD] on the way in and out
   float *spare;    // [OUT_N][TILE_LANES]
@@ -87,11 +87,11 @@ static void load_values(const params_t *p, const item_t *item, work_t *w, int64_
   const int64_t start = ((const int32_t *)p->cu_k)[item->request] + at;
   const int type = (int)p->k_type;
   w->bad = -1;
-  for (int j = 0; j < n; j += UNIT) {
+  for (int j = 0; j < n; j += P_UNIT) {
     const char *row =
         element(p->v, (start + j) * p->v_token + item->kv_head * p->v_head, type);
     const char *next = j + 1 < n ? element(row, p->v_token, type) : NULL;
-    load_across(w->v + j / UNIT * V_LD, row, next, DV, OUT_N, type);
+    load_across(w->v + j / P_UNIT * V_LD, row, next, DV, OUT_N, type);
   }
 }
 
@@ -121,7 +121,7 @@ static void fetch_rows(const params_t *p, work_t *w) {
 static int values_bad(work_t *w, int n) {
   if (w->bad >= 0) return w->bad;
   w->bad = 0;
-  for (int j = 0; j < n; j += UNIT) w->bad |= not_finite(w->v + j / UNIT * V_LD, OUT_N);
+  for (int j = 0; j < n; j += P_UNIT) w->bad |= not_finite(w->v + j / P_UNIT * V_LD, OUT_N);
   return w->bad;
 }
 
@@ -145,16 +145,16 @@ ONE_COPY void softmax(float *s, int seen, const int32_t *visible, int64_t at, fl
   top = vf_max(top, other);
   // A maximum forgets a NaN that a later score covers, but the NaN's own probability is NaN.
   const vf factor = exp2_small(before - top);
-  for (int j = 0; j < seen; j += UNIT) {
+  for (int j = 0; j < seen; j += P_UNIT) {
     vf e = exp2_small(vf_load(s + j * TILE_LANES) - top);
     total += e;
-#if DOT
+#if DOT_P
     vf f = vf_zero();
     if (j + 1 < seen) f = exp2_small(vf_load(s + (j + 1) * TILE_LANES) - top);
     total += f;
     e = pair_up(e, f);
 #endif
-    vf_store(s + j / UNIT * TILE_LANES, e);
+    vf_store(s + j / P_UNIT * TILE_LANES, e);
   }
   vf_store(max, top);
   vf_store(alpha, factor);
@@ -174,8 +174,8 @@ ONE_COPY void rescale(float *o, int ld, int vectors, const float *alpha) {
 static void add_values(const work_t *w, float *o, int o_ld, int vectors, int seen) {
   for (int c = 0; c < OUT_N; c += TILE_N) {
     const product_t x = {o + (ptrdiff_t)c * o_ld, w->v + c, w->s, o_ld, V_LD, TILE_LANES,
-                         (seen + UNIT - 1) / UNIT, 1};
-    across[vectors](&x);
+                         (seen + P_UNIT - 1) / P_UNIT, 1};
+    across_p[vectors](&x);
   }
 }
 
@@ -187,9 +187,9 @@ static void add_values_apart(const work_t *w, float *o, int vectors, int seen,
   int next;
   for (int n = seen; n > 0; n = next) {
     next = 0;
-    for (int j = n; j < UP(seen, UNIT); j++)
+    for (int j = n; j < UP(seen, P_UNIT); j++)
       for (int c = 0; c < V_LD; c++) {
-#if DOT
+#if DOT_P
         uint16_t *pair = (uint16_t *)(w->v + j / 2 * V_LD + c);
         pair[j % 2] = 0;
 #else
@@ -216,7 +216,7 @@ static int run_rows(const params_t *p, work_t *w, int r, int vectors, int64_t at
   for (int j = 0; j < seen; j += TILE_N) {
     const product_t x = {w->s + j * TILE_LANES, w->k + j * K_LD, w->q + r, TILE_LANES, K_LD,
                          w->row_ld, K_UNITS, 0};
-    along[vectors](&x);
+    along_s[vectors](&x);
     fetch_rows(p, w);
   }
   const float scale = (float)(p->scale * 1.44269504088896341);
@@ -225,7 +225,7 @@ static int run_rows(const params_t *p, work_t *w, int r, int vectors, int64_t at
             w->alpha + r + v);
   rescale(w->o + r, w->row_ld, vectors, w->alpha + r);
   // Some row sees less than is walked, or the last pair has a key that none sees.
-  const int partial = visible[0] - at < seen || seen % UNIT != 0;
+  const int partial = visible[0] - at < seen || seen % P_UNIT != 0;
   if (partial && values_bad(w, n)) {
     add_values_apart(w, w->o + r, vectors, seen, visible, at);
     return 1;

@@ -6,15 +6,25 @@
 #include "mha_tiles.h"
 
 #define LOG2E 1.44269504088896341
-#define K_UNITS ((D + UNIT - 1) / UNIT)
-#define V_UNITS ((DV + UNIT - 1) / UNIT)
+#define K_UNITS ((D + S_UNIT - 1) / S_UNIT)
+#define V_UNITS ((DV + S_UNIT - 1) / S_UNIT)
 #define QA_LD LD(K_UNITS)
 #define GA_LD LD(V_UNITS)
 #define D_LD LD(D)
 #define DV_LD LD(DV)
 #define CHUNK_LD LD(CHUNK)
 // Gradients of scores as units along the keys: the floats themselves, or a row of bf16.
-#define DS_LD (DOT ? LD(CHUNK / UNIT) : CHUNK_LD)
+#define DS_LD (DOT_P ? LD(CHUNK / P_UNIT) : CHUNK_LD)
+
+// Units along t of gradients of scores.
+#if DOT_P == DOT_S
+#define along_p along_s
+#else
+DEFINE_ALONG(along_p_1, 1, DOT_P)
+DEFINE_ALONG(along_p_2, 2, DOT_P)
+DEFINE_ALONG(along_p_3, 3, DOT_P)
+static const tile_fn along_p[TILE_V + 1] = {NULL, along_p_1, along_p_2, along_p_3};
+#endif
 
 typedef struct {
   int32_t request, kv_head, chunk_begin, chunk_end, shared, counter, unused[2];
@@ -30,10 +40,10 @@ typedef struct {
 
 typedef struct {
   float *kt, *vt;    // [units of channels][CHUNK_LD]: keys and values in lanes
-  float *kn;         // [CHUNK / UNIT][D_LD]: keys, units across them
+  float *kn;         // [CHUNK / P_UNIT][D_LD]: keys, units across them
   float *dk, *dv;    // [CHUNK][D_LD], [CHUNK][DV_LD]
   float *qa, *ga;    // [STEP][QA_LD], [STEP][GA_LD]: queries and dOut, units along channels
-  float *qc, *gc;    // [STEP / UNIT][D_LD], [STEP / UNIT][DV_LD]: the same, units across rows
+  float *qc, *gc;    // [STEP / P_UNIT][D_LD], [STEP / P_UNIT][DV_LD]: the same, units across rows
   float *s, *t;      // [STEP][CHUNK_LD] scores and dOut · v; then P and dS, units across rows
   float *ds;         // [STEP][DS_LD]: dS, units along keys
   float *rows;       // [OI_VF][D_LD or DV_LD] on the way in
@@ -47,16 +57,16 @@ typedef struct {
 static void carve_scratch(work_t *w, char *at) {
   w->kt = carve(&at, UP(K_UNITS, 16) * CHUNK_LD);
   w->vt = carve(&at, UP(V_UNITS, 16) * CHUNK_LD);
-  w->kn = carve(&at, CHUNK / UNIT * D_LD);
+  w->kn = carve(&at, CHUNK / P_UNIT * D_LD);
   w->dk = carve(&at, CHUNK * D_LD);
   w->dv = carve(&at, CHUNK * DV_LD);
   w->qa = carve(&at, STEP * QA_LD);
   w->ga = carve(&at, STEP * GA_LD);
-  w->qc = DOT ? carve(&at, STEP / UNIT * D_LD) : w->qa;
-  w->gc = DOT ? carve(&at, STEP / UNIT * DV_LD) : w->ga;
+  w->qc = DOT_S ? carve(&at, STEP / P_UNIT * D_LD) : w->qa;
+  w->gc = DOT_S ? carve(&at, STEP / P_UNIT * DV_LD) : w->ga;
   w->s = carve(&at, STEP * CHUNK_LD);
   w->t = carve(&at, STEP * CHUNK_LD);
-  w->ds = DOT ? carve(&at, STEP * DS_LD) : w->t;
+  w->ds = DOT_P ? carve(&at, STEP * DS_LD) : w->t;
   w->rows = carve(&at, OI_VF * (D_LD > DV_LD ? D_LD : DV_LD));
   w->spare = carve(&at, TILE_N * TILE_LANES);
   w->lse = carve(&at, STEP);
@@ -100,10 +110,10 @@ static int rows_bad(const float *rows, int units, int n, int *bad) {
 static void load_keys_across(const params_t *p, const item_t *item, work_t *w, int64_t at, int n) {
   const int64_t start = ((const int32_t *)p->cu_k)[item->request] + at;
   const int type = (int)p->k_type;
-  for (int j = 0; j < n; j += UNIT) {
+  for (int j = 0; j < n; j += P_UNIT) {
     const char *row = element(p->k, (start + j) * p->k_token + item->kv_head * p->k_head, type);
     const char *next = j + 1 < n ? element(row, p->k_token, type) : NULL;
-    load_across(w->kn + j / UNIT * D_LD, row, next, D, UP(D, 16), type);
+    load_across(w->kn + j / P_UNIT * D_LD, row, next, D, UP(D, 16), type);
   }
   w->k_bad = -1;
 }
@@ -111,7 +121,7 @@ static void load_keys_across(const params_t *p, const item_t *item, work_t *w, i
 // Puts n rows of `count` channels into lanes.
 static void load_lanes(work_t *w, float *to, const char *from, int64_t stride, int n, int count,
                        int type) {
-  const int units = (count + UNIT - 1) / UNIT, whole = UP(units, 16), ld = LD(units);
+  const int units = (count + S_UNIT - 1) / S_UNIT, whole = UP(units, 16), ld = LD(units);
   for (int j0 = 0; j0 < UP(n, 16); j0 += OI_VF) {
     for (int j = 0; j < OI_VF; j++) {
       if (j0 + j < n)
@@ -170,9 +180,10 @@ static void load_rows(const params_t *p, const item_t *item, work_t *w, const st
       memset(w->qa + i * QA_LD, 0, UP(K_UNITS, 16) * 4);
       memset(w->ga + i * GA_LD, 0, UP(V_UNITS, 16) * 4);
     }
-    if (DOT && i % 2 == 1) {
-      load_across(w->qc + i / 2 * D_LD, q[0], q[1], D, UP(D, 16), (int)p->q_type);
-      load_across(w->gc + i / 2 * DV_LD, g[0], g[1], DV, UP(DV, 16), (int)p->dout_type);
+    if (DOT_S && i % P_UNIT == P_UNIT - 1) {
+      const int first = (i - P_UNIT + 1) % 2, t = i / P_UNIT;
+      load_across(w->qc + t * D_LD, q[first], q[1], D, UP(D, 16), (int)p->q_type);
+      load_across(w->gc + t * DV_LD, g[first], g[1], DV, UP(DV, 16), (int)p->dout_type);
     }
   }
   for (int j = 0, i = 0; j < step->keys; j++) {
@@ -192,7 +203,7 @@ static void scores(const work_t *w, const step_t *step, float *to, const float *
       if (row_keys(w, step, last) <= v * OI_VF) continue;
       const product_t x = {to + i * CHUNK_LD + v * OI_VF, rows + i * rows_ld, lanes + v * OI_VF,
                            CHUNK_LD, rows_ld, CHUNK_LD, units, 0};
-      along[here](&x);
+      along_s[here](&x);
     }
   }
 }
@@ -214,11 +225,11 @@ INLINE void row_gradients(const work_t *w, const step_t *step, int i, int j, flo
 
 // Scores and dOut · v to P and dS, in place and as units across rows; dS along keys as well.
 ONE_COPY void gradients(work_t *w, const step_t *step, float scale) {
-  for (int i = 0; i < UP(step->rows, UNIT); i += UNIT)
+  for (int i = 0; i < UP(step->rows, P_UNIT); i += P_UNIT)
     for (int j = 0; j < UP(step->keys, 16); j += OI_VF) {
       vf p, g;
       row_gradients(w, step, i, j, scale, &p, &g);
-#if DOT
+#if DOT_P
       vf p1, g1;
       row_gradients(w, step, i + 1, j, scale, &p1, &g1);
       const vu16 h = to_bf16(g), h1 = to_bf16(g1);
@@ -227,15 +238,15 @@ ONE_COPY void gradients(work_t *w, const step_t *step, float scale) {
       p = pair_up(p, p1);
       g = pair_up(g, g1);
 #endif
-      vf_store(w->s + i / UNIT * CHUNK_LD + j, p);
-      vf_store(w->t + i / UNIT * CHUNK_LD + j, g);
+      vf_store(w->s + i / P_UNIT * CHUNK_LD + j, p);
+      vf_store(w->t + i / P_UNIT * CHUNK_LD + j, g);
     }
 }
 
 // Sets element `t` of a column of `lanes` units to zero.
 static void clear_element(float *rows, int ld, int t, int lanes) {
-  float *row = rows + t / UNIT * ld;
-  if (!DOT) memset(row, 0, (size_t)lanes * 4);
+  float *row = rows + t / P_UNIT * ld;
+  if (!DOT_P) memset(row, 0, (size_t)lanes * 4);
   else
     for (int c = 0; c < lanes; c++) ((uint16_t *)(row + c))[t % 2] = 0;
 }
@@ -247,12 +258,12 @@ static void add_to_keys_apart(work_t *w, const product_t *tile, int vectors, int
                               int from) {
   product_t x = *tile;
   x.c = w->spare, x.c_ld = TILE_LANES;
-  for (int n = 0, cleared = from * UNIT; j + n <= last; n++) {
+  for (int n = 0, cleared = from * P_UNIT; j + n <= last; n++) {
     for (; cleared < w->first_row[j + n]; cleared++)
-      clear_element((float *)tile->b, (int)tile->b_ld, cleared - from * UNIT, vectors * OI_VF);
+      clear_element((float *)tile->b, (int)tile->b_ld, cleared - from * P_UNIT, vectors * OI_VF);
     float *own = tile->c + n * tile->c_ld, *spare = w->spare + n * TILE_LANES;
     memcpy(spare, own, (size_t)vectors * OI_VF * 4);
-    across[vectors](&x);
+    across_p[vectors](&x);
     memcpy(own, spare, (size_t)vectors * OI_VF * 4);
   }
 }
@@ -263,15 +274,15 @@ static void add_to_rows_apart(work_t *w, const step_t *step, float *dq) {
   const int vectors = vectors_of(D);
   for (int v = 0; v < vectors; v += TILE_V) {
     const int here = vectors - v < TILE_V ? vectors - v : TILE_V;
-    int kept = UP(step->keys, UNIT);
+    int kept = UP(step->keys, P_UNIT);
     for (int i = step->rows - 1; i >= 0; i--) {
       const int n = i % TILE_N, seen = row_keys(w, step, i);
       float *own = dq + i * D_LD + v * OI_VF, *spare = w->spare + n * TILE_LANES;
       while (kept > seen) clear_element(w->kn + v * OI_VF, D_LD, --kept, here * OI_VF);
       memcpy(spare, own, (size_t)here * OI_VF * 4);
       const product_t x = {w->spare, w->ds + (i - n) * DS_LD, w->kn + v * OI_VF, TILE_LANES, DS_LD,
-                           D_LD, (step->keys + UNIT - 1) / UNIT, step->at > 0};
-      along[here](&x);
+                           D_LD, (step->keys + P_UNIT - 1) / P_UNIT, step->at > 0};
+      along_p[here](&x);
       memcpy(own, spare, (size_t)here * OI_VF * 4);
     }
   }

@@ -1,20 +1,23 @@
 // Rows of attention inputs as the tiles read them, outputs from sums, and the small vector moves
-// both passes need. Scratch holds 32-bit units: a float, or, where DOT is set, a pair of bf16 that
-// the dot-product instruction multiplies at once. Not here: any loop over tiles.
+// both passes need. Scratch holds 32-bit units: a float, or a pair of bf16 that the dot-product
+// instruction multiplies at once. Not here: any loop over tiles.
 //
 // Constants: D, DV channels of a key and a value; DOT_PAYS 1 if all inputs are bf16 and this
-// machine multiplies bf16 pairs faster than floats.
+// machine multiplies bf16 pairs faster than floats, 0 if it does not, -1 if some input is not bf16;
+// ROUND_P 1 if probabilities and gradients of scores may be rounded to bf16.
 #pragma once
 #include <math.h>
 #include "oi_kernel.h"
 #include "oi_simd.h"
 
 #if defined(OI_BF16DOT) && (DOT_PAYS > 0 || (DOT_PAYS == 0 && defined(OI_EMULATE_BF16DOT)))
-#define DOT 1
+#define DOT_S 1  // products of inputs with inputs: pairs of channels, nothing rounded
 #else
-#define DOT 0
+#define DOT_S 0
 #endif
-#define UNIT (DOT + 1)  // elements of a unit
+#define DOT_P (DOT_S && ROUND_P)  // products with probabilities: pairs of keys or of rows
+#define S_UNIT (DOT_S + 1)        // elements of a unit
+#define P_UNIT (DOT_P + 1)
 
 enum { TYPE_F32 = 0, TYPE_BF16 = 1, TYPE_F16 = 2 };
 
@@ -63,7 +66,7 @@ static void load_floats(float *dst, const void *src, int n, int whole, int type)
 
 // A row whose units run along its channels: floats, or pairs of neighbouring bf16. `whole` units.
 static inline void load_along(float *dst, const void *src, int n, int whole, int type) {
-  if (!DOT) {
+  if (!DOT_S) {
     load_floats(dst, src, n, whole, type);
     return;
   }
@@ -76,7 +79,7 @@ static inline void load_along(float *dst, const void *src, int n, int whole, int
 static inline void load_across(float *dst, const void *a, const void *b, int n, int whole,
                                int type) {
   int i = 0;
-  if (!DOT) {
+  if (!DOT_P) {
     if (a != NULL) load_floats(dst, a, n, whole, type);
     else memset(dst, 0, (size_t)whole * 4);
     return;
@@ -116,7 +119,7 @@ ONE_COPY void store_row(void *dst, const float *src, float factor, int n, int64_
   }
 }
 
-#if DOT
+#if DOT_P
 // Floats to bf16 by the instruction that comes with the dot product; like it, it takes subnormals
 // for zero.
 INLINE vu16 to_bf16(vf v) {
@@ -216,13 +219,13 @@ static __attribute__((noinline)) void transpose(float *dst, int dst_ld, const fl
   UNROLL(16) for (int i = 0; i < OI_VF; i++) vf_store(dst + i * dst_ld, row[i]);
 }
 
-// Whether some element of n units is infinite or NaN.
+// Whether some element of n units across rows is infinite or NaN.
 static int not_finite(const float *units, int n) {
   uint32_t bad = 0;
   for (int i = 0; i < n; i++) {
     uint32_t u;
     memcpy(&u, units + i, 4);
-    bad |= DOT ? ((u & 0x7f80) == 0x7f80) | ((u & 0x7f800000) == 0x7f800000)
+    bad |= DOT_P ? ((u & 0x7f80) == 0x7f80) | ((u & 0x7f800000) == 0x7f800000)
                : (u & 0x7f800000) == 0x7f800000;
   }
   return bad != 0;

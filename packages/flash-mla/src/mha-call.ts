@@ -12,6 +12,8 @@ export interface MhaCall {
   readonly headDimV: number;
   readonly softmaxScale: number;
   readonly causal: boolean;
+  /** Whether probabilities, and gradients of scores, may be rounded to bf16. */
+  readonly roundProbabilities: boolean;
   /** Query tokens and keys of each sequence. */
   readonly queryLengths: Int32Array;
   readonly keyLengths: Int32Array;

@@ -69,7 +69,7 @@ export function checkInputs(
   operation: string,
   options: FlashAttnVarlenInputs,
 ): Omit<MhaCall, "out" | "lse"> & { readonly dims: MhaDims } {
-  const { q, k, v, cuSeqlensQ, cuSeqlensK, dropoutP = 0 } = options;
+  const { q, k, v, cuSeqlensQ, cuSeqlensK, dropoutP = 0, probabilities = "f32" } = options;
   const dims = {} as MhaDims;
   expectRowsOf(operation, "q", q, floatTypes, ["Tq", "H", "dqk"], dims);
   expectRowsOf(operation, "k", k, floatTypes, ["Tkv", "Hkv", "dqk"], dims);
@@ -82,6 +82,9 @@ export function checkInputs(
   const softmaxScale = options.softmaxScale ?? dqk ** -0.5;
   expectScale(operation, softmaxScale);
   if (dropoutP !== 0) throw new ArgumentError(operation, "dropoutP", `${dropoutP}`, "0");
+  if (probabilities !== "f32" && probabilities !== "bf16") {
+    throw new ArgumentError(operation, "probabilities", `${probabilities}`, "'f32' or 'bf16'");
+  }
   const queryLengths = lengthsFromCumulative(operation, "cuSeqlensQ", cuSeqlensQ, Tq);
   const keyLengths = lengthsFromCumulative(operation, "cuSeqlensK", cuSeqlensK, Tkv);
   if (keyLengths.length !== queryLengths.length) {
@@ -102,6 +105,7 @@ export function checkInputs(
     headDimV: dv,
     softmaxScale,
     causal: options.causal ?? false,
+    roundProbabilities: probabilities === "bf16",
     queryLengths,
     keyLengths,
     cuSeqlensQ,

@@ -124,6 +124,7 @@ const forwardKernel: AnyKernel<Forward> = defineKernel({
     D: call.headDimQk,
     DV: call.headDimV,
     DOT_PAYS: dotPays(target.isa, [call.q, call.k, call.v]),
+    ROUND_P: call.roundProbabilities ? 1 : 0,
   }),
   pack: (call: Forward) => {
     const [plan, workspace] = prepared(call);
@@ -253,6 +254,7 @@ const backwardKernel: AnyKernel<Backward> = defineKernel({
     CHUNK: CHUNK_KEYS,
     STEP: STEP_ROWS,
     DOT_PAYS: dotPays(target.isa, [call.q, call.k, call.v, call.dOut]),
+    ROUND_P: call.roundProbabilities ? 1 : 0,
   }),
   pack: (call: Backward) => {
     const [plan, workspace] = prepared(call);

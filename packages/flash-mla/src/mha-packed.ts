@@ -16,7 +16,10 @@ import { backward, type FlashAttnVarlenBackwardOptions } from "./mha-backward.ts
 
 /** What calls with one packed tensor share. */
 export interface FlashAttnVarlenQkvpackedInputs
-  extends Pick<FlashAttnVarlenInputs, "softmaxScale" | "causal" | "dropoutP" | "deterministic"> {
+  extends Pick<
+    FlashAttnVarlenInputs,
+    "softmaxScale" | "causal" | "probabilities" | "dropoutP" | "deterministic"
+  > {
   /** bf16, f16 or f32 `[T, H, dqk + dqk + dv]`: query, key, value; unit stride last. */
   readonly qkv: Tensor;
   /** i32 `[b + 1]`: prefix sums from 0 to T. */

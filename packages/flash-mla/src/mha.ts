@@ -28,6 +28,12 @@ export interface FlashAttnVarlenInputs {
   readonly softmaxScale?: number;
   /** Query i of s_q sees keys up to s_k − s_q + i. @default false */
   readonly causal?: boolean;
+  /**
+   * `bf16` lets the kernels round probabilities, and backward the gradients of scores, to bf16 as the
+   * original does. It changes something only where all inputs are bf16 and the processor's bf16 dot
+   * product is faster than its float arithmetic. @default "f32"
+   */
+  readonly probabilities?: "f32" | "bf16";
   /** Only 0, as in the original. @default 0 */
   readonly dropoutP?: number;
   /** Results are always the same to the last bit; accepted for the original's sake. */
