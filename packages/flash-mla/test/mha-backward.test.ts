@@ -15,11 +15,10 @@ import {
   cumulative,
   gradientOracle,
   type MhaShape,
-  mhaBackends,
   mhaProblem,
   runBoth,
 } from "./mha-problems.ts";
-import { bits, drawn, notClose, poisoned } from "./problems.ts";
+import { backends, bits, drawn, notClose, poisoned } from "./problems.ts";
 
 const seed = testSeed();
 const names = ["dq", "dk", "dv"] as const;
@@ -27,7 +26,7 @@ const names = ["dq", "dk", "dv"] as const;
 /** The rounding of outputs; bf16 has that of the forward pass as well. */
 const cosOf: Partial<Record<DType, number>> = { bf16: 3e-6, f16: 1e-7, f32: 1e-11 };
 
-for (const backend of mhaBackends("varlen attention, backward")) {
+for (const backend of backends("varlen attention, backward")) {
   describe(`varlen attention, backward, ${backend.name}`, () => {
     const device = backend.open();
     afterAll(() => device[Symbol.dispose]());

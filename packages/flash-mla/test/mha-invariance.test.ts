@@ -6,15 +6,8 @@ import { type DType, Tensor } from "@open-infra/tensor";
 import { seededRandom, testSeed } from "@open-infra/testing";
 import { afterAll, describe, expect, it } from "vitest";
 import { flashAttnVarlenFunc } from "../src/index.ts";
-import {
-  bitsOf,
-  cumulative,
-  type MhaProblem,
-  mhaBackends,
-  mhaProblem,
-  runBoth,
-} from "./mha-problems.ts";
-import { bits } from "./problems.ts";
+import { bitsOf, cumulative, type MhaProblem, mhaProblem, runBoth } from "./mha-problems.ts";
+import { backends, bits } from "./problems.ts";
 
 const seed = testSeed();
 const shapes = [
@@ -51,7 +44,7 @@ function spoilt(t: Tensor, rows: readonly number[], value = Number.NaN): Tensor 
 
 const lens = { lensQ: [1, 200, 0, 17, 333, 30, 5], lensK: [400, 150, 7, 17, 333, 0, 9] };
 
-for (const backend of mhaBackends("varlen attention, invariance", { reference: false })) {
+for (const backend of backends("varlen attention, invariance", { reference: false })) {
   describe(`varlen attention, invariance, ${backend.name}`, () => {
     const threads = [1, 2, 3].map((n) => backend.open(n));
     const device = threads[1]!;

@@ -2,9 +2,9 @@
 // compared by: an oracle of its own for the forward pass, the package's reference for gradients
 // (which mha-gradients.unit.test.ts checks by finite differences).
 
-import { createDevice, type Device, ReferenceDevice } from "@open-infra/jit";
+import { type Device, ReferenceDevice } from "@open-infra/jit";
 import { type DType, Tensor } from "@open-infra/tensor";
-import { type Random, requirement } from "@open-infra/testing";
+import type { Random } from "@open-infra/testing";
 import {
   type FlashAttnVarlenGradients,
   type FlashAttnVarlenInputs,
@@ -12,22 +12,7 @@ import {
   flashAttnVarlenBackward,
   flashAttnVarlenFunc,
 } from "../src/index.ts";
-import { type Backend, backends, bits, drawn, poisoned, softmaxRow } from "./problems.ts";
-
-/** The usual backends, and code for the bf16 dot product wherever that can be emulated. */
-export function mhaBackends(test: string, options: { reference?: boolean } = {}): Backend[] {
-  const list = backends(test, options);
-  const isa = "avx512bf16-emulated";
-  const open = (threads = 2): Device => createDevice({ backend: "cpu", threads, isa });
-  if (!list.some((backend) => backend.name === "cpu")) return list;
-  try {
-    open(1)[Symbol.dispose]();
-    list.push({ name: `cpu/${isa}`, open });
-  } catch (error) {
-    requirement(`${test} on ${isa}`, `${(error as Error).message}`, "optional");
-  }
-  return list;
-}
+import { bits, drawn, poisoned, softmaxRow } from "./problems.ts";
 
 export interface MhaShape {
   readonly h: number;
