@@ -61,7 +61,8 @@ typedef uint16_t d_t;
 // What panels hold and one step of the microkernels multiplies: float32, four k at a time; or,
 // where the machine multiplies pairs of bf16, bf16 as it is, eight k at a time. Then chain c of
 // lanes.h takes the odd product of its pair first, and subnormals count as zero.
-#if A_TYPE == TYPE_BF16 && B_TYPE == TYPE_BF16 && defined(OI_BF16DOT)
+#if A_TYPE == TYPE_BF16 && B_TYPE == TYPE_BF16 && defined(OI_BF16DOT) && \
+    (DOT_PAYS || defined(OI_EMULATE_BF16DOT))
 #define PAIRS 1
 typedef uint16_t panel_t;
 typedef vbf step_t;
@@ -167,7 +168,7 @@ static inline __attribute__((always_inline)) vf a_load(const a_t *p) {
 #if A_TYPE == TYPE_F32
   return vf_load(p);
 #elif A_TYPE == TYPE_BF16
-  return vf_load_bf16(p);
+  return vf_bits(vu_load_words(p) << 16);
 #elif A_TYPE == TYPE_F16
   return vf_load_f16(p);
 #else
@@ -179,7 +180,7 @@ static inline __attribute__((always_inline)) vf b_row_load(const b_t *p) {
 #if B_TYPE == TYPE_F32
   return vf_load(p);
 #elif B_TYPE == TYPE_BF16
-  return vf_load_bf16(p);
+  return vf_bits(vu_load_words(p) << 16);
 #elif B_TYPE == TYPE_F16
   return vf_load_f16(p);
 #else

@@ -20,6 +20,7 @@ typedef struct {
   int64_t blocks;     // K blocks in all
   panel_t *a;         // A's panel: rows of A_STRIDE, one K block after the other
   panel_t *tile;      // a packed tile of B
+  b_t *stage;         // rows of STAGE_COLS, where B lies across K
   float *chains;      // sums between the halves of a K block
   float *sums;        // rows of SUM_STRIDE
 } unit_t;
@@ -84,6 +85,23 @@ static void pack_a(const unit_t *u, panel_t *to, block_t b) {
 }
 #endif
 
+#if !B_K_MAJOR
+// One K block of up to STAGE_COLS columns of B, brought together: their rows are whole lines, but lie
+// far apart, often by a power of two, and tiles would meet every line several times.
+static void stage_columns(const unit_t *u, int64_t j, block_t b) {
+  int64_t columns = oi_min(STAGE_COLS, u->cols - j), ld = u->p->b_k;
+  const b_t *from = b_tile(u, u->col + j, b);
+  // What comes after is fetched while this is multiplied: the next columns, else the next block's.
+  const b_t *next = j + STAGE_COLS < u->cols ? from + STAGE_COLS : from - j + K_BLOCK * ld;
+  for (int64_t k = 0; k < b.len; k++, from += ld, next += ld) {
+    b_t *to = u->stage + k * STAGE_COLS;
+    for (int i = 0; i < STAGE_COLS; i += 64 / (int)sizeof(b_t)) __builtin_prefetch(next + i, 0, 2);
+    if (columns == STAGE_COLS) memcpy(to, from, STAGE_COLS * sizeof(b_t));
+    else memcpy(to, from, (size_t)columns * sizeof(b_t));
+  }
+}
+#endif
+
 // The first `rows` rows that are still to be fetched ahead.
 static ahead_t take_ahead(ahead_t *all, int64_t rows) {
   ahead_t part = {all->at, all->ld, oi_min(rows, all->rows)};
@@ -99,7 +117,10 @@ static void multiply_tile(const unit_t *u, const panel_t *a, int64_t j, block_t 
                           ahead_t next) {
   const params_t *p = u->p;
   int64_t part = u->rows <= HALVES_ROWS ? K_BLOCK / 2 : K_BLOCK;
-  int64_t columns = oi_min(TILE_N, u->cols - j), ld = B_K_MAJOR ? u->segment.b_row : p->b_k;
+  int64_t columns = oi_min(TILE_N, u->cols - j);
+#if !B_K_MAJOR
+  if (j % STAGE_COLS == 0) stage_columns(u, j, b);
+#endif
   int64_t tiles = oi_ceil_div(u->rows, M_TILE);
   tile_scales_t scales;
   for (int64_t from = 0; from < b.len; from += part) {
@@ -108,8 +129,15 @@ static void multiply_tile(const unit_t *u, const panel_t *a, int64_t j, block_t 
     // Packing takes about as long as five rows.
     ahead_t left = next, ahead = take_ahead(&left, 5 * TILE_N / (5 + u->rows));
     block_t here = {b.slice, b.k + from, len};
+#if B_K_MAJOR
+    const b_t *at = b_tile(u, u->col + j, here);
+    int64_t ld = u->segment.b_row;
+#else
+    const b_t *at = u->stage + from * STAGE_COLS + j % STAGE_COLS;
+    int64_t ld = STAGE_COLS;
+#endif
     load_tile_scales(&scales, b_scales(u), p->sb_row, u->col + j, columns, here.k, len);
-    pack_b_tile(u->tile, b_tile(u, u->col + j, here), ld, columns, len, from / 8, &scales, &ahead);
+    pack_b_tile(u->tile, at, ld, columns, len, from / 8, &scales, &ahead);
     for (int64_t t = 0, m = 0; t < tiles; t++) {
       int64_t rows = (u->rows - m + tiles - t - 1) / (tiles - t);
       ahead = take_ahead(&left, oi_ceil_div(left.rows, tiles - t));
@@ -121,13 +149,13 @@ static void multiply_tile(const unit_t *u, const panel_t *a, int64_t j, block_t 
   }
 }
 
-// Few rows: B is read once, in its stored type, straight into registers where it lies along K.
+#if DIRECT
+// Few rows: B is read once, in its stored type, straight into registers.
 static void multiply_few(const unit_t *u) {
   for (int64_t j = 0; j < u->cols; j += TILE_N) {
     const panel_t *a = u->a;
     for (int64_t i = 0; i < u->blocks; i++, a += M_TILE * A_STRIDE) {
       block_t b = block_of(u, i);
-#if DIRECT
       int64_t after = j + TILE_N < u->cols ? j + TILE_N : j;
       const b_t *next = i + 1 < u->blocks ? b_tile(u, u->col + j, block_of(u, i + 1))
                                           : b_tile(u, u->col + after, block_of(u, 0));
@@ -136,11 +164,11 @@ static void multiply_few(const unit_t *u) {
                       u->sums + j, SUM_STRIDE, i == 0)) {
         continue;
       }
-#endif
       multiply_tile(u, a, j, b, i == 0, (ahead_t){0});
     }
   }
 }
+#endif
 
 // The tile of B that follows column j of block i: the next columns, else the next block's first.
 static ahead_t tile_after(const unit_t *u, int64_t j, int64_t i) {
@@ -186,7 +214,8 @@ typedef struct {
 
 // The sums of u->cols columns from u->col on.
 static void multiply(unit_t *u, kept_t *panel) {
-  int kept = u->rows <= KEPT_ROWS && u->blocks <= KEPT_BLOCKS, few = kept && u->rows <= M_TILE;
+  int kept = u->rows <= KEPT_ROWS && u->blocks <= KEPT_BLOCKS;
+  int few = DIRECT && kept && u->rows <= M_TILE;
   if (kept) {
     int64_t scale = B_SCALES == SCALES_FOLDED ? u->col / B_GRAIN_N : 0;
     if (panel->scale != scale || memcmp(&panel->segment, &u->segment, sizeof u->segment) != 0) {
@@ -196,8 +225,13 @@ static void multiply(unit_t *u, kept_t *panel) {
   } else {
     panel->scale = -1;
   }
-  if (few) multiply_few(u);
-  else multiply_many(u, kept);
+#if DIRECT
+  if (few) {
+    multiply_few(u);
+    return;
+  }
+#endif
+  multiply_many(u, kept);
 }
 
 // The same for any columns: folded scales tie a panel of A to one block of B's.
@@ -259,6 +293,10 @@ void gemm(const params_t *p, oi_ctx *ctx) {
   u.chains = sums + MAX_UNIT_ROWS * SUM_STRIDE;
   u.tile = (panel_t *)(u.chains + HALVES_ROWS * VECS * OI_VF);
   u.a = u.tile + B_TILE;
+#if !B_K_MAJOR
+  u.stage = (b_t *)u.a;
+  u.a += K_BLOCK * STAGE_COLS * sizeof(b_t) / sizeof(panel_t);
+#endif
   int64_t n = is_gated(p) ? p->n / 2 : p->n;
   int64_t col_units = oi_ceil_div(n, p->unit_cols);
   kept_t panel = {.scale = -1};

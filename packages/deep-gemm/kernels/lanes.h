@@ -31,6 +31,17 @@ typedef uint8_t vb __attribute__((vector_size(OI_VF * 4)));  // 4 · OI_VF bytes
 
 static inline vu vu_load(const void *p) { vu v; memcpy(&v, p, sizeof v); return v; }
 
+// OI_VF words, widened; written out, because gcc 12 widens in two halves.
+static inline vu vu_load_words(const uint16_t *p) {
+#if defined(__AVX512F__)
+  return (vu)_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p));
+#else
+  vu16 h;
+  memcpy(&h, p, sizeof h);
+  return __builtin_convertvector(h, vu);
+#endif
+}
+
 // Sixteen bytes in every 128-bit block.
 static inline vf spread16(const void *p) {
 #if defined(__AVX512F__)

@@ -8,6 +8,7 @@
 enum {
   A_STRIDE = K_BLOCK + 16,    // elements from row to row: not a power of two, for the caches' sake
   B_TILE = K_BLOCK * TILE_N,  // elements of a packed tile of one K block
+  STAGE_COLS = 64,            // columns that are brought together where B lies across K
 };
 
 // Scales of one row along K; `k` counts from the start of the sum.
@@ -71,10 +72,8 @@ static inline __attribute__((always_inline)) void eight_of_pairs(const uint16_t 
                                                                  vf out[4]) {
   UNROLL
   for (int c = 0; c < 4; c++) {
-    vu16 even, odd;
-    memcpy(&even, from + 2 * c * ld, sizeof even);
-    memcpy(&odd, from + (2 * c + 1) * ld, sizeof odd);
-    out[c] = vf_bits(__builtin_convertvector(even, vu) | __builtin_convertvector(odd, vu) << 16);
+    vu even = vu_load_words(from + 2 * c * ld), odd = vu_load_words(from + (2 * c + 1) * ld);
+    out[c] = vf_bits(even | odd << 16);
   }
   transpose_floats(out);
 }
@@ -271,9 +270,6 @@ static void pack_b_tile(panel_t *to, const b_t *rows, int64_t ld, int64_t column
     vf scale = B_SCALES == SCALES_ROWS ? run_of(scales, k)[0] : vf_zero();
     const b_t *from = rows + k * ld;
     if (columns == TILE_N && k + 8 <= len) {
-      // The next tile's part of these rows: memory is asked for a line before it is needed.
-      UNROLL
-      for (int i = 0; i < 8; i++) __builtin_prefetch(from + i * ld + 64 / sizeof(b_t), 0, 2);
       pack_b_eight(to + k * TILE_N, from, ld, scale);
       continue;
     }

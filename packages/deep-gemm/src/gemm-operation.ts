@@ -4,6 +4,7 @@
 import { defineKernel, type Operation, type Target } from "@open-infra/jit";
 import { dtypeBits, Tensor } from "@open-infra/tensor";
 import { checkCall, type GemmCall, outputDims, sizesOf, slabAndRowDims } from "./call.ts";
+import { dotProductPays } from "./dot-product.ts";
 import { MAX_UNIT_ROWS, planWork, type WorkPlan, type WorkShape } from "./heuristics.ts";
 import { dataOf, defaultGrains, isKMajor, isScaled, scalesOf } from "./operand.ts";
 import { gemmReference } from "./reference.ts";
@@ -39,6 +40,8 @@ const KEPT_BLOCKS = 64;
 /** Rows whose sums wait between the halves of a K block, in `gemm.c`; four vectors each. */
 const HALVES_ROWS = 48;
 const CHAIN_FLOATS = 64;
+/** Columns of B that are brought together where they lie across K, in `panels.h`. */
+const STAGE_COLS = 64;
 /** From one row of sums to the next, in `epilogue.h`. */
 const SUM_STRIDE = 288;
 
@@ -93,7 +96,8 @@ function scratchBytes(call: GemmCall): number {
   const few = KEPT_ROWS * Math.min(KEPT_BLOCKS, blocks);
   const panel = Math.max(MAX_UNIT_ROWS, few) * A_STRIDE;
   const chains = HALVES_ROWS * CHAIN_FLOATS;
-  return 4 * (K_BLOCK * 16 + MAX_UNIT_ROWS * SUM_STRIDE + chains + panel);
+  const stage = K_BLOCK * STAGE_COLS; // Four bytes an element at most.
+  return 4 * (K_BLOCK * 16 + MAX_UNIT_ROWS * SUM_STRIDE + chains + panel + stage);
 }
 
 /** What few calls have, as the doubles that `epilogue.h` names; null for plain calls. */
@@ -129,7 +133,7 @@ function biasOf({ epilogue }: GemmCall): Tensor | null {
   return bias.dtype === "f32" ? bias : bias.to("f32");
 }
 
-function constants(call: GemmCall): Readonly<Record<string, number>> {
+function constants(call: GemmCall, { isa }: Target): Readonly<Record<string, number>> {
   const a = dataOf(call.a);
   const b = dataOf(call.b);
   const grains = call.grains ?? defaultGrains;
@@ -146,6 +150,7 @@ function constants(call: GemmCall): Readonly<Record<string, number>> {
     B_GRAIN_N: isScaled(call.b) ? grains.b.mn : 1,
     B_GRAIN_K: isScaled(call.b) ? grains.b.k : defaultGrains.b.k,
     B_SCALES: scalePlace(call),
+    DOT_PAYS: dotProductPays(isa) ? 1 : 0,
     EPILOGUE: plain ? 0 : 1,
   };
 }
@@ -195,7 +200,7 @@ const cpuKernel = defineKernel({
     unit_rows: "i64",
     unit_cols: "i64",
   },
-  constants: (call: GemmCall) => constants(call),
+  constants,
   pack(call, target) {
     const { kind, c, d, index, flat } = call;
     const a = dataOf(call.a);

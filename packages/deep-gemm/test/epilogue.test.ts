@@ -13,7 +13,7 @@ import {
   type ScaledTensor,
 } from "../src/index.ts";
 import {
-  allDevices,
+  familyDevices,
   poisoned,
   product,
   randomScaled,
@@ -24,7 +24,7 @@ import {
 } from "./helpers.ts";
 
 const seed = testSeed();
-const devices = allDevices().filter(({ name }) => !name.endsWith("emulated"));
+const devices = familyDevices();
 afterAll(() => {
   for (const { device } of devices) device[Symbol.dispose]();
 });

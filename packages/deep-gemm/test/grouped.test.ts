@@ -22,7 +22,7 @@ import {
   type ScaledTensor,
 } from "../src/index.ts";
 import {
-  allDevices,
+  familyDevices,
   poison,
   poisoned,
   product,
@@ -34,7 +34,7 @@ import {
 } from "./helpers.ts";
 
 const seed = testSeed();
-const devices = allDevices().filter(({ name }) => !name.endsWith("emulated"));
+const devices = familyDevices();
 const compiled = devices.filter(({ name }) => name !== "reference");
 afterAll(() => {
   for (const { device } of devices) device[Symbol.dispose]();

@@ -4,6 +4,7 @@
 import { createDevice, type Device } from "@open-infra/jit";
 import { type DType, Tensor } from "@open-infra/tensor";
 import { type Random, requirement } from "@open-infra/testing";
+import { dotProductPays } from "../src/dot-product.ts";
 import { dataOf, isScaled, type Operand, type ScaledTensor } from "../src/operand.ts";
 
 export interface NamedDevice {
@@ -22,7 +23,8 @@ export function cpuDevices(): NamedDevice[] {
       : ["neon"];
   const devices: NamedDevice[] = [];
   for (const isa of names) {
-    if (isa.endsWith("emulated") && devices.length > 0) continue;
+    // Where the real one is slower than float32, only its emulation takes the way through it.
+    if (isa.endsWith("emulated") && devices.length > 0 && dotProductPays("avx512bf16")) continue;
     try {
       const device = createDevice({ backend: "cpu", isa, threads: 2 });
       devices.push({ name: `cpu ${isa}`, device });
@@ -35,13 +37,23 @@ export function cpuDevices(): NamedDevice[] {
 
 /** Whether a device multiplies pairs of bf16, which rounds differently from float32. */
 export function hasPairs({ name }: NamedDevice): boolean {
-  return name.includes("bf16");
+  return name.endsWith("emulated") || (name.includes("bf16") && dotProductPays("avx512bf16"));
 }
 
 /** Every backend. */
 export function allDevices(): NamedDevice[] {
   const reference = { name: "reference", device: createDevice({ backend: "reference" }) };
   return [reference, ...cpuDevices()];
+}
+
+/**
+ * Every backend once: without the emulation, and without AVX-512 where its bf16 sibling runs the same
+ * instructions but for products of bf16.
+ */
+export function familyDevices(): NamedDevice[] {
+  const all = allDevices().filter(({ name }) => !name.endsWith("emulated"));
+  const sibling = all.some(({ name }) => name === "cpu avx512bf16");
+  return all.filter(({ name }) => !(sibling && name === "cpu avx512"));
 }
 
 export function randomTensor(

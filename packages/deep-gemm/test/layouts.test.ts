@@ -22,7 +22,9 @@ import {
   type ScaledTensor,
 } from "../src/index.ts";
 import {
-  allDevices,
+  cpuDevices,
+  familyDevices,
+  hasPairs,
   poisoned,
   product,
   randomScaled,
@@ -35,10 +37,12 @@ import {
 } from "./helpers.ts";
 
 const seed = testSeed();
-const devices = allDevices().filter(({ name }) => !name.endsWith("emulated"));
+const devices = familyDevices();
 const compiled = devices.filter(({ name }) => name !== "reference");
+/** Those whose products of bf16 take pairs, which have packing of their own. */
+const pairs = cpuDevices().filter(hasPairs);
 afterAll(() => {
-  for (const { device } of devices) device[Symbol.dispose]();
+  for (const { device } of [...devices, ...pairs]) device[Symbol.dispose]();
 });
 
 /** M, N, K: whole tiles, tails of each, and several K blocks. */
@@ -68,6 +72,20 @@ function bytesOf(m: number, n: number, run: (d: Tensor) => void): Uint8Array {
   run(d);
   return d.bytes();
 }
+
+it.each(pairs)("$name: pairs of bf16 in every layout", ({ device }) => {
+  const random = seededRandom(seed);
+  for (const [m, n, k] of shapes) {
+    const a = randomTensor(random, [m, k], "bf16");
+    const b = randomTensor(random, [n, k], "bf16");
+    const want = bytesOf(m, n, (d) => bf16GemmNt(device, { a, b, d }));
+    for (const { name, bf16, turnA, turnB } of layouts) {
+      const turned = { a: maybeTurned(a, turnA), b: maybeTurned(b, turnB) };
+      const got = bytesOf(m, n, (d) => bf16(device, { ...turned, d }));
+      expect(got, `${name} [${m},${n},${k}] seed ${seed}`).toEqual(want);
+    }
+  }
+});
 
 describe.each(compiled)("$name: layouts agree with nt to the bit", ({ name, device }) => {
   // Types meet every instruction set; all combinations of layouts the best one.
