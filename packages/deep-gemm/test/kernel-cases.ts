@@ -31,6 +31,7 @@ import {
   perBlockCastToFp8,
   perTokenCastToFp8,
   type ScaledTensor,
+  tf32HcPrenormGemm,
 } from "../src/index.ts";
 import {
   type OperandKind,
@@ -194,6 +195,14 @@ function casts(dtype: DType): (device: Device) => void {
   };
 }
 
+function hcPrenorm(device: Device): void {
+  const [m, n, k] = [13, 24, 328];
+  const [a, b] = [bf16(m, k), randomTensor(random, [n, k], "f32")];
+  tf32HcPrenormGemm(device, { a, b, d: out("f32", m, n), sqrSum: out("f32", m) });
+  const split = { d: out("f32", 3, m, n), sqrSum: out("f32", 3, m), numSplits: 3 };
+  tf32HcPrenormGemm(device, { a, b, ...split });
+}
+
 function logits(type: "e4m3fn" | "e2m1"): (device: Device) => void {
   return (device) => {
     for (const [tokens, n, heads, dim] of [
@@ -251,6 +260,7 @@ export const kernelCases: Readonly<Record<string, (device: Device) => void>> = {
   "skip head mid": skipHeadMid,
   "casts of f32": casts("f32"),
   "casts of bf16": casts("bf16"),
+  "hc prenorm": hcPrenorm,
   "mqa logits fp8": logits("e4m3fn"),
   "mqa logits fp4": logits("e2m1"),
   "paged mqa logits fp8": pagedLogits("e4m3fn"),
