@@ -1,30 +1,8 @@
 // Float matrices to e4m3 with a scale per block of GRAN_M rows × gran_k columns, and back. The
 // cast's arithmetic is the original's, one float32 rounding per step, so that codes agree byte for
 // byte: scale = max(|x|, 1e-4) / 448, code = round(x · (1 / scale)).
-#include "oi_kernel.h"
+#include "cast_types.h"
 #include "fp8_scale.h"
-
-#if X_TYPE == 0
-typedef float x_t;
-static inline vf x_load(const x_t *p) { return vf_load(p); }
-static inline void x_store(x_t *p, vf v) { vf_store(p, v); }
-#elif X_TYPE == 1
-typedef uint16_t x_t;
-static inline vf x_load(const x_t *p) { return vf_load_bf16(p); }
-static inline void x_store(x_t *p, vf v) { vf_store_bf16(p, v); }
-#else
-typedef uint16_t x_t;
-static inline vf x_load(const x_t *p) { return vf_load_f16(p); }
-static inline void x_store(x_t *p, vf v) { vf_store_f16(p, v); }
-#endif
-
-// Up to OI_VF elements, the rest of the vector zero.
-static inline vf x_load_part(const x_t *p, int64_t n) {
-  if (n >= OI_VF) return x_load(p);
-  x_t part[OI_VF] = {0};
-  memcpy(part, p, (size_t)n * sizeof(x_t));
-  return x_load(part);
-}
 
 static void cast_block(const params_t *p, int64_t m0, int64_t rows, int64_t k0, int64_t len) {
   const x_t *x = (const x_t *)p->x + m0 * p->ldx + k0;

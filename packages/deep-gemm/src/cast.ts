@@ -3,10 +3,11 @@
 
 import { type Device, defineKernel, type Operation } from "@open-infra/jit";
 import { type DType, encodeInto, expectRows, expectTensor, Tensor } from "@open-infra/tensor";
-import { ArgumentError } from "./call.ts";
+import { ArgumentError } from "./errors.ts";
 import { fp8ScaleOf } from "./fp8-scale.ts";
 import { SCALE_BLOCK, type ScaledTensor } from "./operand.ts";
 import { storeMatrix } from "./reference.ts";
+import { packUe8m0ToInt } from "./ue8m0.ts";
 
 interface CastCall {
   readonly operation: string;
@@ -154,7 +155,8 @@ export interface CastToFp8Options {
   readonly out?: ScaledTensor | undefined;
 }
 
-function castToFp8(
+/** Casts with a scale per granM × granK block; the public functions name their blocks. */
+export function castToFp8(
   device: Device,
   operation: string,
   { x, useUe8m0, out }: CastToFp8Options,
@@ -168,15 +170,31 @@ function castToFp8(
   return scaled;
 }
 
+/** Options of {@link perTokenCastToFp8}. */
+export interface TokenCastOptions extends CastToFp8Options {
+  /** Columns that share a scale. @default 128 */
+  readonly granK?: number | undefined;
+  /** Scales as ue8m0, four to an i32 [M, ceil(K/granK/4)]; needs `useUe8m0`. @default false */
+  readonly usePackedUe8m0?: boolean | undefined;
+}
+
 /**
  * e4m3 codes with one scale per row and `granK` columns: data [M,K], scales f32 [M, ceil(K/granK)]
  * (DeepGEMM `per_token_cast_to_fp8`). A block with a NaN becomes all NaN.
+ *
+ * @throws DTypeError, ShapeError, ArgumentError
  */
-export function perTokenCastToFp8(
-  device: Device,
-  options: CastToFp8Options & { readonly granK?: number | undefined },
-): ScaledTensor {
-  return castToFp8(device, "perTokenCastToFp8", options, 1, options.granK ?? SCALE_BLOCK);
+export function perTokenCastToFp8(device: Device, options: TokenCastOptions): ScaledTensor {
+  const operation = "perTokenCastToFp8";
+  const { granK = SCALE_BLOCK, usePackedUe8m0 = false } = options;
+  if (usePackedUe8m0 && options.useUe8m0 !== true) {
+    throw new ArgumentError(operation, "usePackedUe8m0", "true", "false without useUe8m0");
+  }
+  if (usePackedUe8m0 && options.out !== undefined) {
+    throw new ArgumentError(operation, "out", "given", "nothing: packed scales are new tensors");
+  }
+  const scaled = castToFp8(device, operation, options, 1, granK);
+  return usePackedUe8m0 ? { data: scaled.data, scales: packUe8m0ToInt(scaled.scales) } : scaled;
 }
 
 /**

@@ -7,7 +7,29 @@ export {
   castBackFromFp8,
   perBlockCastToFp8,
   perTokenCastToFp8,
+  type TokenCastOptions,
 } from "./cast.ts";
+export {
+  type ChannelCastOptions,
+  type KGroupedCastOptions,
+  kGroupedCastToFp8,
+  perChannelCastToFp8,
+} from "./cast-channels.ts";
+export {
+  type CustomDimsCastOptions,
+  perCustomDimsCastToFp8,
+  perRecipeCastToFp8,
+  type RecipeCastOptions,
+} from "./cast-custom.ts";
+export {
+  type CastBackFromFp4Options,
+  type CastToFp4Options,
+  castBackFromFp4,
+  packFp4,
+  perTokenCastToFp4,
+  transposePackedFp4,
+  unpackFp4,
+} from "./cast-fp4.ts";
 export {
   type Bf16GemmArgs,
   bf16GemmNn,
@@ -30,6 +52,7 @@ export {
 } from "./deepgemm.ts";
 export { type EinsumArgs, einsum, type Fp8EinsumArgs, fp8Einsum } from "./einsum.ts";
 export type { Epilogue, HeadSplits } from "./epilogue.ts";
+export { fp4CodeOf } from "./fp4-scale.ts";
 export { ceilToUe8m0 } from "./fp8-scale.ts";
 export {
   type GemmNtArgs,
@@ -87,4 +110,21 @@ export {
   type ScaledTensor,
   scaleBlocks,
 } from "./operand.ts";
+export {
+  align,
+  ceilDiv,
+  getKGroupedMnMajorTmaAlignedPackedUe8m0Tensor,
+  getMnMajorTmaAlignedPackedUe8m0Tensor,
+  getMnMajorTmaAlignedTensor,
+  getTmaAlignedSize,
+  type KGroupedPackOptions,
+  type TransformSfOptions,
+  transformSfIntoRequiredLayout,
+} from "./scale-layout.ts";
 export { type DeviceFunction, type SpecOf, supports, type TensorSpec } from "./supports.ts";
+export {
+  type PackUe8m0Options,
+  packUe8m0ToInt,
+  type ScalePolicy,
+  unpackUe8m0FromInt,
+} from "./ue8m0.ts";

@@ -1,0 +1,67 @@
+// Float matrices to e4m3 with a scale for each column of a block of gran_m rows: what is summed along
+// the rows of x (weight gradients, groups along K) needs its scales there. Columns lie across the
+// lanes. The arithmetic is cast.c's.
+#include "cast_types.h"
+#include "fp8_scale.h"
+
+enum { STRIP = 4 };  // vectors of columns that are done together
+
+static vf scales_of(vf largest, vi nan, int ue8m0) {
+  float scales[OI_VF];
+  vf_store(scales, largest);
+  for (int i = 0; i < OI_VF; i++) {
+    scales[i] = nan[i] ? __builtin_nanf("") : fp8_scale(scales[i], ue8m0);
+  }
+  return vf_load(scales);
+}
+
+// Codes of `count` ≤ OI_VF columns of one row.
+static inline void store_codes(uint8_t *q, int64_t step, vu8 codes, int64_t count) {
+  if (step == 1) {
+    memcpy(q, &codes, (size_t)count);
+    return;
+  }
+  for (int64_t i = 0; i < count; i++) q[i * step] = codes[i];
+}
+
+// `rows` rows from row m0 of `columns` ≤ STRIP · OI_VF columns from column c0.
+static void cast_strip(const params_t *p, int64_t m0, int64_t rows, int64_t c0, int64_t columns) {
+  const x_t *x = (const x_t *)p->x + m0 * p->ldx + c0;
+  uint8_t *q = (uint8_t *)p->data + m0 * p->q_row + c0 * p->q_col;
+  float *scales = (float *)p->scales + m0 / p->gran_m * p->s_m + c0 * p->s_c;
+  int64_t vectors = oi_ceil_div(columns, OI_VF);
+  vf largest[STRIP], inverse[STRIP];
+  vi nan[STRIP];
+  for (int v = 0; v < STRIP; v++) largest[v] = vf_zero(), nan[v] = (vi){0};
+  for (int64_t m = 0; m < rows; m++) {
+    for (int64_t v = 0; v < vectors; v++) {
+      vf y = x_load_part(x + m * p->ldx + v * OI_VF, columns - v * OI_VF);
+      nan[v] |= (vi)(y != y);
+      largest[v] = vf_max(largest[v], vf_max(y, -y));
+    }
+  }
+  for (int64_t v = 0; v < vectors; v++) {
+    vf scale = scales_of(largest[v], nan[v], (int)p->ue8m0);
+    inverse[v] = vf_set(1.0f) / scale;
+    for (int64_t i = 0; i < oi_min(OI_VF, columns - v * OI_VF); i++) {
+      scales[(v * OI_VF + i) * p->s_c] = scale[i];
+    }
+  }
+  for (int64_t m = 0; m < rows; m++) {
+    for (int64_t v = 0; v < vectors; v++) {
+      int64_t left = columns - v * OI_VF;
+      vf y = x_load_part(x + m * p->ldx + v * OI_VF, left);
+      store_codes(q + m * p->q_row + v * OI_VF * p->q_col, p->q_col,
+                  vf_to_e4m3_bits(y * inverse[v]), oi_min(OI_VF, left));
+    }
+  }
+}
+
+void cast_channels(const params_t *p, oi_ctx *ctx) {
+  int64_t strips = oi_ceil_div(p->n, STRIP * OI_VF);
+  int64_t blocks = oi_ceil_div(p->m, p->gran_m);
+  for (int64_t i; (i = oi_take(ctx, 1)) < blocks * strips;) {
+    int64_t m0 = i / strips * p->gran_m, c0 = i % strips * (STRIP * OI_VF);
+    cast_strip(p, m0, oi_min(p->gran_m, p->m - m0), c0, oi_min(STRIP * OI_VF, p->n - c0));
+  }
+}

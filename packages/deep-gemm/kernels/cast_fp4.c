@@ -1,0 +1,114 @@
+// Float matrices to e2m1 with a scale per row and gran_k columns, and back; and codes transposed.
+// The arithmetic is the original's, one float32 rounding per step: scale = max(|x|, 1e-4) / 6, and
+// x · (1 / scale) becomes the code whose neighbours' middles it lies between, a middle itself the
+// smaller one. There is no negative zero. Of a byte the low half comes first.
+#include "cast_types.h"
+#include "columns.h"
+
+typedef uint64_t vu64 __attribute__((vector_size(OI_VF * 4)));
+typedef uint8_t vpairs __attribute__((vector_size(OI_VF / 2)));
+
+static float scale_of(float amax, int ue8m0) {
+  float scale = (amax > 1e-4f ? amax : 1e-4f) / 6.0f;
+  if (!ue8m0) return scale;
+  uint32_t bits;
+  memcpy(&bits, &scale, 4);
+  uint32_t exponent = ((bits >> 23) & 0xff) + ((bits & 0x7fffff) != 0);
+  exponent = exponent < 1 ? 1 : exponent > 254 ? 254 : exponent;
+  bits = exponent << 23;
+  memcpy(&scale, &bits, 4);
+  return scale;
+}
+
+// Codes, one in every lane; NaN becomes 6, and has a NaN for a scale.
+static inline vu codes_of(vf x) {
+  vf size = vf_max(x, -x);
+  vi code = (vi){0} + 7;
+  code += (vi)(size <= 0.25f);
+  code += (vi)(size <= 0.75f);
+  code += (vi)(size <= 1.25f);
+  code += (vi)(size <= 1.75f);
+  code += (vi)(size <= 2.5f);
+  code += (vi)(size <= 3.5f);
+  code += (vi)(size <= 5.0f);
+  return (vu)(code | ((vi)(x < 0.0f) & (vi)(code != 0) & 8));
+}
+
+// Two codes a byte.
+static inline vpairs pairs_of(vu codes) {
+  vu64 two = (vu64)codes;
+  return __builtin_convertvector(two | two >> 28, vpairs);
+}
+
+static void cast_row(const params_t *p, const x_t *x, uint8_t *q, float *scales) {
+  for (int64_t k0 = 0; k0 < p->k; k0 += p->gran_k) {
+    int64_t len = oi_min(p->gran_k, p->k - k0);
+    vf largest = vf_zero();
+    vi nan = {0};
+    for (int64_t k = 0; k < len; k += OI_VF) {
+      vf v = x_load_part(x + k0 + k, len - k);
+      nan |= (vi)(v != v);
+      largest = vf_max(largest, vf_max(v, -v));
+    }
+    int any = 0;
+    for (int i = 0; i < OI_VF; i++) any |= nan[i];
+    float scale = any ? __builtin_nanf("") : scale_of(vf_hmax(largest), (int)p->ue8m0);
+    scales[k0 / p->gran_k * p->s_k] = scale;
+    vf inverse = vf_set(1.0f / scale);
+    for (int64_t k = 0; k < len; k += OI_VF) {
+      vpairs bytes = pairs_of(codes_of(x_load_part(x + k0 + k, len - k) * inverse));
+      memcpy(q + (k0 + k) / 2, &bytes, (size_t)oi_min(OI_VF, len - k) / 2);
+    }
+  }
+}
+
+void cast_to_fp4(const params_t *p, oi_ctx *ctx) {
+  for (int64_t from; (from = oi_take(ctx, 8)) < p->m;) {
+    for (int64_t m = from; m < oi_min(p->m, from + 8); m++) {
+      cast_row(p, (const x_t *)p->x + m * p->ldx, (uint8_t *)p->data + m * p->ldq,
+               (float *)p->scales + m * p->s_m);
+    }
+  }
+}
+
+void cast_from_fp4(const params_t *p, oi_ctx *ctx) {
+  for (int64_t m; (m = oi_take(ctx, 1)) < p->m;) {
+    const uint8_t *q = (const uint8_t *)p->data + m * p->ldq;
+    x_t *x = (x_t *)p->x + m * p->ldx;
+    const float *scales = (const float *)p->scales + m * p->s_m;
+    for (int64_t k0 = 0; k0 < p->k; k0 += p->gran_k) {
+      vf scale = vf_set(scales[k0 / p->gran_k * p->s_k]);
+      int64_t len = oi_min(p->gran_k, p->k - k0);
+      for (int64_t k = 0; k < len; k += OI_VF) {
+        int64_t n = oi_min(OI_VF, len - k);
+        uint8_t codes[OI_VF / 2] = {0};
+        memcpy(codes, q + (k0 + k) / 2, (size_t)n / 2);
+        x_t values[OI_VF];
+        x_store(values, load_row_codes(CODES_E2M1, codes) * scale);
+        memcpy(x + k0 + k, values, (size_t)n * sizeof(x_t));
+      }
+    }
+  }
+}
+
+// x [m, k] codes at `data`, their transpose [k, m] at `x`: both even, in tiles of TURN × TURN.
+enum { TURN = 64 };
+
+static void turn_tile(const params_t *p, int64_t m0, int64_t k0) {
+  const uint8_t *from = p->data;
+  uint8_t *to = p->x;
+  for (int64_t m = m0; m < oi_min(p->m, m0 + TURN); m += 2) {
+    for (int64_t k = k0; k < oi_min(p->k, k0 + TURN); k += 2) {
+      uint8_t a = from[m * p->ldq + k / 2], b = from[(m + 1) * p->ldq + k / 2];
+      to[k * p->ldx + m / 2] = (uint8_t)((a & 15) | b << 4);
+      to[(k + 1) * p->ldx + m / 2] = (uint8_t)(a >> 4 | (b & 0xf0));
+    }
+  }
+}
+
+void transpose_fp4(const params_t *p, oi_ctx *ctx) {
+  int64_t across = oi_ceil_div(p->k, TURN), tiles = across * oi_ceil_div(p->m, TURN);
+  for (int64_t i; (i = oi_take(ctx, 1)) < tiles;) {
+    turn_tile(p, i / across * TURN, i % across * TURN);
+  }
+}
