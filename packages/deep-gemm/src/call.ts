@@ -90,17 +90,17 @@ export interface GemmCall {
 
 type Patterns = Readonly<Record<"a" | "b" | "d", readonly string[]>>;
 
-const grouped: Patterns = { a: ["M", "K"], b: ["G", "N", "K"], d: ["M", "D"] };
-const alongK: Patterns = { a: ["M", "K"], b: ["N", "K"], d: ["G", "M", "D"] };
+const grouped: Patterns = { a: ["M", "K"], b: ["G", "N", "K"], d: ["M", "N"] };
+const alongK: Patterns = { a: ["M", "K"], b: ["N", "K"], d: ["G", "M", "N"] };
 
 const patterns: Readonly<Record<CallKind, Patterns>> = {
-  dense: { a: ["M", "K"], b: ["N", "K"], d: ["M", "D"] },
-  batched: { a: ["M", "H", "K"], b: ["H", "N", "K"], d: ["M", "H", "D"] },
+  dense: { a: ["M", "K"], b: ["N", "K"], d: ["M", "N"] },
+  batched: { a: ["M", "H", "K"], b: ["H", "N", "K"], d: ["M", "H", "N"] },
   offsets: grouped,
   "row-ids": grouped,
   ends: grouped,
-  masked: { a: ["G", "M", "K"], b: ["G", "N", "K"], d: ["G", "M", "D"] },
-  summed: { a: ["S", "M", "K"], b: ["S", "N", "K"], d: ["M", "D"] },
+  masked: { a: ["G", "M", "K"], b: ["G", "N", "K"], d: ["G", "M", "N"] },
+  summed: { a: ["S", "M", "K"], b: ["S", "N", "K"], d: ["M", "N"] },
   "k-sizes": alongK,
   "k-ends": alongK,
 };
@@ -204,8 +204,8 @@ function checkShapes(call: GemmCall, dims: Dims): void {
   if (heads !== undefined) expectHeads(operation, heads, n);
   // The name in messages is the product's where D has its columns.
   const columns = outputColumns(n, epilogue, heads);
-  const name = columns === n ? "N" : columns;
-  expectTensor(operation, "d", d, outputs, [...pattern.d.slice(0, -1), name], dims);
+  const out = columns === n ? pattern.d : [...pattern.d.slice(0, -1), columns];
+  expectTensor(operation, "d", d, outputs, out, dims);
   expectMajor(operation, "a", a, slabAndRowDims(kind).row);
   expectMajor(operation, "b", b, bData.rank - 2);
 }
@@ -248,10 +248,13 @@ function checkOptions(call: GemmCall, dims: Dims): void {
   if (heads !== undefined && epilogue?.activation !== undefined) {
     throw new ArgumentError(operation, "headSplits", "given", "none: d has gated columns");
   }
-  for (const [name, value] of [["alignment", alignment] as const, ["threads", threads] as const]) {
-    if (value === undefined || (Number.isSafeInteger(value) && value > 0)) continue;
-    throw new ArgumentError(operation, name, `${value}`, "a positive integer");
-  }
+  expectPositive(operation, "alignment", alignment);
+  expectPositive(operation, "threads", threads);
+}
+
+function expectPositive(operation: string, name: string, value: number | undefined): void {
+  if (value === undefined || (Number.isSafeInteger(value) && value > 0)) return;
+  throw new ArgumentError(operation, name, `${value}`, "a positive integer");
 }
 
 /** Scales of a row along K; undefined where the last group's may be more than it needs. */

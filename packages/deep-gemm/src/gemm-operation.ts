@@ -133,26 +133,45 @@ function biasOf({ epilogue }: GemmCall): Tensor | null {
   return bias.dtype === "f32" ? bias : bias.to("f32");
 }
 
-function constants(call: GemmCall, { isa }: Target): Readonly<Record<string, number>> {
+type GemmConstants = Readonly<Record<string, number>>;
+
+/** Constants that differ in a few bits only, so that a launch finds those it had before. */
+const plainConstants = new Map<number, GemmConstants>();
+
+function constants(call: GemmCall, { isa }: Target): GemmConstants {
   const a = dataOf(call.a);
   const b = dataOf(call.b);
-  const grains = call.grains ?? defaultGrains;
   const { flat, epilogue, heads, dScales } = call;
+  const aType = typeCodes[a.dtype] as number;
+  const bType = typeCodes[b.dtype] as number;
+  const dType = typeCodes[call.d.dtype] as number;
+  const aMajor = flat || isKMajor(a, slabAndRowDims(call.kind).row) ? 1 : 0;
+  const bMajor = flat || isKMajor(b, b.rank - 2) ? 1 : 0;
+  const place = scalePlace(call);
   const plain = epilogue === undefined && heads === undefined && dScales === undefined;
-  return {
-    A_TYPE: typeCodes[a.dtype] as number,
-    B_TYPE: typeCodes[b.dtype] as number,
-    D_TYPE: typeCodes[call.d.dtype] as number,
-    A_K_MAJOR: flat || isKMajor(a, slabAndRowDims(call.kind).row) ? 1 : 0,
-    B_K_MAJOR: flat || isKMajor(b, b.rank - 2) ? 1 : 0,
+  const dot = dotProductPays(isa) ? 1 : 0;
+  const grains = call.grains ?? defaultGrains;
+  const bits = [aType, bType, dType, place].reduce((all, part) => all * 8 + part, 0);
+  const key = bits * 16 + aMajor * 8 + bMajor * 4 + dot * 2 + (plain ? 1 : 0);
+  const known = grains === defaultGrains ? plainConstants.get(key) : undefined;
+  if (known !== undefined) return known;
+  const scaled = isScaled(call.a) || isScaled(call.b);
+  const made = {
+    A_TYPE: aType,
+    B_TYPE: bType,
+    D_TYPE: dType,
+    A_K_MAJOR: aMajor,
+    B_K_MAJOR: bMajor,
     A_GRAIN_M: isScaled(call.a) ? grains.a.mn : 1,
-    A_GRAIN_K: isScaled(call.a) || isScaled(call.b) ? grains.a.k : defaultGrains.a.k,
+    A_GRAIN_K: scaled ? grains.a.k : defaultGrains.a.k,
     B_GRAIN_N: isScaled(call.b) ? grains.b.mn : 1,
     B_GRAIN_K: isScaled(call.b) ? grains.b.k : defaultGrains.b.k,
-    B_SCALES: scalePlace(call),
-    DOT_PAYS: dotProductPays(isa) ? 1 : 0,
+    B_SCALES: place,
+    DOT_PAYS: dot,
     EPILOGUE: plain ? 0 : 1,
   };
+  if (grains === defaultGrains) plainConstants.set(key, made);
+  return made;
 }
 
 const cpuKernel = defineKernel({
