@@ -4,15 +4,22 @@
 // packages/flash-mla/bench/decode.bench.ts [--quick] [filter]
 
 import { pathToFileURL } from "node:url";
-import { createDevice, type Device, type MachineLimits, measureMachine } from "@open-infra/jit";
+import {
+  createDevice,
+  type Device,
+  largestLimits,
+  type MachineLimits,
+  measureMachine,
+  roofline,
+} from "@open-infra/jit";
 import { Tensor } from "@open-infra/tensor";
 import { type BenchRow, formatRows } from "@open-infra/testing";
 import {
   emptyKCache,
   type Fp8KvLayoutName,
-  fp8KvLayouts,
   flashMlaVarlen,
   flashMlaWithKvcache,
+  fp8KvLayouts,
   getMlaMetadata,
 } from "../src/index.ts";
 
@@ -147,18 +154,15 @@ function row(
   threads: number,
 ): BenchRow {
   const { us } = item;
-  // bf16 is multiplied by whichever instruction is faster.
-  const peak = Math.max(limits.bf16Gflops, limits.f32Gflops);
-  const computeUs = item.flops / (peak * 1e3);
-  const memoryUs = item.bytes / (limits.readGBs * 1e3);
+  const { bound, boundRatio } = roofline(limits, item, us, { unit: "bf16", threads });
   return {
     case: `${item.name}, ${threads} thread${threads > 1 ? "s" : ""}`,
     shape: item.shape,
     us,
     gflops: item.flops / us / 1e3,
     gbs: item.bytes / us / 1e3,
-    boundRatio: Math.max(computeUs, memoryUs) / us,
-    bound: computeUs > memoryUs ? "compute" : "bandwidth",
+    boundRatio,
+    bound,
   };
 }
 
@@ -199,14 +203,7 @@ export async function run(
       if (!`${item.name}, ${item.shape}`.includes(options.filter ?? "")) continue;
       measured.push(measure(item, quick ? 0.05 : 0.7));
     }
-    // The larger of two looks: a limit is what is possible, and other programs only take away.
-    const after = measureMachine(device);
-    const limits = {
-      ...before,
-      f32Gflops: Math.max(before.f32Gflops, after.f32Gflops),
-      bf16Gflops: Math.max(before.bf16Gflops, after.bf16Gflops),
-      readGBs: Math.max(before.readGBs, after.readGBs),
-    };
+    const limits = largestLimits(before, measureMachine(device));
     rows.push(...measured.map((item) => row(item, limits, device.threads)));
   }
   return rows;
@@ -214,6 +211,9 @@ export async function run(
 
 if (process.argv[1] !== undefined && import.meta.url === pathToFileURL(process.argv[1]).href) {
   const filter = process.argv.slice(2).find((argument) => !argument.startsWith("--"));
-  const options = { quick: process.argv.includes("--quick"), ...(filter !== undefined && { filter }) };
+  const options = {
+    quick: process.argv.includes("--quick"),
+    ...(filter !== undefined && { filter }),
+  };
   console.log(formatRows(await run(options)));
 }

@@ -40,6 +40,8 @@ export interface AttentionCall {
   readonly sink?: Tensor | null;
   /** What the natural lse is multiplied by. @default 1 */
   readonly lseScale?: number;
+  /** Whether probabilities may be rounded to bf16. @default true */
+  readonly roundProbabilities?: boolean;
   /** i32 `[requests + 1]`; null for batched queries. */
   readonly cuSeqlensQ: Tensor | null;
   /**

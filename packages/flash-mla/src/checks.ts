@@ -143,3 +143,12 @@ export function lseScaleOf(operation: string, base: LseBase = "e"): number {
   if (base === "2") return Math.LOG2E;
   throw new ArgumentError(operation, "lseBase", `${base}`, "e or 2");
 }
+
+/** How probabilities enter their product with the values. */
+export type Probabilities = "f32" | "bf16";
+
+/** Whether probabilities may be rounded to bf16; they may unless asked otherwise. */
+export function mayRound(operation: string, probabilities: Probabilities = "bf16"): boolean {
+  if (probabilities === "bf16" || probabilities === "f32") return probabilities === "bf16";
+  throw new ArgumentError(operation, "probabilities", `${probabilities}`, "f32 or bf16");
+}

@@ -15,6 +15,8 @@ import {
   type LseBase,
   lengthsFromCumulative,
   lseScaleOf,
+  mayRound,
+  type Probabilities,
   pagedLengths,
 } from "./checks.ts";
 import { ArgumentError } from "./errors.ts";
@@ -73,6 +75,11 @@ export interface FlashMlaWithKvcacheOptions {
   readonly maxLogits?: Tensor;
   /** @default "e" */
   readonly lseBase?: LseBase;
+  /**
+   * `bf16` lets the kernels multiply bf16 as it is, probabilities rounded to it as the original's
+   * are, where the processor gains by it; `f32` never rounds them. @default "bf16"
+   */
+  readonly probabilities?: Probabilities;
 }
 
 export interface FlashMlaResult {
@@ -177,6 +184,7 @@ function denseDecode(
     ...results,
     lseScale: lseScaleOf(operation, options.lseBase),
     sink: checkedSink(operation, options.attnSink, headsQ),
+    roundProbabilities: mayRound(operation, options.probabilities),
     cuSeqlensQ: null,
     k: kCache,
     kFormat,
@@ -209,6 +217,11 @@ export interface FlashMlaVarlenOptions {
   readonly lse?: Tensor;
   /** From {@link getMlaMetadata}; share it between the layers of a step. */
   readonly schedMeta?: SchedMeta;
+  /**
+   * `bf16` lets the kernels multiply bf16 as it is, probabilities rounded to it as the original's
+   * are, where the processor gains by it; `f32` never rounds them. @default "bf16"
+   */
+  readonly probabilities?: Probabilities;
 }
 
 /**
@@ -260,6 +273,7 @@ export function flashMlaVarlen(device: Device, options: FlashMlaVarlenOptions): 
     q,
     out,
     lse,
+    roundProbabilities: mayRound(operation, options.probabilities),
     cuSeqlensQ,
     k: kCache,
     kFormat,

@@ -1,6 +1,6 @@
 // The public face of the package; see the README for what each operation computes.
 
-export type { LseBase } from "./checks.ts";
+export type { LseBase, Probabilities } from "./checks.ts";
 export {
   type FlashMlaResult,
   type FlashMlaVarlenOptions,
@@ -24,6 +24,7 @@ export {
   SchedMeta,
 } from "./metadata.ts";
 export {
+  type FlashAttnVarlenInputs,
   type FlashAttnVarlenOptions,
   type FlashAttnVarlenResult,
   flashAttnVarlenFunc,

@@ -96,7 +96,7 @@ const cpuKernel: AnyKernel<AttentionCall> = defineKernel({
     lse_scale: "f64",
   },
   constants: (call: AttentionCall, target: Target) => ({
-    ...dotConstants(target.isa, call.q),
+    ...dotConstants(target.isa, call.q, call.roundProbabilities),
     D: call.headDimQk,
     DV: call.headDimV,
     KV_FORMAT: formatCode[formatOfKeys(call)],

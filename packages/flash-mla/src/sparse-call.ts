@@ -41,6 +41,8 @@ export interface SparseCall {
   readonly maxLogits: Tensor | null;
   /** What the natural lse is multiplied by. */
   readonly lseScale: number;
+  /** Whether probabilities may be rounded to bf16. */
+  readonly roundProbabilities: boolean;
   /** f32 `[h]`. */
   readonly sink: Tensor | null;
   /** Null on backends that schedule for themselves. */

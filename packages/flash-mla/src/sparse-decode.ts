@@ -3,7 +3,7 @@
 
 import type { Device } from "@open-infra/jit";
 import { expectTensor, ShapeError, Tensor } from "@open-infra/tensor";
-import { checkedSink, expectChannels, lseScaleOf } from "./checks.ts";
+import { checkedSink, expectChannels, lseScaleOf, mayRound } from "./checks.ts";
 import type { FlashMlaWithKvcacheOptions } from "./decode.ts";
 import { ArgumentError } from "./errors.ts";
 import { formatOf } from "./kv-layout.ts";
@@ -137,6 +137,7 @@ export function sparseDecode(
     lse: results.lse.transpose(1, 2),
     maxLogits: results.maxLogits?.transpose(1, 2) ?? null,
     lseScale: lseScaleOf(operation, options.lseBase),
+    roundProbabilities: mayRound(operation, options.probabilities),
     sink: checkedSink(operation, options.attnSink, headsQ),
     plan: null,
     partials: null,

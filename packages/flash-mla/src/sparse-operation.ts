@@ -190,7 +190,7 @@ const cpuKernel: AnyKernel<SparseCall> = defineKernel({
   constants: (call: SparseCall, target: Target) => {
     const formats = call.scopes.map((scope) => scope.format);
     return {
-      ...dotConstants(target.isa, call.q),
+      ...dotConstants(target.isa, call.q, call.roundProbabilities),
       D: call.headDimQk,
       DV: call.headDimV,
       KV_FORMAT: formatCode[formats[0] as "bf16"],

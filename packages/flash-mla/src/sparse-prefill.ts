@@ -11,6 +11,8 @@ import {
   floatTypes,
   type LseBase,
   lseScaleOf,
+  mayRound,
+  type Probabilities,
 } from "./checks.ts";
 import type { KvFormat } from "./kv-layout.ts";
 import { checkLengths, runSparse } from "./sparse-operation.ts";
@@ -43,6 +45,11 @@ export interface FlashMlaSparseFwdOptions {
   readonly lse?: Tensor;
   /** @default "e" */
   readonly lseBase?: LseBase;
+  /**
+   * `bf16` lets the kernels multiply bf16 as it is, probabilities rounded to it as the original's
+   * are, where the processor gains by it; `f32` never rounds them. @default "bf16"
+   */
+  readonly probabilities?: Probabilities;
 }
 
 export interface FlashMlaSparseFwdResult {
@@ -131,6 +138,7 @@ export function flashMlaSparseFwd(
     lse: full(lse),
     maxLogits: full(maxLogits),
     lseScale: lseScaleOf(operation, options.lseBase),
+    roundProbabilities: mayRound(operation, options.probabilities),
     sink: checkedSink(operation, options.attnSink, h_q),
     plan: null,
     partials: null,

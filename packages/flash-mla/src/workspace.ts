@@ -19,8 +19,12 @@ const isIntel = /intel/i.test(cpus()[0]?.model ?? "");
  * many as float multiply-adds, and each does twice the work. By name and not by a stopwatch, as the
  * choice shows in the last bits.
  */
-export function dotConstants(isa: string, q: Tensor): { Q_BF16: number; DOT_PAYS: number } {
-  const there = isa === "avx512bf16";
+export function dotConstants(
+  isa: string,
+  q: Tensor,
+  wanted = true,
+): { Q_BF16: number; DOT_PAYS: number } {
+  const there = wanted && isa === "avx512bf16";
   return {
     Q_BF16: there && q.dtype === "bf16" ? 1 : 0,
     DOT_PAYS: there && !isIntel ? 1 : 0,

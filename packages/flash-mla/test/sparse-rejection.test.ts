@@ -94,6 +94,7 @@ describe("sparse flashMlaWithKvcache rejects", () => {
     ],
     ["a sink dtype", { attnSink: Tensor.empty([4], "bf16") }, DTypeError, /attnSink/],
     ["another lse base", { lseBase: "10" }, ArgumentError, /lseBase is 10; expected e or 2/],
+    ["other probabilities", { probabilities: "f16" }, ArgumentError, /probabilities is f16/],
     ["maxLogits by token", { maxLogits: Tensor.empty([2, 1, 4], "f32") }, ShapeError, /maxLogits/],
     ["headDimV above d", { headDimV: 577 }, ArgumentError, /headDimV is 577/],
     ["an output's shape", { out: Tensor.empty([2, 1, 4, 500], "bf16") }, ShapeError, /out is/],
