@@ -10,6 +10,7 @@ import {
   bf16GemmNt,
   bf16GemmTn,
   bf16GemmTt,
+  castBackFromFp4,
   castBackFromFp8,
   einsum,
   fp8Einsum,
@@ -22,6 +23,7 @@ import {
   fp8PagedMqaLogits,
   gemmNt,
   kGroupedBf16GemmTnContiguous,
+  kGroupedCastToFp8,
   kGroupedFp8GemmTnContiguous,
   mGroupedBf16GemmNtContiguous,
   mGroupedBf16GemmNtMasked,
@@ -29,9 +31,12 @@ import {
   mGroupedFp8GemmNtContiguous,
   mGroupedFp8GemmNtMasked,
   perBlockCastToFp8,
+  perChannelCastToFp8,
+  perTokenCastToFp4,
   perTokenCastToFp8,
   type ScaledTensor,
   tf32HcPrenormGemm,
+  transposePackedFp4,
 } from "../src/index.ts";
 import {
   type OperandKind,
@@ -192,6 +197,13 @@ function casts(dtype: DType): (device: Device) => void {
     const token = perTokenCastToFp8(device, { x, granK: 64, useUe8m0: true });
     castBackFromFp8(device, { x: token, granM: 1, granK: 64, out: out(dtype, 11, 301) });
     castBackFromFp8(device, { x: perBlockCastToFp8(device, { x }), granM: 128 });
+    perChannelCastToFp8(device, { x, granM: 4 });
+    kGroupedCastToFp8(device, { x, ks: [5, 0, 6], layout: "nt", granK: 4 });
+    kGroupedCastToFp8(device, { x, ks: [5, 0, 6], layout: "tn", granK: 4 });
+    const even = withRowGaps(randomTensor(random, [12, 302], dtype), 3);
+    const narrow = perTokenCastToFp4(device, { x: even, granK: 32 });
+    castBackFromFp4(device, { x: narrow, granK: 32, out: out(dtype, 12, 302) });
+    transposePackedFp4(device, narrow.data);
   };
 }
 
