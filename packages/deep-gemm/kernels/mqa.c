@@ -13,9 +13,15 @@ typedef float out_t;
 #endif
 
 enum {
-  VECS_K = 2,  // vectors of keys in a tile
+  // Vectors of keys in a tile. Pages come in splits of 256 keys, which three would not divide.
+  VECS_K = PAGED ? 2 : 3,
   TILE_KEYS = VECS_K * OI_VF,
-  HEAD_TILE = OI_VF == 8 ? 4 : 8,  // accumulators: this many times VECS_K
+#if defined(__aarch64__) || defined(__AVX512F__)
+  HEAD_TILE = 8,  // accumulators: this many times VECS_K
+#else
+  HEAD_TILE = 4,
+#endif
+  HEAD_BLOCK = 16,  // heads that meet all tiles before the next do: their panel stays in the first cache
   ROW_WORDS = MOST_K / WORD_K,     // of a head's panel, and steps of a tile
   TILE_WORDS = ROW_WORDS * TILE_KEYS,
 };
@@ -27,6 +33,7 @@ typedef struct {
   float *weights;  // of the heads
   uint32_t *keys;  // tiles of TILE_WORDS
   float *scales;   // of the block's keys
+  float *sums;     // of the token's heads so far, for the block's keys
   int64_t sequence;
   int64_t first;  // key of the first tile
 } unit_t;
@@ -135,28 +142,33 @@ INLINE void add_heads(int heads, int64_t steps, const uint32_t *q, const float *
   }
 }
 
-static __attribute__((noinline)) void tile_logits(const unit_t *u, int64_t t, vf out[VECS_K]) {
+// Heads [h, end) of the token against tile `t`; with the last of them the sums are logits.
+static __attribute__((noinline)) void add_tile(const unit_t *u, int64_t t, int64_t h, int64_t end) {
   const uint32_t *keys = u->keys + t * TILE_WORDS;
+  float *sums = u->sums + t * TILE_KEYS;
+  int64_t heads = u->p->heads, steps = oi_ceil_div(u->p->dim, 2) * 2 / WORD_K;
   vf sum[VECS_K];
-  for (int v = 0; v < VECS_K; v++) sum[v] = vf_zero();
-  int64_t heads = u->p->heads, steps = oi_ceil_div(u->p->dim, 2) * 2 / WORD_K, h = 0;
+  for (int v = 0; v < VECS_K; v++) sum[v] = h == 0 ? vf_zero() : vf_load(sums + v * OI_VF);
   // One or two heads are faster one by one than in a tile of zeros.
-  for (; h + 2 < heads; h += HEAD_TILE) {
+  for (; h + 2 < end; h += HEAD_TILE) {
     add_heads(HEAD_TILE, steps, u->q + h * ROW_WORDS, u->weights + h, keys, sum);
   }
-  for (; h < heads; h++) add_heads(1, steps, u->q + h * ROW_WORDS, u->weights + h, keys, sum);
+  for (; h < end; h++) add_heads(1, steps, u->q + h * ROW_WORDS, u->weights + h, keys, sum);
   for (int v = 0; v < VECS_K; v++) {
-    out[v] = sum[v];
-    if (KV_TYPE == CODES_E4M3) out[v] *= vf_load(u->scales + t * TILE_KEYS + v * OI_VF);
+    if (KV_TYPE == CODES_E4M3 && end == heads) {
+      sum[v] *= vf_load(u->scales + t * TILE_KEYS + v * OI_VF);
+    }
+    vf_store(sums + v * OI_VF, sum[v]);
   }
 }
 
-INLINE void store_logits(out_t *to, const vf logits[VECS_K]) {
+INLINE void store_logits(out_t *to, const float *logits) {
   for (int v = 0; v < VECS_K; v++) {
+    vf x = vf_load(logits + v * OI_VF);
 #if OUT_BF16
-    vf_store_bf16(to + v * OI_VF, logits[v]);
+    vf_store_bf16(to + v * OI_VF, x);
 #else
-    vf_store(to + v * OI_VF, logits[v]);
+    vf_store(to + v * OI_VF, x);
 #endif
   }
 }
@@ -177,9 +189,13 @@ static void run_token(const unit_t *u, int64_t t, window_t w, int64_t from, int6
   out_t *row = (out_t *)p->out + t * p->out_row - w.origin;
   pack_token(u, t);
   int64_t first = (from - u->first) / TILE_KEYS, last = oi_ceil_div(to - u->first, TILE_KEYS);
+  for (int64_t h = 0; h < p->heads; h += HEAD_BLOCK) {
+    int64_t end = oi_min(p->heads, h + HEAD_BLOCK);
+    for (int64_t i = first; i < last; i++) add_tile(u, i, h, end);
+  }
+  if (p->heads == 0) memset(u->sums, 0, (size_t)(last * TILE_KEYS) * sizeof(float));
   for (int64_t i = first; i < last; i++) {
-    vf logits[VECS_K];
-    tile_logits(u, i, logits);
+    const float *logits = u->sums + i * TILE_KEYS;
     int64_t key = u->first + i * TILE_KEYS;
     if (key >= from && key + TILE_KEYS <= to) {
       store_logits(row + key, logits);
@@ -261,11 +277,13 @@ static void run_part(unit_t *u, int64_t i) {
 #endif
 
 void mqa_logits(const params_t *p, oi_ctx *ctx) {
-  unit_t u = {.p = p, .keys = ctx->scratch};
-  u.q = u.keys + oi_ceil_div(p->block_keys, TILE_KEYS) * TILE_WORDS;
+  int64_t tiles = oi_ceil_div(p->block_keys, TILE_KEYS);
   int64_t heads = oi_ceil_div(p->heads, HEAD_TILE) * HEAD_TILE;
+  unit_t u = {.p = p, .keys = ctx->scratch};
+  u.q = u.keys + tiles * TILE_WORDS;
   u.scales = (float *)(u.q + heads * ROW_WORDS);
-  u.weights = u.scales + oi_ceil_div(p->block_keys, TILE_KEYS) * TILE_KEYS;
+  u.sums = u.scales + tiles * TILE_KEYS;
+  u.weights = u.sums + tiles * TILE_KEYS;
   pad_heads(&u);
   int64_t rows = p->clean ? p->sequences * p->tokens : 0;
   for (int64_t i; (i = oi_take(ctx, 1)) < p->parts + rows;) {

@@ -135,7 +135,7 @@ export function mqaWork(call: MqaCall): { flops: number; bytes: number } {
 }
 
 /** Keys of a block: its panel stays in a core's second cache, and is packed once for many tokens. */
-const blockKeysOfRows = 512;
+const blockKeysOfRows = 480;
 const mostTokensOfBlock = 32;
 
 /** Work below this is done before a second thread would have woken. */
@@ -169,7 +169,7 @@ function planOf(call: MqaCall, target: Target): MqaPlan {
     while (count() < threads * unitsPerThread && blockTokens > 8) {
       blockTokens = Math.ceil(blockTokens / 2);
     }
-    while (count() < threads * unitsPerThread && blockKeys > 128) blockKeys /= 2;
+    while (count() < threads * unitsPerThread && blockKeys > 96) blockKeys -= 96;
   }
   return { blockKeys, blockTokens, parts: count(), threads };
 }
@@ -182,9 +182,9 @@ function rowWords(dim: number): number {
 /** Bytes of a thread's panels, if a word is one k (a word of two k takes half). */
 function scratchBytes(call: MqaCall, target: Target): number {
   const { heads, dim } = dimsOf(call);
-  const row = rowWords(dim) + 1;
+  const row = rowWords(dim) + 2;
   // A tile of keys and of heads may be begun.
-  return 4 * row * (planOf(call, target).blockKeys + 32 + heads + 8);
+  return 4 * row * (planOf(call, target).blockKeys + 64 + heads + 8);
 }
 
 const codeTypes: Readonly<Record<string, number>> = { e4m3fn: 3, e2m1: 4 };
