@@ -2,7 +2,7 @@
 // a worker thread owns the model, so that no kernel ever runs on the event loop. Tensors never
 // cross this seam: token ids, text and counts do.
 
-import type { InfraError } from "@open-infra/tensor";
+import type { InfraError } from "@open-infra/errors";
 
 /**
  * How to choose the next token, and when to stop. Names and defaults follow OpenAI's and vLLM's.

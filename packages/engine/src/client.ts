@@ -2,7 +2,7 @@
 // out, and turns every way the worker can end into an error somebody sees. It computes nothing.
 
 import type { Worker } from "node:worker_threads";
-import type { InfraError } from "@open-infra/tensor";
+import { type InfraError, serializeError } from "@open-infra/errors";
 import type {
   EngineClient,
   EngineStats,
@@ -16,7 +16,6 @@ import {
   EngineOverloadedError,
   EngineStoppedError,
   RequestError,
-  serializeError,
 } from "./errors.ts";
 import { type CheckedOptions, checkOptions, type EngineOptions } from "./options.ts";
 import type { FromWorker, ToWorker, WorkerOutput } from "./protocol.ts";

@@ -1,10 +1,11 @@
 // The engine without its thread: requests in, one step at a time, events out. Synchronous, so that
 // tests run it in process and the worker decides when to look at its messages.
 
+import type { InfraError } from "@open-infra/errors";
 import type { Device } from "@open-infra/jit";
 import type { CausalLM, KvCache, Tokenizer } from "@open-infra/model";
 import { nullRecorder, type Recorder } from "@open-infra/profile";
-import type { InfraError, Tensor } from "@open-infra/tensor";
+import type { Tensor } from "@open-infra/tensor";
 import type { FinishReason, GenerateEvent, GenerateRequest, TokenLogprobs } from "./api.ts";
 import { BlockManager } from "./block-manager.ts";
 import { nowMs } from "./clock.ts";

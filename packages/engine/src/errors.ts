@@ -1,7 +1,10 @@
-// Errors of this package, and how they cross a thread: as plain objects with code and fields, made
-// into the same classes on the other side. `instanceof` works on both.
+// Errors of this package, and which of them cross a thread as themselves.
 
-import { InfraError } from "@open-infra/tensor";
+import {
+  deserializeError as deserialize,
+  InfraError,
+  type SerializedError,
+} from "@open-infra/errors";
 
 /** The request cannot be served as asked; the caller must change it. */
 export class RequestError extends InfraError {
@@ -65,49 +68,15 @@ export class LogitsError extends InfraError {
   }
 }
 
-/** An error as it crosses the thread. */
-export interface SerializedError {
-  readonly name: string;
-  readonly code: string;
-  readonly message: string;
-  readonly fields: Readonly<Record<string, string | number | boolean>>;
-  readonly stack: string;
-}
-
-/** Any thrown value as plain data; scalar fields of an InfraError are kept. */
-export function serializeError(error: unknown): SerializedError {
-  if (!(error instanceof Error)) {
-    return { name: "Error", code: "internal", message: String(error), fields: {}, stack: "" };
-  }
-  const fields: Record<string, string | number | boolean> = {};
-  for (const [key, value] of Object.entries(error)) {
-    if (key === "code" || key === "name") continue;
-    if (["string", "number", "boolean"].includes(typeof value)) fields[key] = value;
-  }
-  return {
-    name: error.name,
-    code: error instanceof InfraError ? error.code : "internal",
-    message: error.message,
-    fields,
-    stack: error.stack ?? "",
-  };
-}
-
-const prototypes: Readonly<Record<string, object>> = {
-  RequestError: RequestError.prototype,
-  EngineOverloadedError: EngineOverloadedError.prototype,
-  EngineStoppedError: EngineStoppedError.prototype,
-  EngineOptionError: EngineOptionError.prototype,
-  LogitsError: LogitsError.prototype,
-};
+const classes = [
+  RequestError,
+  EngineOverloadedError,
+  EngineStoppedError,
+  EngineOptionError,
+  LogitsError,
+] as const;
 
 /** The error again, with its class where this package knows it, else an InfraError of its name. */
 export function deserializeError(data: SerializedError): InfraError {
-  const error = new InfraError(data.code, data.message);
-  Object.assign(error, data.fields);
-  error.name = data.name;
-  if (data.stack !== "") error.stack = data.stack;
-  const prototype = prototypes[data.name];
-  if (prototype !== undefined) Object.setPrototypeOf(error, prototype);
-  return error;
+  return deserialize(data, classes);
 }

@@ -1,5 +1,5 @@
 // Base of all errors here and the type of `EngineClient.failed`.
-export { InfraError } from "@open-infra/tensor";
+export { InfraError } from "@open-infra/errors";
 export type * from "./api.ts";
 export { startEngine } from "./client.ts";
 export {

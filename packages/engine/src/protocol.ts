@@ -1,8 +1,8 @@
 // What the client and the worker say to each other. Plain data only; every request has a number of
 // the client's making, so that an id can be used again while an abort is still on its way.
 
+import type { SerializedError } from "@open-infra/errors";
 import type { GenerateEvent, GenerateRequest, ModelInfo } from "./api.ts";
-import type { SerializedError } from "./errors.ts";
 import type { CheckedOptions, LoadPhase } from "./options.ts";
 
 /** Given to the worker when it is made. */

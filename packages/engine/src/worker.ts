@@ -3,8 +3,8 @@
 // it waits for a message and takes no time.
 
 import { parentPort, receiveMessageOnPort, workerData } from "node:worker_threads";
+import { type SerializedError, serializeError } from "@open-infra/errors";
 import { TraceRecorder } from "@open-infra/profile";
-import { type SerializedError, serializeError } from "./errors.ts";
 import { type OpenedEngine, openEngine } from "./open.ts";
 import type { FromWorker, ToWorker, WorkerOutput, WorkerStart } from "./protocol.ts";
 import { TraceFile } from "./trace-file.ts";

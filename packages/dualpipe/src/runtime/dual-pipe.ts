@@ -7,7 +7,13 @@ import type { Recorder } from "@open-infra/profile";
 import { dualPipe, dualPipeV } from "../schedule/dualpipe.ts";
 import type { ScheduleOptions } from "../schedule/options.ts";
 import type { Schedule } from "../schedule/schedule.ts";
-import { type Batch, joinBatch, type MicroBatch, splitBatch } from "./micro-batches.ts";
+import {
+  type Batch,
+  joinBatch,
+  type MicroBatch,
+  namingChunks,
+  splitBatch,
+} from "./micro-batches.ts";
 import type { StepOutcome, StepStats, StepWork } from "./parts.ts";
 import { holderOf, type RankProgram } from "./program.ts";
 import { rankPrograms } from "./rank-programs.ts";
@@ -110,11 +116,10 @@ class TwoStagePipe {
     let program = this.#programs.get(key);
     if (program === undefined) {
       const { numRanks } = this.runner.transport;
-      const schedule = this.#build({
-        numRanks,
-        numMicroBatches: numChunks,
-        allowPartial: this.#allowPartial,
-      });
+      const allowPartial = this.#allowPartial;
+      const schedule = namingChunks(() =>
+        this.#build({ numRanks, numMicroBatches: numChunks, allowPartial }),
+      );
       program = rankPrograms(schedule, { inference })[this.runner.rank] as RankProgram;
       this.#programs.set(key, program);
     }

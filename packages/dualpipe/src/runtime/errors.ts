@@ -1,7 +1,11 @@
-// Errors of the executor, and how they cross a thread: as plain objects with code, fields and
-// cause, made into the same classes on the other side, so that `instanceof` works on both.
+// Errors of the executor, and which of them cross a thread as themselves.
 
-import { InfraError, InputError } from "@open-infra/errors";
+import {
+  deserializeError as deserialize,
+  InfraError,
+  InputError,
+  type SerializedError,
+} from "@open-infra/errors";
 
 /** Where in a step something happened. */
 export interface OpPlace {
@@ -14,7 +18,7 @@ export interface OpPlace {
 }
 
 /** `F of direction 0, stage 2, micro-batch 5 on rank 2`. */
-export function describePlace({ rank, op, direction, stage, microBatch }: OpPlace): string {
+function describePlace({ rank, op, direction, stage, microBatch }: OpPlace): string {
   const batch = microBatch < 0 ? "" : `, micro-batch ${microBatch}`;
   return `${op} of direction ${direction}, stage ${stage}${batch} on rank ${rank}`;
 }
@@ -106,57 +110,17 @@ export class ScheduleExecutionError extends InfraError {
   }
 }
 
-/** An error as it crosses a thread. */
-export interface SerializedError {
-  readonly name: string;
-  readonly code: string;
-  readonly message: string;
-  readonly fields: Readonly<Record<string, string | number | boolean>>;
-  readonly stack: string;
-  readonly cause?: SerializedError;
-}
+const classes = [
+  InputError,
+  StageError,
+  RankLostError,
+  WaitTimeoutError,
+  PipelineAbortedError,
+  PipelineClosedError,
+  ScheduleExecutionError,
+] as const;
 
-/** Any thrown value as plain data; scalar fields and the chain of causes are kept. */
-export function serializeError(error: unknown): SerializedError {
-  if (!(error instanceof Error)) {
-    return { name: "Error", code: "internal", message: String(error), fields: {}, stack: "" };
-  }
-  const fields: Record<string, string | number | boolean> = {};
-  for (const [key, value] of Object.entries(error)) {
-    if (key === "code" || key === "name") continue;
-    if (["string", "number", "boolean"].includes(typeof value)) fields[key] = value;
-  }
-  return {
-    name: error.name,
-    code: error instanceof InfraError ? error.code : "internal",
-    message: error.message,
-    fields,
-    stack: error.stack ?? "",
-    ...(error.cause !== undefined && { cause: serializeError(error.cause) }),
-  };
-}
-
-const prototypes: Readonly<Record<string, object>> = {
-  InputError: InputError.prototype,
-  StageError: StageError.prototype,
-  RankLostError: RankLostError.prototype,
-  WaitTimeoutError: WaitTimeoutError.prototype,
-  PipelineAbortedError: PipelineAbortedError.prototype,
-  PipelineClosedError: PipelineClosedError.prototype,
-  ScheduleExecutionError: ScheduleExecutionError.prototype,
-};
-
-/** The error again: its class where this package knows it, an Error of its name otherwise. */
-export function deserializeError(data: SerializedError): Error {
-  const options = data.cause === undefined ? {} : { cause: deserializeError(data.cause) };
-  const error =
-    data.code === "internal"
-      ? new Error(data.message, options)
-      : new InfraError(data.code, data.message, options);
-  Object.assign(error, data.fields);
-  error.name = data.name;
-  if (data.stack !== "") error.stack = data.stack;
-  const prototype = prototypes[data.name];
-  if (prototype !== undefined) Object.setPrototypeOf(error, prototype);
-  return error;
+/** The error again, with its class where this package knows it, else an InfraError of its name. */
+export function deserializeError(data: SerializedError): InfraError {
+  return deserialize(data, classes);
 }

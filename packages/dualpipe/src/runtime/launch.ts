@@ -10,7 +10,13 @@ import type { Tensor } from "@open-infra/tensor";
 import { ControlBlock } from "./control-block.ts";
 import { PipelineAbortedError, PipelineClosedError } from "./errors.ts";
 import { type CheckedLaunch, checkLaunch, type LaunchOptions } from "./launch-options.ts";
-import { type Batch, joinBatch, type MicroBatch, splitBatch } from "./micro-batches.ts";
+import {
+  type Batch,
+  joinBatch,
+  type MicroBatch,
+  namingChunks,
+  splitBatch,
+} from "./micro-batches.ts";
 import type { StepStats } from "./parts.ts";
 import { holderOf, type RankProgram, stagesOf } from "./program.ts";
 import type { RankRequest, RankStart, StepReply, TraceReply } from "./protocol.ts";
@@ -266,7 +272,7 @@ export class Pipeline implements AsyncDisposable {
     const key = `${numChunks} ${inference}`;
     let programs = this.#programs.get(key);
     if (programs === undefined) {
-      const schedule = this.#launch.build(numChunks);
+      const schedule = namingChunks(() => this.#launch.build(numChunks));
       if (`${schedule.rankOf}` !== `${this.#placement.rankOf}`) {
         const got = `another placement of stages for ${numChunks} micro-batches`;
         throw new InputError("schedule", got, "one that does not depend on their number");

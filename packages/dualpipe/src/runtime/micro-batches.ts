@@ -14,6 +14,16 @@ export interface MicroBatchList {
 /** A whole batch as tensors that are cut along the batch dimension, or its micro-batches. */
 export type Batch = readonly Tensor[] | MicroBatchList;
 
+/** Builds a schedule; what it says of `numMicroBatches` is about the step's `numChunks`. */
+export function namingChunks<T>(build: () => T): T {
+  try {
+    return build();
+  } catch (error) {
+    if (!(error instanceof InputError) || error.parameter !== "numMicroBatches") throw error;
+    throw new InputError("numChunks", error.got, error.allowed, { cause: error });
+  }
+}
+
 function isList(batch: Batch): batch is MicroBatchList {
   return !Array.isArray(batch);
 }

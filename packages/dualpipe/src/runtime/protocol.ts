@@ -1,7 +1,7 @@
 // What the host and a rank's thread say to each other. Tensors go as references to shared memory.
 
+import type { SerializedError } from "@open-infra/errors";
 import type { TraceEvent } from "@open-infra/profile";
-import type { SerializedError } from "./errors.ts";
 import type { StepStats } from "./parts.ts";
 import type { RankProgram } from "./program.ts";
 import type { SharedBatches } from "./values.ts";

@@ -2,9 +2,9 @@
 // after another. When a step fails it says why, and waits to be ended.
 
 import { parentPort, workerData } from "node:worker_threads";
-import { InputError } from "@open-infra/errors";
+import { InputError, serializeError } from "@open-infra/errors";
 import { nullRecorder, TraceRecorder } from "@open-infra/profile";
-import { StageError, serializeError } from "./errors.ts";
+import { StageError } from "./errors.ts";
 import type { RankProgram } from "./program.ts";
 import type {
   CallRequest,
@@ -28,10 +28,21 @@ const start = workerData as RankStart;
 
 const post = (message: FromRank): void => port.postMessage(message);
 
+/** The user's module; one that is not there is the caller's mistake, not the module's. */
+async function importStages(stageModule: string): Promise<Record<string, unknown>> {
+  try {
+    return (await import(stageModule)) as Record<string, unknown>;
+  } catch (error) {
+    const { code, url } = error as { readonly code?: unknown; readonly url?: unknown };
+    if (code !== "ERR_MODULE_NOT_FOUND" || url !== stageModule) throw error;
+    throw new InputError("stageModule", `${stageModule}, absent`, "a module", { cause: error });
+  }
+}
+
 /** The stages and the criterion of the user's module. */
 async function load(): Promise<{ stages: PlacedStage[]; criterion: Criterion | undefined }> {
   const { seat, stageModule, stageExport, criterionExport, numStages } = start;
-  const module = (await import(stageModule)) as Record<string, unknown>;
+  const module = await importStages(stageModule);
   const has = `one of its exports: ${Object.keys(module).join(", ") || "none"}`;
   const create = module[stageExport];
   if (typeof create !== "function") {

@@ -1,7 +1,7 @@
 // What goes wrong: wrong arguments are refused before anything runs; a failure on one rank ends all
 // ranks, and each says what it knows.
 
-import { InputError } from "@open-infra/errors";
+import { InputError, serializeError } from "@open-infra/errors";
 import { Tensor } from "@open-infra/tensor";
 import { describe, expect, it } from "vitest";
 import { DualPipe, DualPipeV } from "../../src/runtime/dual-pipe.ts";
@@ -11,7 +11,6 @@ import {
   RankLostError,
   ScheduleExecutionError,
   StageError,
-  serializeError,
   WaitTimeoutError,
 } from "../../src/runtime/errors.ts";
 import { InProcessNetwork } from "../../src/runtime/in-process.ts";
@@ -41,7 +40,7 @@ describe("refused before anything runs", () => {
       const error = await errorOf(first().step([batch(8)], { ...options, numChunks }));
       expect(error).toBeInstanceOf(InputError);
       expect((error as Error).message).toContain(
-        `numMicroBatches is ${numChunks}; expected an even number of at least 2 · numRanks = 4`,
+        `numChunks is ${numChunks}; expected an even number of at least 2 · numRanks = 4`,
       );
     }
     const v = pipesOf(DualPipeV, 2, mlp).pipes[0] as DualPipeV;

@@ -243,6 +243,11 @@ describe("a launch", () => {
 
   const failing: [string, Partial<LaunchOptions>, string][] = [
     ["no such module", { stageModule: new URL("nowhere.ts", stageModule) }, "nowhere.ts"],
+    [
+      "no such module",
+      { stageModule: new URL("no-such-stages.ts", import.meta.url) },
+      "no-such-stages.ts, absent; expected a module",
+    ],
     ["no such export", { stageExport: "create" }, "stageExport is 'create', absent in"],
     ["an export of another kind", { stageExport: "notAFunction" }, "'notAFunction', number in"],
     ["no such criterion", { criterionExport: "l1" }, "criterionExport is 'l1', absent in"],
