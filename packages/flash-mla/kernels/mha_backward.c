@@ -91,8 +91,8 @@ static void run_step(const params_t *p, const item_t *item, work_t *w, const ste
                      float *dq) {
   int q_bad = -1, g_bad = -1;
   load_rows(p, item, w, step);
-  scores(w, step, w->s, w->qa, QA_LD, w->kt, K_UNITS);
-  scores(w, step, w->t, w->ga, GA_LD, w->vt, V_UNITS);
+  scores(p, w, step, w->s, w->qa, QA_LD, w->kt, K_UNITS);
+  scores(p, w, step, w->t, w->ga, GA_LD, w->vt, V_UNITS);
   gradients(w, step, (float)(p->scale * LOG2E));
   add_to_keys(w, step, w->dv, w->s, w->gc, DV, &g_bad);
   add_to_keys(w, step, w->dk, w->t, w->qc, D, &q_bad);
@@ -117,6 +117,7 @@ static void run_chunk(const params_t *p, const item_t *item, work_t *w, int64_t 
   for (int64_t row = 0; row < rows; row += STEP) {
     const step_t step = {row, (int)oi_min(STEP, rows - row), at, n};
     if (at > 0 && visible_keys(p, item, row + step.rows - 1) <= at) continue;
+    plan_fetch(p, item, w, row + STEP, rows);
     run_step(p, item, w, &step, sums + row * D_LD);
   }
   write_keys(p, item, w, at, n);
@@ -126,6 +127,8 @@ void mha_backward(const params_t *p, oi_ctx *ctx) {
   work_t w;
   carve_scratch(&w, ctx->scratch);
   const item_t *items = p->items;
+  find_deltas(p, ctx);
+  oi_barrier(ctx);
   for (int64_t i; (i = oi_take(ctx, 1)) < p->item_count;)
     for (int chunk = items[i].chunk_begin; chunk < items[i].chunk_end; chunk++)
       run_chunk(p, &items[i], &w, (int64_t)chunk * CHUNK, dq_sums(p, ctx, &items[i]));

@@ -39,6 +39,10 @@ typedef struct {
 } step_t;
 
 typedef struct {
+  int64_t token, head;
+} row_t;
+
+typedef struct {
   float *kt, *vt;    // [units of channels][CHUNK_LD]: keys and values in lanes
   float *kn;         // [CHUNK / P_UNIT][D_LD]: keys, units across them
   float *dk, *dv;    // [CHUNK][D_LD], [CHUNK][DV_LD]
@@ -52,6 +56,9 @@ typedef struct {
   int32_t *visible;     // [STEP] keys that each row sees, 0 past the last row
   int32_t *first_row;   // [CHUNK] first row of the step that sees each key
   int k_bad;            // whether a staged key is not finite; -1 while nobody asked
+  row_t next;           // the first row of the next step that is still to be fetched
+  int next_rows;        // and how many are
+  int64_t head_end;     // the heads of the unit end here
 } work_t;
 
 static void carve_scratch(work_t *w, char *at) {
@@ -74,10 +81,6 @@ static void carve_scratch(work_t *w, char *at) {
   w->visible = (int32_t *)carve(&at, STEP);
   w->first_row = (int32_t *)carve(&at, CHUNK);
 }
-
-typedef struct {
-  int64_t token, head;
-} row_t;
 
 static inline row_t row_of(const params_t *p, const item_t *item, int64_t start, int64_t row) {
   return (row_t){start + row / p->group, item->kv_head * p->group + row % p->group};
@@ -128,7 +131,8 @@ static void load_lanes(work_t *w, float *to, const char *from, int64_t stride, i
         load_along(w->rows + j * ld, element(from, (j0 + j) * stride, type), count, whole, type);
       else memset(w->rows + j * ld, 0, (size_t)whole * 4);
     }
-    for (int c = 0; c < whole; c += OI_VF) transpose(to + c * CHUNK_LD + j0, CHUNK_LD, w->rows + c, ld);
+    for (int c = 0; c < whole; c += OI_VF)
+      transpose(to + c * CHUNK_LD + j0, CHUNK_LD, w->rows + c, ld);
   }
 }
 
@@ -142,7 +146,7 @@ static void load_keys(const params_t *p, const item_t *item, work_t *w, int64_t 
              p->v_token, n, DV, type);
 }
 
-// Σ out · dOut of a row, from its staged dOut where that is floats.
+// Σ out · dOut of a row.
 ONE_COPY float row_delta(const void *out, int out_type, const void *grad, int grad_type) {
   _Alignas(64) float a[UP(DV, 16)], b[UP(DV, 16)];
   load_floats(a, out, DV, UP(DV, 16), out_type);
@@ -150,6 +154,47 @@ ONE_COPY float row_delta(const void *out, int out_type, const void *grad, int gr
   vf sum = vf_zero();
   for (int c = 0; c < UP(DV, 16); c += OI_VF) sum = vf_fma(vf_load(a + c), vf_load(b + c), sum);
   return vf_sum(sum);
+}
+
+// Σ out · dOut − dLse of all rows, this thread's share of them. Rows that see no key get one too,
+// whatever they hold; nobody reads it.
+static void find_deltas(const params_t *p, const oi_ctx *ctx) {
+  float *delta = p->deltas;
+  for (int64_t token = ctx->tid; token < p->tokens; token += ctx->nthreads)
+    for (int64_t head = 0; head < p->heads; head++) {
+      const float sum = row_delta(
+          element(p->out, token * p->out_token + head * p->out_head, p->out_type),
+          (int)p->out_type,
+          element(p->dout, token * p->dout_token + head * p->dout_head, p->dout_type),
+          (int)p->dout_type);
+      const float *dlse = p->dlse;
+      delta[token * p->heads + head] =
+          dlse == NULL ? sum : sum - dlse[token * p->dlse_token + head * p->dlse_head];
+    }
+}
+
+// Rows of the next step are asked for a few a tile, so that memory and arithmetic overlap.
+static void plan_fetch(const params_t *p, const item_t *item, work_t *w, int64_t row, int64_t end) {
+  const row_t next = row_of(p, item, ((const int32_t *)p->cu_q)[item->request], row);
+  w->next = next;
+  w->next_rows = (int)oi_max(0, oi_min(STEP, end - row));
+  w->head_end = (item->kv_head + 1) * p->group;
+}
+
+INLINE void fetch(const char *row, int bytes) {
+  for (int i = 0; i < bytes; i += 64) __builtin_prefetch(row + i, 0, 2);
+}
+
+static void fetch_rows(const params_t *p, work_t *w) {
+  enum { A_TILE = 2 };
+  for (int i = 0; i < A_TILE && w->next_rows > 0; i++, w->next_rows--) {
+    const int64_t token = w->next.token, head = w->next.head;
+    fetch(element(p->q, token * p->q_token + head * p->q_head, p->q_type),
+          D * (int)type_bytes(p->q_type));
+    fetch(element(p->dout, token * p->dout_token + head * p->dout_head, p->dout_type),
+          DV * (int)type_bytes(p->dout_type));
+    if (++w->next.head == w->head_end) w->next.head -= p->group, w->next.token++;
+  }
 }
 
 // Rows of a step, whole tiles of them; rows that see no key, or do not exist, are zeros.
@@ -168,12 +213,7 @@ static void load_rows(const params_t *p, const item_t *item, work_t *w, const st
           element(p->dout, row.token * p->dout_token + row.head * p->dout_head, p->dout_type);
       const float lse = ((const float *)p->lse)[row.token * p->lse_token + row.head * p->lse_head];
       w->lse[i] = (float)(lse * LOG2E);
-      w->delta[i] = row_delta(
-          element(p->out, row.token * p->out_token + row.head * p->out_head, p->out_type),
-          (int)p->out_type, g[i % 2], (int)p->dout_type);
-      if (p->dlse != NULL)
-        w->delta[i] -=
-            ((const float *)p->dlse)[row.token * p->dlse_token + row.head * p->dlse_head];
+      w->delta[i] = ((const float *)p->deltas)[row.token * p->heads + row.head];
       load_along(w->qa + i * QA_LD, q[i % 2], D, UP(K_UNITS, 16), (int)p->q_type);
       load_along(w->ga + i * GA_LD, g[i % 2], DV, UP(V_UNITS, 16), (int)p->dout_type);
     } else {
@@ -193,8 +233,8 @@ static void load_rows(const params_t *p, const item_t *item, work_t *w, const st
 }
 
 // to[row][key] = row · key, for tiles of which some row sees some key.
-static void scores(const work_t *w, const step_t *step, float *to, const float *rows, int rows_ld,
-                   const float *lanes, int units) {
+static void scores(const params_t *p, work_t *w, const step_t *step, float *to,
+                   const float *rows, int rows_ld, const float *lanes, int units) {
   const int vectors = (step->keys + OI_VF - 1) / OI_VF;
   for (int v = 0; v < vectors; v += TILE_V) {
     const int here = vectors - v < TILE_V ? vectors - v : TILE_V;
@@ -204,6 +244,7 @@ static void scores(const work_t *w, const step_t *step, float *to, const float *
       const product_t x = {to + i * CHUNK_LD + v * OI_VF, rows + i * rows_ld, lanes + v * OI_VF,
                            CHUNK_LD, rows_ld, CHUNK_LD, units, 0};
       along_s[here](&x);
+      fetch_rows(p, w);
     }
   }
 }

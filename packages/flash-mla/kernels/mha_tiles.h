@@ -43,47 +43,48 @@ typedef struct {
   int add;                     // 0: C starts at zero and is not read
 } product_t;
 
-#define TILE_BEGIN(MV)                                                                          \
-  float *c = x->c;                                                                              \
-  const float *b = x->b;                                                                        \
-  const ptrdiff_t c_ld = x->c_ld, a_ld = x->a_ld, b_ld = x->b_ld;                               \
-  vf sum[TILE_N][MV];                                                                           \
-  UNROLL(8) for (int n = 0; n < TILE_N; n++) UNROLL(3) for (int v = 0; v < MV; v++) sum[n][v] = \
+#define TILE_BEGIN(MV)                                                                            \
+  float *c = x->c;                                                                                \
+  const float *b = x->b;                                                                          \
+  const ptrdiff_t c_ld = x->c_ld, a_ld = x->a_ld, b_ld = x->b_ld;                                 \
+  vf sum[TILE_N][MV];                                                                             \
+  UNROLL(8) for (int n = 0; n < TILE_N; n++) UNROLL(3) for (int v = 0; v < MV; v++) sum[n][v] =   \
       x->add ? vf_load(c + n * c_ld + v * OI_VF) : vf_zero();
 
-#define TILE_STEP(MV, PAIRS, A)                                                                        \
-  vf y[MV];                                                                                     \
-  UNROLL(3) for (int v = 0; v < MV; v++) y[v] = vf_load(b + v * OI_VF);                         \
-  UNROLL(8) for (int n = 0; n < TILE_N; n++) {                                                  \
-    const vf w = spread(PAIRS, A);                                                                     \
-    UNROLL(3) for (int v = 0; v < MV; v++) sum[n][v] = multiply_add(PAIRS, sum[n][v], w, y[v]);        \
+#define TILE_STEP(MV, PAIRS, A)                                                                   \
+  vf y[MV];                                                                                       \
+  UNROLL(3) for (int v = 0; v < MV; v++) y[v] = vf_load(b + v * OI_VF);                           \
+  UNROLL(8) for (int n = 0; n < TILE_N; n++) {                                                    \
+    const vf w = spread(PAIRS, A);                                                                \
+    UNROLL(3) for (int v = 0; v < MV; v++)                                                        \
+        sum[n][v] = multiply_add(PAIRS, sum[n][v], w, y[v]);                                      \
   }
 
-#define TILE_END(MV)                                                                            \
-  UNROLL(8) for (int n = 0; n < TILE_N; n++) UNROLL(3) for (int v = 0; v < MV; v++)             \
+#define TILE_END(MV)                                                                              \
+  UNROLL(8) for (int n = 0; n < TILE_N; n++) UNROLL(3) for (int v = 0; v < MV; v++)               \
       vf_store(c + n * c_ld + v * OI_VF, sum[n][v]);
 
 // A(n, t) = a[n · a_ld + t].
-#define DEFINE_ALONG(NAME, MV, PAIRS)                                                                  \
-  static __attribute__((noinline)) void NAME(const product_t *x) {                              \
-    const float *a[TILE_N];                                                                     \
-    TILE_BEGIN(MV)                                                                              \
-    UNROLL(8) for (int n = 0; n < TILE_N; n++) a[n] = x->a + n * a_ld;                          \
-    UNROLL(1) for (ptrdiff_t t = 0, depth = x->depth; t < depth; t++, b += b_ld) {              \
-      TILE_STEP(MV, PAIRS, a[n] + t)                                                                   \
-    }                                                                                           \
-    TILE_END(MV)                                                                                \
+#define DEFINE_ALONG(NAME, MV, PAIRS)                                                             \
+  static __attribute__((noinline)) void NAME(const product_t *x) {                                \
+    const float *a[TILE_N];                                                                       \
+    TILE_BEGIN(MV)                                                                                \
+    UNROLL(8) for (int n = 0; n < TILE_N; n++) a[n] = x->a + n * a_ld;                            \
+    UNROLL(1) for (ptrdiff_t t = 0, depth = x->depth; t < depth; t++, b += b_ld) {                \
+      TILE_STEP(MV, PAIRS, a[n] + t)                                                              \
+    }                                                                                             \
+    TILE_END(MV)                                                                                  \
   }
 
 // A(n, t) = a[t · a_ld + n].
-#define DEFINE_ACROSS(NAME, MV, PAIRS)                                                                 \
-  static __attribute__((noinline)) void NAME(const product_t *x) {                              \
-    const float *a = x->a;                                                                      \
-    TILE_BEGIN(MV)                                                                              \
-    UNROLL(1) for (int t = x->depth; t > 0; t--, a += a_ld, b += b_ld) {                        \
-      TILE_STEP(MV, PAIRS, a + n)                                                                      \
-    }                                                                                           \
-    TILE_END(MV)                                                                                \
+#define DEFINE_ACROSS(NAME, MV, PAIRS)                                                            \
+  static __attribute__((noinline)) void NAME(const product_t *x) {                                \
+    const float *a = x->a;                                                                        \
+    TILE_BEGIN(MV)                                                                                \
+    UNROLL(1) for (int t = x->depth; t > 0; t--, a += a_ld, b += b_ld) {                          \
+      TILE_STEP(MV, PAIRS, a + n)                                                                 \
+    }                                                                                             \
+    TILE_END(MV)                                                                                  \
   }
 
 DEFINE_ALONG(along_s_1, 1, DOT_S)

@@ -35,9 +35,9 @@ export interface FlashAttnVarlenGradients {
 }
 
 /**
- * Gradients of {@link flashAttnVarlenFunc}. Every sum is taken in one order, so results are the same
- * to the last bit again and again, alone or in a batch, on any number of threads. Beside its outputs
- * it needs an f32 row of dqk channels for each query of the sequences being computed.
+ * Gradients of {@link flashAttnVarlenFunc}. Every sum is taken in one order, so results are the
+ * same to the last bit again and again, alone or in a batch, on any number of threads. Beside its
+ * outputs it needs an f32 row of dqk channels for each query of the sequences being computed.
  *
  * @throws ShapeError, DTypeError or ArgumentError before any launch.
  */

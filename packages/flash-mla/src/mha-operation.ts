@@ -1,7 +1,6 @@
 // The two operations of attention of ordinary heads, forward and backward: float64 references and C
 // kernels specialised on head dimensions. What a device lends to their launches also lives here.
 
-import { cpus } from "node:os";
 import { type AnyKernel, type Device, defineKernel, type Operation } from "@open-infra/jit";
 import { Tensor } from "@open-infra/tensor";
 import { backwardWork, forwardWork, type MhaBackwardCall, type MhaCall } from "./mha-call.ts";
@@ -15,7 +14,7 @@ import {
   STEP_ROWS,
 } from "./mha-plan.ts";
 import { mhaBackwardReference, mhaReference } from "./mha-reference.ts";
-import { typeCode } from "./workspace.ts";
+import { dotConstants, typeCode } from "./workspace.ts";
 
 /** A call as a kernel gets it: with its items in memory and, backward, room for sums. */
 type Launch<C extends MhaCall, P extends MhaPlan> = C & {
@@ -28,21 +27,31 @@ class MhaWorkspace {
   items: Tensor<"i32"> = Tensor.empty([0], "i32");
   counters: Tensor<"i32"> = Tensor.empty([0], "i32");
   sums: Tensor<"f32"> = Tensor.empty([0], "f32");
+  deltas: Tensor<"f32"> = Tensor.empty([0], "f32");
 
-  take(plan: MhaPlan, counters: number, sums: number): void {
+  take(plan: MhaPlan): void {
     if (this.items.size < plan.items.length) {
       this.items = Tensor.empty([plan.items.length], "i32", "mha.items");
     }
     this.items.raw().set(plan.items);
+  }
+
+  /** Room for a backward pass: zeroed counters, floats of dq's sums, a float for each row. */
+  takeSums(counters: number, sums: number, rows: number): void {
     if (this.counters.size < counters) {
       this.counters = Tensor.empty([counters], "i32", "mha.counters");
     }
     this.counters.raw().fill(0);
-    if (this.sums.size < sums) {
-      this.sums[Symbol.dispose]();
-      this.sums = Tensor.empty([sums], "f32", "mha.sums");
-    }
+    this.sums = grown(this.sums, sums, "mha.sums");
+    this.deltas = grown(this.deltas, rows, "mha.deltas");
   }
+}
+
+/** A tensor of at least `size` floats: this one, or a new one in its place. */
+function grown(tensor: Tensor<"f32">, size: number, name: string): Tensor<"f32"> {
+  if (tensor.size >= size) return tensor;
+  tensor[Symbol.dispose]();
+  return Tensor.empty([size], "f32", name);
 }
 
 const workspaces = new WeakMap<Device, MhaWorkspace>();
@@ -58,17 +67,13 @@ function padded(channels: number): number {
   return (Math.ceil(channels / 16) | 1) * 16;
 }
 
-const isIntel = /intel/i.test(cpus()[0]?.model ?? "");
-
 /**
  * 1 where the bf16 dot product beats float multiply-adds, 0 where it does not, -1 where an input is
- * not bf16. Intel's cores issue one such instruction every other cycle, half the rate of floats
- * (measured: 120 and 240 GFLOP/s); all others that have it issue as many as float multiply-adds, and
- * each does twice the work. By name and not by a stopwatch, because the choice shows in last bits.
+ * not bf16.
  */
-function dotPays(isa: string, inputs: readonly Tensor[]): number {
+function dotPays(isa: string, inputs: readonly [Tensor, ...Tensor[]]): number {
   if (inputs.some((t) => t.dtype !== "bf16")) return -1;
-  return isa === "avx512bf16" && !isIntel ? 1 : 0;
+  return dotConstants(isa, inputs[0]).DOT_PAYS;
 }
 
 /** Strides of a `[T, h, …]` tensor as (token, head). */
@@ -190,7 +195,7 @@ export function runMha(device: Device, call: MhaCall): void {
   }
   const plan = planForward(call, forwardWork(call).flops, device.threads);
   const workspace = workspaceOf(device);
-  workspace.take(plan, 0, 0);
+  workspace.take(plan);
   device.run(mhaForward, { ...call, plan, workspace });
 }
 
@@ -214,6 +219,9 @@ const backwardKernel: AnyKernel<Backward> = defineKernel({
     items: "ptr",
     counters: "ptr",
     sums: "ptr",
+    deltas: "ptr",
+    tokens: "i64",
+    heads: "i64",
     item_count: "i64",
     own_rows: "i64",
     shared_at: "i64",
@@ -285,6 +293,9 @@ const backwardKernel: AnyKernel<Backward> = defineKernel({
       items: workspace.items,
       counters: workspace.counters,
       sums: workspace.sums,
+      deltas: workspace.deltas,
+      tokens: q.dim(0),
+      heads: call.headsQ,
       item_count: plan.itemCount,
       own_rows: plan.ownRows,
       shared_at: plan.threads * plan.ownRows,
@@ -349,6 +360,7 @@ export function runMhaBackward(device: Device, call: MhaBackwardCall): void {
   const plan = planBackward(call, backwardWork(call).flops, device.threads);
   const workspace = workspaceOf(device);
   const rows = plan.threads * plan.ownRows + plan.sharedRows;
-  workspace.take(plan, plan.counters, rows * padded(call.headDimQk));
+  workspace.take(plan);
+  workspace.takeSums(plan.counters, rows * padded(call.headDimQk), call.lse.size);
   device.run(mhaBackward, { ...call, plan, workspace });
 }

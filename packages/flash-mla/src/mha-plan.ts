@@ -3,9 +3,8 @@
 
 import { type MhaCall, visiblePairs, visibleTo } from "./mha-call.ts";
 
-/** Rows (token × head of one key head) of a forward item, at most and at least. */
-export const FORWARD_ROWS_MAX = 192;
-const FORWARD_ROWS_MIN = 48;
+/** Rows (token × head of one key head) of a forward item; fewer where threads would idle. */
+const FORWARD_ROWS = [288, 144, 96, 48] as const;
 /** Keys of a backward chunk, and rows that meet it at a time; the kernel has the same. */
 export const CHUNK_KEYS = 144;
 export const STEP_ROWS = 96;
@@ -43,10 +42,8 @@ export function planForward(call: MhaCall, flops: number, threads: number): Forw
   const group = call.headsQ / call.headsK;
   const count = (tile: number): number =>
     call.queryLengths.reduce((sum, n) => sum + Math.ceil((n * group) / tile) * call.headsK, 0);
-  let rowTile = FORWARD_ROWS_MAX;
-  while (threads > 1 && rowTile > FORWARD_ROWS_MIN && count(rowTile) < threads * ITEMS_PER_THREAD) {
-    rowTile /= 2;
-  }
+  const enough = threads === 1 ? 0 : threads * ITEMS_PER_THREAD;
+  const rowTile = FORWARD_ROWS.find((tile) => count(tile) >= enough) ?? FORWARD_ROWS[3];
   const items: { work: number; words: number[] }[] = [];
   for (let request = 0; request < call.queryLengths.length; request++) {
     const rows = (call.queryLengths[request] as number) * group;

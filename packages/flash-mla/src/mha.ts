@@ -29,9 +29,9 @@ export interface FlashAttnVarlenInputs {
   /** Query i of s_q sees keys up to s_k − s_q + i. @default false */
   readonly causal?: boolean;
   /**
-   * `bf16` lets the kernels round probabilities, and backward the gradients of scores, to bf16 as the
-   * original does. It changes something only where all inputs are bf16 and the processor's bf16 dot
-   * product is faster than its float arithmetic. @default "f32"
+   * `bf16` lets the kernels round probabilities, and backward the gradients of scores, to bf16 as
+   * the original does. It changes something only where all inputs are bf16 and the processor's bf16
+   * dot product is faster than its float arithmetic. @default "f32"
    */
   readonly probabilities?: "f32" | "bf16";
   /** Only 0, as in the original. @default 0 */
@@ -55,8 +55,8 @@ export interface FlashAttnVarlenResult {
 }
 
 /**
- * Attention over packed sequences (`flash_attn_varlen_func`, forward), for any head dimensions up to
- * 1024; the original's are 192/128 and 128/128. A sequence's result is the same to the last bit
+ * Attention over packed sequences (`flash_attn_varlen_func`, forward), for any head dimensions up
+ * to 1024; the original's are 192/128 and 128/128. A sequence's result is the same to the last bit
  * alone or in a batch, on any number of threads.
  *
  * @throws ShapeError, DTypeError or ArgumentError before any launch.
