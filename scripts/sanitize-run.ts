@@ -1,6 +1,6 @@
 // The process in which kernels run under watch: with `--mode asan` built with sanitizers, whose
 // runtime scripts/sanitize.ts has loaded into it; with `--mode guard` the kernels as they are, on
-// memory between forbidden pages. A fault ends the process, so the case is announced before it runs.
+// memory between forbidden pages. A fault ends the process, so each case is announced first.
 
 import { readdirSync, readFileSync } from "node:fs";
 import { basename, join, resolve } from "node:path";

@@ -1,7 +1,7 @@
 // `npm run sanitize`: every kernel of the repository over the small calls of its package's
-// test/kernel-cases.ts, first built with AddressSanitizer and UBSan, then as it is on memory between
-// forbidden pages. Ends with 1 and the report if anything is touched that must not be, or if a
-// kernel has no case. `--mode asan` or `--mode guard` runs one of the two.
+// test/kernel-cases.ts, first built with AddressSanitizer and UBSan, then as it is on memory
+// between forbidden pages. Ends with 1 and the report if anything is touched that must not be, or
+// if a kernel has no case. `--mode asan` or `--mode guard` runs one of the two.
 
 import { spawn } from "node:child_process";
 import { fileURLToPath } from "node:url";

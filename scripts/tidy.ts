@@ -186,7 +186,8 @@ function machinePaths(files: readonly SourceFile[]): Violation[] {
 }
 
 /** Names of others that our code may read, because their owners defined what they mean. */
-const foreignVariables = /^(CC|PATH|HOME|XDG_[A-Z_]+|CI|NO_COLOR|FORCE_COLOR|REQUIRE_ALL|TMPDIR)$/;
+const foreignVariables =
+  /^(CC|PATH|HOME|XDG_[A-Z_]+|CI|NO_COLOR|FORCE_COLOR|REQUIRE_ALL|TMPDIR|LD_PRELOAD)$/;
 
 function undocumentedVariables(files: readonly SourceFile[]): Violation[] {
   const documented = new Set<string>();

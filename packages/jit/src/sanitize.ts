@@ -68,6 +68,6 @@ export function expectSanitizerRuntime(): void {
   throw new JitOptionError(
     sanitizeVariable,
     "'1' in a process without the sanitizers' runtime",
-    "a process started with LD_PRELOAD=$(cc -print-file-name=libasan.so), as 'npm run sanitize' does",
+    "one started with LD_PRELOAD=$(cc -print-file-name=libasan.so), as 'npm run sanitize' does",
   );
 }

@@ -1,5 +1,5 @@
-// Small calls of this package's kernels, for the sanitizers (scripts/sanitize.ts). What they compute
-// is not looked at here; ops.test.ts does that.
+// Small calls of this package's kernels, for the sanitizers (scripts/sanitize.ts). What they
+// compute is not looked at here; ops.test.ts does that.
 
 import type { Device } from "@open-infra/jit";
 import { type DType, Tensor } from "@open-infra/tensor";
