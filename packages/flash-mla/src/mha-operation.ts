@@ -68,12 +68,19 @@ function padded(channels: number): number {
 }
 
 /**
- * 1 where the bf16 dot product beats float multiply-adds, 0 where it does not, -1 where an input is
- * not bf16.
+ * DOT_PAYS is 1 where the bf16 dot product beats float multiply-adds, 0 where it does not, -1 where
+ * there is none or an input is not bf16: then nothing is rounded, and one kernel serves all dtypes.
  */
-function dotPays(isa: string, inputs: readonly [Tensor, ...Tensor[]]): number {
-  if (inputs.some((t) => t.dtype !== "bf16")) return -1;
-  return dotConstants(isa, inputs[0]).DOT_PAYS;
+function dotRule(
+  isa: string,
+  call: MhaCall,
+  inputs: readonly Tensor[],
+): { DOT_PAYS: number; ROUND_P: number } {
+  if (isa !== "avx512bf16" || inputs.some((t) => t.dtype !== "bf16")) {
+    return { DOT_PAYS: -1, ROUND_P: 0 };
+  }
+  const { DOT_PAYS } = dotConstants(isa, call.q);
+  return { DOT_PAYS, ROUND_P: call.roundProbabilities ? 1 : 0 };
 }
 
 /** Strides of a `[T, h, …]` tensor as (token, head). */
@@ -128,8 +135,7 @@ const forwardKernel: AnyKernel<Forward> = defineKernel({
   constants: (call: Forward, target) => ({
     D: call.headDimQk,
     DV: call.headDimV,
-    DOT_PAYS: dotPays(target.isa, [call.q, call.k, call.v]),
-    ROUND_P: call.roundProbabilities ? 1 : 0,
+    ...dotRule(target.isa, call, [call.q, call.k, call.v]),
   }),
   pack: (call: Forward) => {
     const [plan, workspace] = prepared(call);
@@ -261,8 +267,7 @@ const backwardKernel: AnyKernel<Backward> = defineKernel({
     DV: call.headDimV,
     CHUNK: CHUNK_KEYS,
     STEP: STEP_ROWS,
-    DOT_PAYS: dotPays(target.isa, [call.q, call.k, call.v, call.dOut]),
-    ROUND_P: call.roundProbabilities ? 1 : 0,
+    ...dotRule(target.isa, call, [call.q, call.k, call.v, call.dOut]),
   }),
   pack: (call: Backward) => {
     const [plan, workspace] = prepared(call);

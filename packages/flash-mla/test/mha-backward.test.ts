@@ -34,6 +34,7 @@ for (const backend of backends("varlen attention, backward")) {
     const small = backend.name === "reference";
     // Each kernel costs a compilation: the narrower instruction sets run fewer dimensions.
     const narrow = backend.name.includes("/");
+    const plain = narrow && !backend.name.includes("bf16");
 
     function check(shape: MhaShape): void {
       const problem = mhaProblem(random, shape);
@@ -67,6 +68,7 @@ for (const backend of backends("varlen attention, backward")) {
       [1, 130, "bf16"],
     ] as const)("other heads %i/%i, %s", (dqk, dv, dtype) => {
       if (narrow && dqk === 48) return;
+      if (plain && dqk === 1) return;
       const lens = { lensQ: [70, 3, 12], lensK: [70, 166, 0] };
       check({ h: 4, hkv: 2, dqk, dv, ...lens, dtype, causal: true });
       check({ h: 3, hkv: 1, dqk, dv, ...lens, dtype, causal: false });
