@@ -124,7 +124,8 @@ static char *carve_scratch(const params_t *p, work_t *w, char *at, int staged) {
   w->s = carve(&at, rows * BLOCK * 4);
   w->o = carve(&at, rows * O_LD * 4);
   w->acc = carve(&at, rows * O_LD * 4);
-  w->panel = carve(&at, 4 * (PANEL_KEYS * Q_LD > BLOCK * STRIP ? PANEL_KEYS * Q_LD : BLOCK * STRIP));
+  const int keys = PANEL_KEYS * Q_LD, values = BLOCK * STRIP;
+  w->panel = carve(&at, 4 * (size_t)(keys > values ? keys : values));
   w->stage = staged ? (kv_t *)carve(&at, sizeof(kv_t) * BLOCK * STAGE_LD) : NULL;
   return at;
 }

@@ -77,7 +77,8 @@ static void decode_tile(kv_t *dst, const uint8_t *src, int n, float scale) {
     return;
   }
 #endif
-  for (int i = 0; i < n; i += OI_VF) store_kv(dst + i, vf_to_bf16_bits(vf_load_e4m3(src + i) * scale));
+  for (int i = 0; i < n; i += OI_VF)
+    store_kv(dst + i, vf_to_bf16_bits(vf_load_e4m3(src + i) * scale));
 }
 
 static void copy_bf16(kv_t *dst, const uint16_t *src, int n) {

@@ -130,8 +130,8 @@ INLINE void store_scores(float *s, const vf (*sum)[TILE_KEYS], int mr, int r0) {
   }
 
 // o[r] = o[r]·alpha[r] + Σ p[r][j]·value[j] over keys j0 to j1, in order, for MR rows and the NV
-// vectors from `column` on. Meanwhile a line a key, `offset` bytes into its row of `fetch`, is brought
-// nearer; two lines by a single row, whose strips are fewer.
+// vectors from `column` on. Meanwhile a line a key, `offset` bytes into its row of `fetch`, comes
+// nearer; two lines for a single row, whose strips are fewer.
 #define DEFINE_VALUES(NAME, MR, NV, ELEM, LOAD, LEVEL)                                             \
   static __attribute__((noinline)) void NAME(float *o, const float *alpha, const float *p,    \
                                              const void *const *value, int column, int j0, int j1, \
