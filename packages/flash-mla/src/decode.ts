@@ -51,7 +51,8 @@ export interface FlashMlaWithKvcacheOptions {
   readonly isFp8Kvcache?: boolean;
   /**
    * i32 `[b, s_q, topk]`, makes attention sparse: the keys of each query, as page × page size +
-   * offset. −1, and whatever else lies outside the cache, is no key. A key named twice counts twice.
+   * offset. −1, and whatever else lies outside the cache, is no key. A key named twice counts
+   * twice.
    */
   readonly indices?: Tensor;
   /** i32 `[b]`: how many leading indices count. @default all */

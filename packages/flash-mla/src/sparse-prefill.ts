@@ -1,5 +1,5 @@
-// Sparse prefill: `flash_mla_sparse_fwd` of the original, with a batch dimension as an option. Every
-// query lists its keys in an unpaged bf16, f16 or f32 tensor.
+// Sparse prefill: `flash_mla_sparse_fwd` of the original, with a batch dimension as an option.
+// Every query lists its keys in an unpaged bf16, f16 or f32 tensor.
 
 import type { Device } from "@open-infra/jit";
 import { expectTensor, ShapeError, Tensor } from "@open-infra/tensor";

@@ -1,5 +1,5 @@
-// Bad arguments of sparse attention and of FP8 caches: a typed error that names the argument, before
-// anything runs (G12). Indices are no arguments that can be bad: see sparse-decode.test.ts.
+// Bad arguments of sparse attention and of FP8 caches: a typed error that names the argument,
+// before anything runs (G12). Indices are no arguments that can be bad: see sparse-decode.test.ts.
 
 import { type Device, ReferenceDevice } from "@open-infra/jit";
 import { DTypeError, ShapeError, Tensor } from "@open-infra/tensor";
