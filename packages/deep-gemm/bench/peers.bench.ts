@@ -72,7 +72,6 @@ function openPools(bytes: number): Pools {
 
 /** Ours or a peer's. */
 interface Contender {
-  readonly label: string;
   burst(milliseconds: number): Promise<readonly number[]>;
 }
 
@@ -126,7 +125,7 @@ function ours(device: Device, pools: Pools, kind: Kind, problem: Problem): Ours 
     while (samples.length === 0 || performance.now() < end) samples.push(call());
     return samples;
   };
-  return { kind, label: kind, burst, d, bytes: (n * k + m * k) * size + d.byteLength };
+  return { kind, burst, d, bytes: (n * k + m * k) * size + d.byteLength };
 }
 
 /** Bursts in turn, each after a pause; all samples of each contender. */
@@ -146,7 +145,8 @@ async function interleave(
 }
 
 interface Rival extends Contender {
-  readonly process: PeerProcess;
+  /** The peer, its version, and the way it was fastest. */
+  readonly name: string;
 }
 
 /** A peer with the problem in place, or the text that its rows carry instead of a ratio. */
@@ -165,7 +165,8 @@ async function rivalOf(
   if (!(difference < 1e-5)) {
     throw new Error(`${label} computes something else: [${m},${n},${k}] differs by ${difference}`);
   }
-  return { process, label, burst: async (ms) => (await process.burst(ms)).samples };
+  const { variant } = await process.burst(0);
+  return { name: `${label} (${variant})`, burst: async (ms) => (await process.burst(ms)).samples };
 }
 
 interface Measured {
@@ -203,7 +204,7 @@ async function measure(
       problem,
       threads: device.threads,
       us: times.get(one) as number,
-      peer: typeof rival === "string" ? rival : rival.label,
+      peer: typeof rival === "string" ? rival : rival.name,
       peerUs: typeof rival === "string" ? undefined : times.get(rival),
     })),
   );
