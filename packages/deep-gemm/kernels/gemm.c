@@ -86,16 +86,13 @@ static void pack_a(const unit_t *u, panel_t *to, block_t b) {
 #endif
 
 #if !B_K_MAJOR
-// One K block of up to STAGE_COLS columns of B, brought together: their rows are whole lines, but lie
-// far apart, often by a power of two, and tiles would meet every line several times.
+// One K block of up to STAGE_COLS columns of B, brought together: their rows are whole lines, but
+// lie far apart, often by a power of two, and tiles would meet every line several times.
 static void stage_columns(const unit_t *u, int64_t j, block_t b) {
   int64_t columns = oi_min(STAGE_COLS, u->cols - j), ld = u->p->b_k;
   const b_t *from = b_tile(u, u->col + j, b);
-  // What comes after is fetched while this is multiplied: the next columns, else the next block's.
-  const b_t *next = j + STAGE_COLS < u->cols ? from + STAGE_COLS : from - j + K_BLOCK * ld;
-  for (int64_t k = 0; k < b.len; k++, from += ld, next += ld) {
+  for (int64_t k = 0; k < b.len; k++, from += ld) {
     b_t *to = u->stage + k * STAGE_COLS;
-    for (int i = 0; i < STAGE_COLS; i += 64 / (int)sizeof(b_t)) __builtin_prefetch(next + i, 0, 2);
     if (columns == STAGE_COLS) memcpy(to, from, STAGE_COLS * sizeof(b_t));
     else memcpy(to, from, (size_t)columns * sizeof(b_t));
   }
@@ -127,7 +124,8 @@ static void multiply_tile(const unit_t *u, const panel_t *a, int64_t j, block_t 
     int64_t len = oi_min(part, b.len - from);
     tile_t tile = {u->tile, from, len, from == 0, from + part >= b.len, u->chains};
     // Packing takes about as long as five rows.
-    ahead_t left = next, ahead = take_ahead(&left, 5 * TILE_N / (5 + u->rows));
+    ahead_t left = next, ahead = {0};
+    if (B_K_MAJOR) ahead = take_ahead(&left, 5 * TILE_N / (5 + u->rows));
     block_t here = {b.slice, b.k + from, len};
 #if B_K_MAJOR
     const b_t *at = b_tile(u, u->col + j, here);
@@ -170,15 +168,30 @@ static void multiply_few(const unit_t *u) {
 }
 #endif
 
+#if !B_K_MAJOR
+// The share that column j of block i has in fetching the rows that are brought together next.
+static ahead_t tile_after(const unit_t *u, int64_t j, int64_t i) {
+  enum { SHARE = K_BLOCK / (STAGE_COLS / TILE_N) };
+  int64_t from = j % STAGE_COLS / TILE_N * SHARE;
+  j += STAGE_COLS - j % STAGE_COLS;
+  if (j >= u->cols) j = 0, i++;
+  if (i == u->blocks) return (ahead_t){0};
+  block_t b = block_of(u, i);
+  if (from >= b.len) return (ahead_t){0};
+  const b_t *at = b_tile(u, u->col + j, b) + from * u->p->b_k;
+  return (ahead_t){at, u->p->b_k, oi_min(SHARE, b.len - from)};
+}
+#else
 // The tile of B that follows column j of block i: the next columns, else the next block's first.
 static ahead_t tile_after(const unit_t *u, int64_t j, int64_t i) {
   j += TILE_N;
   if (j >= u->cols) j = 0, i++;
-  if (!B_K_MAJOR || B_NIBBLES || i == u->blocks) return (ahead_t){0};
+  if (B_NIBBLES || i == u->blocks) return (ahead_t){0};
   block_t b = block_of(u, i);
   if (b.len < K_BLOCK) return (ahead_t){0};
   return (ahead_t){b_tile(u, u->col + j, b), u->segment.b_row, oi_min(TILE_N, u->cols - j)};
 }
+#endif
 
 // Many rows: each tile of B is converted once and meets all of the unit's rows. `kept` says that
 // A's panel holds all of K already; else it is filled block by block.

@@ -91,6 +91,21 @@ static inline __attribute__((always_inline)) void pack_a_eight(panel_t *to, cons
   for (int v = 0; v < 4; v++) {
     store_blocks((char *)(to + v * A_STRIDE), 4 * ROW, all[v], oi_ceil_div(rows - v, 4));
   }
+#elif A_TYPE == TYPE_BF16
+  (void)x;
+  vf all[4];
+  eight_of_pairs(from, ld, all);
+  UNROLL
+  for (int v = 0; v < 4; v++) {
+    vf step[2];
+    split_bf16(vf_to_bits(all[v]), step);
+    UNROLL
+    for (int odd = 0; odd < 2; odd++) {
+      if (B_SCALES == SCALES_FOLDED) step[odd] = step[odd] * y;
+      char *at = (char *)(to + v * A_STRIDE + 4 * odd);
+      store_blocks(at, 4 * ROW, step[odd], oi_ceil_div(rows - v, 4));
+    }
+  }
 #else
   UNROLL
   for (int odd = 0; odd < 2; odd++) {
@@ -145,8 +160,18 @@ typedef struct {
   int64_t rows;
 } ahead_t;
 
-// Step i of K_BLOCK / 8: each row's lines are spread over all steps.
+// Step i of K_BLOCK / 8: each row's lines are spread over all steps. Rows across K are STAGE_COLS long.
 static inline __attribute__((always_inline)) void fetch_ahead(const ahead_t *ahead, int64_t i) {
+#if !B_K_MAJOR
+  enum { LINE = 64 / sizeof(b_t) };
+  for (int64_t row = i; row < ahead->rows; row += K_BLOCK / 8) {
+    UNROLL
+    for (int at = 0; at < STAGE_COLS; at += LINE) {
+      __builtin_prefetch(ahead->at + row * ahead->ld + at, 0, 2);
+    }
+  }
+  return;
+#endif
   enum { TURNS = 8 / sizeof(b_t) };  // steps that one line of 64 bytes lasts
   for (int64_t row = i % TURNS; row < ahead->rows; row += TURNS) {
     __builtin_prefetch(ahead->at + row * ahead->ld + i / TURNS * (64 / sizeof(b_t)), 0, 2);
@@ -157,7 +182,9 @@ static inline __attribute__((always_inline)) void fetch_ahead(const ahead_t *ahe
 // each of the four of a tile, or all columns' in order where they lie across K.
 enum {
   B_RUNS = B_SCALES == SCALES_ROWS ? K_BLOCK / 32 + 1 : 1,
-  B_RUN_VECS = B_K_MAJOR ? VECS : 1,
+  // Whether a vector of scales has a block's column in it, or OI_VF columns in order.
+  B_RUN_BLOCKS = B_K_MAJOR || (B_TYPE == TYPE_E4M3 && E4M3_LOOKUP),
+  B_RUN_VECS = B_RUN_BLOCKS ? VECS : 1,
 };
 typedef struct {
   int64_t k0;
@@ -175,7 +202,7 @@ static inline void load_tile_scales(tile_scales_t *s, scales_t sb, int64_t sb_ro
     for (int64_t j = 0; j < columns; j++) {
       x[j] = sb.at[(col + j) / B_GRAIN_N * sb_row + (first + r) * sb.step];
     }
-    if (!B_K_MAJOR) {
+    if (!B_RUN_BLOCKS) {
       s->run[r][0] = vf_load(x);
       continue;
     }
@@ -237,13 +264,53 @@ static void pack_b_tile(panel_t *to, const b_t *rows, int64_t ld, int64_t column
 #else
 // Eight k of a tile whose columns are adjacent, `ld` elements from k to k.
 static inline __attribute__((always_inline)) void pack_b_eight(panel_t *to, const b_t *from,
-                                                               int64_t ld, vf scale) {
+                                                               int64_t ld, const vf *scale) {
 #if PAIRS
   (void)scale;
   vf all[VECS];
   eight_of_pairs(from, ld, all);
   UNROLL
   for (int v = 0; v < VECS; v++) memcpy(to + v * STEP, &all[v], sizeof all[v]);
+#elif B_TYPE == TYPE_BF16
+  (void)scale;
+  vf all[VECS];
+  eight_of_pairs(from, ld, all);
+  UNROLL
+  for (int v = 0; v < VECS; v++) {
+    vf step[2];
+    split_bf16(vf_to_bits(all[v]), step);
+    vf_store(to + v * STEP, step[0]);
+    vf_store(to + (VECS + v) * STEP, step[1]);
+  }
+#elif B_TYPE == TYPE_E4M3 && E4M3_LOOKUP
+  // Sixteen codes of four rows of k fill a vector. Byte 16n + 8(v / 2) + 2r + v % 2 of the arranged
+  // one is row r of column 4n + v: then the words of both halves are the four vectors of a step.
+#define PLACE(n, h, r) \
+  16 * (r) + 4 * (n) + 2 * (h), 16 * (r) + 4 * (n) + 2 * (h) + 1
+#define PLACES(n, h) PLACE(n, h, 0), PLACE(n, h, 1), PLACE(n, h, 2), PLACE(n, h, 3)
+#define BLOCK(n) PLACES(n, 0), PLACES(n, 1)
+  static const vb places = {BLOCK(0), BLOCK(1), BLOCK(2), BLOCK(3)};
+#undef PLACE
+#undef PLACES
+#undef BLOCK
+  UNROLL
+  for (int odd = 0; odd < 2; odd++) {
+    const b_t *row = from + odd * ld;
+    __m512i codes = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *)row));
+    codes = _mm512_inserti32x4(codes, _mm_loadu_si128((const __m128i *)(row + 2 * ld)), 1);
+    codes = _mm512_inserti32x4(codes, _mm_loadu_si128((const __m128i *)(row + 4 * ld)), 2);
+    codes = _mm512_inserti32x4(codes, _mm_loadu_si128((const __m128i *)(row + 6 * ld)), 3);
+    vu halves[2];
+    e4m3_to_bf16((vu)_mm512_permutexvar_epi8((__m512i)places, codes), halves);
+    vf step[4];
+    split_bf16(halves[0], step);
+    split_bf16(halves[1], step + 2);
+    UNROLL
+    for (int v = 0; v < VECS; v++) {
+      if (B_SCALES == SCALES_ROWS) step[v] = step[v] * scale[v];
+      vf_store(to + (odd * VECS + v) * STEP, step[v]);
+    }
+  }
 #else
   UNROLL
   for (int odd = 0; odd < 2; odd++) {
@@ -251,7 +318,7 @@ static inline __attribute__((always_inline)) void pack_b_eight(panel_t *to, cons
     UNROLL
     for (int c = 0; c < 4; c++) {
       part[c] = b_row_load(from + (2 * c + odd) * ld);
-      if (B_SCALES == SCALES_ROWS) part[c] = part[c] * scale;
+      if (B_SCALES == SCALES_ROWS) part[c] = part[c] * scale[0];
       // The panel of A makes up for it.
       if (B_SCALES == SCALES_FOLDED && !E4M3_LOOKUP) part[c] = part[c] * (1 / E4M3_B_SCALE);
     }
@@ -267,7 +334,7 @@ static void pack_b_tile(panel_t *to, const b_t *rows, int64_t ld, int64_t column
                         int64_t step, const tile_scales_t *scales, const ahead_t *ahead) {
   (void)step, (void)ahead;
   for (int64_t k = 0; k < len; k += 8) {
-    vf scale = B_SCALES == SCALES_ROWS ? run_of(scales, k)[0] : vf_zero();
+    const vf *scale = B_SCALES == SCALES_ROWS ? run_of(scales, k) : NULL;
     const b_t *from = rows + k * ld;
     if (columns == TILE_N && k + 8 <= len) {
       pack_b_eight(to + k * TILE_N, from, ld, scale);

@@ -96,7 +96,7 @@ describe.each(devices)("$name", ({ name, device }) => {
       poisonPadding(a, layout);
       const b = randomScaled(random, [groups, n, k], 128);
       const groupedLayout = i32(ends);
-      const label = `ends ${ends} aligned ${alignment}, [${m},${n},${k}] round ${round} seed ${seed}`;
+      const label = `ends ${ends} aligned ${alignment} [${m},${n},${k}] round ${round} seed ${seed}`;
       const shared = { a, b, groupedLayout, usePsumLayout: true, alignment };
       const zeroed = poisoned([m, n], "bf16");
       mGroupedFp8GemmNtContiguous(device, { ...shared, d: zeroed });

@@ -47,8 +47,8 @@ export function allDevices(): NamedDevice[] {
 }
 
 /**
- * Every backend once: without the emulation, and without AVX-512 where its bf16 sibling runs the same
- * instructions but for products of bf16.
+ * Every backend once: without the emulation, and without AVX-512 where its bf16 sibling runs the
+ * same instructions but for products of bf16.
  */
 export function familyDevices(): NamedDevice[] {
   const all = allDevices().filter(({ name }) => !name.endsWith("emulated"));
