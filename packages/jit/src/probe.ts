@@ -51,7 +51,8 @@ export interface MachineLimits {
   readonly readBytes: number;
   /**
    * Median part of the compute runs' time that their threads had a core: 1 on an idle machine.
-   * Compute limits count processor time and do not suffer, but what is measured beside them does.
+   * Limits of compute and of one thread count processor time and do not suffer, but `readGBs` and
+   * what is measured beside the limits do: below some 0.9, run again in a quieter moment.
    */
   readonly coreShare: number;
 }
@@ -179,7 +180,7 @@ function limitsOf(
     int8GopsPerThread: rate("int8Dot", 1),
     int8Gops: rate("int8Dot", threads),
     tiles: tiles.bf16Gflops > 0 ? tiles : undefined,
-    readGBs: rate("read", threads),
+    readGBs: Math.max(rate("read", threads), rate("read", 1)),
     readGBsPerThread: rate("read", 1),
   };
 }
@@ -242,7 +243,10 @@ function runCompute(
   return { rate, share: Math.min(1, busy / (wall * threads)) };
 }
 
-/** Bytes in 1e9 a second. */
+/**
+ * Bytes in 1e9 a second: one thread by its processor time, several by the wall's, because what they
+ * wait for is shared.
+ */
 function readRate(
   device: Device,
   operation: Operation<ProbeArgs>,
@@ -250,5 +254,6 @@ function readRate(
 ): number {
   const start = performance.now();
   device.run(operation, args);
-  return args.data.size / (performance.now() - start) / 1e6;
+  const wall = (performance.now() - start) / 1e3;
+  return args.data.size / (args.threads === 1 ? (args.lines.raw()[0] as number) : wall) / 1e9;
 }
