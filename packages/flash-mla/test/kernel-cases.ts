@@ -105,8 +105,18 @@ function mha(dtype: DType, dqk: number, dv: number): (device: Device) => void {
       const lens = { lensQ: [1, 17, 0, 70], lensK: [40, 17, 5, 66] };
       const shape: MhaShape = { h: 4, hkv: 2, dqk, dv, ...lens, dtype, causal };
       const problem = mhaProblem(random, shape);
-      const { out, lse } = flashAttnVarlenFunc(device, problem);
-      flashAttnVarlenBackward(device, { ...problem, out, lse });
+      for (const probabilities of ["f32", "bf16"] as const) {
+        const { out, lse } = flashAttnVarlenFunc(device, { ...problem, probabilities });
+        flashAttnVarlenBackward(device, { ...problem, probabilities, out, lse });
+      }
+      // Infinities take slower ways around those who do not see them.
+      for (const name of ["q", "k", "v", "dOut"] as const) {
+        const values = problem[name].toFloat64();
+        values.fill(Number.POSITIVE_INFINITY, values.length / 2, values.length / 2 + 9);
+        const spoilt = { ...problem, [name]: Tensor.from(values, problem[name].shape, dtype) };
+        const { out, lse } = flashAttnVarlenFunc(device, spoilt);
+        flashAttnVarlenBackward(device, { ...spoilt, out, lse });
+      }
     }
   };
 }
