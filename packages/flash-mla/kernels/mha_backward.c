@@ -112,8 +112,8 @@ static void run_chunk(const params_t *p, const item_t *item, work_t *w, int64_t 
   const int64_t keys = cu_k[item->request + 1] - cu_k[item->request];
   const int n = (int)oi_max(0, oi_min(CHUNK, keys - at));
   load_keys(p, item, w, at, n);
-  memset(w->dk, 0, sizeof(float) * CHUNK * D_LD);
-  memset(w->dv, 0, sizeof(float) * CHUNK * DV_LD);
+  memset(w->dk, 0, sizeof(float) * UP(n, TILE_N) * D_LD);
+  memset(w->dv, 0, sizeof(float) * UP(n, TILE_N) * DV_LD);
   for (int64_t row = 0; row < rows; row += STEP) {
     const step_t step = {row, (int)oi_min(STEP, rows - row), at, n};
     if (at > 0 && visible_keys(p, item, row + step.rows - 1) <= at) continue;

@@ -33,8 +33,7 @@ typedef struct {
 } work_t;
 
 static void carve_scratch(const params_t *p, work_t *w, char *at) {
-  const size_t rows = LD((size_t)p->row_tile);
-  w->row_ld = (int)rows;
+  const size_t rows = LD((size_t)p->row_tile);  // each item uses what it needs of it
   w->q = carve(&at, UP(K_UNITS, 16) * rows);
   w->o = carve(&at, OUT_N * rows);
   w->k = carve(&at, BLOCK * K_LD);
@@ -54,6 +53,7 @@ static void load_queries(const params_t *p, const item_t *item, work_t *w) {
   const int64_t start = cu_q[item->request], tokens = cu_q[item->request + 1] - start;
   const int64_t keys = cu_k[item->request + 1] - cu_k[item->request];
   const int rows = item->row_end - item->row_begin, lanes = UP(rows, OI_VF);
+  w->row_ld = LD(rows);
   for (int r0 = 0; r0 < lanes; r0 += OI_VF) {
     for (int i = 0; i < OI_VF; i++) {
       float *to = w->rows + i * K_LD;

@@ -27,11 +27,6 @@ function threadsFor(flops: number, items: number, most: number): number {
   return Math.max(1, Math.min(most, items, Math.ceil(flops / FLOPS_PER_THREAD)));
 }
 
-/** Items by falling work, so that the last ones to be taken are the shortest. */
-function byWork(items: readonly { readonly work: number; readonly words: number[] }[]): Int32Array {
-  return Int32Array.from(items.toSorted((a, b) => b.work - a.work).flatMap((item) => item.words));
-}
-
 export interface ForwardPlan extends MhaPlan {
   /** Rows of the largest item. */
   readonly rowTile: number;
@@ -44,23 +39,29 @@ export function planForward(call: MhaCall, flops: number, threads: number): Forw
     call.queryLengths.reduce((sum, n) => sum + Math.ceil((n * group) / tile) * call.headsK, 0);
   const enough = threads === 1 ? 0 : threads * ITEMS_PER_THREAD;
   const rowTile = FORWARD_ROWS.find((tile) => count(tile) >= enough) ?? FORWARD_ROWS[3];
-  const items: { work: number; words: number[] }[] = [];
+  const tiles: { request: number; begin: number; end: number; work: number }[] = [];
   for (let request = 0; request < call.queryLengths.length; request++) {
     const rows = (call.queryLengths[request] as number) * group;
     for (let begin = 0; begin < rows; begin += rowTile) {
       const end = Math.min(rows, begin + rowTile);
       const keys = visibleTo(call, request, Math.floor((end - 1) / group));
-      for (let head = 0; head < call.headsK; head++) {
-        items.push({ work: (end - begin) * (keys + 1), words: [request, head, begin, end] });
-      }
+      tiles.push({ request, begin, end, work: (end - begin) * (keys + 1) });
     }
   }
-  return {
-    items: byWork(items),
-    itemCount: items.length,
-    threads: threadsFor(flops, items.length, threads),
-    rowTile,
-  };
+  // The most work first, so that the items taken last are the shortest.
+  tiles.sort((a, b) => b.work - a.work);
+  const itemCount = tiles.length * call.headsK;
+  const items = new Int32Array(itemCount * 4);
+  let at = 0;
+  for (const { request, begin, end } of tiles) {
+    for (let head = 0; head < call.headsK; head++) {
+      items[at++] = request;
+      items[at++] = head;
+      items[at++] = begin;
+      items[at++] = end;
+    }
+  }
+  return { items, itemCount, threads: threadsFor(flops, itemCount, threads), rowTile };
 }
 
 export interface BackwardPlan extends MhaPlan {
