@@ -125,13 +125,14 @@ static int values_bad(work_t *w, int n) {
   return w->bad;
 }
 
-// Scores to probabilities for one vector of rows, with the running maximum and sum. `seen` keys of
-// the block are walked; a row may see fewer.
-ONE_COPY void softmax(float *s, int seen, const int32_t *visible, int64_t at, float scale,
+// Scores to probabilities for one vector of rows, with the running maximum and sum. Of the `walked`
+// keys of the block that the tile's last row sees, a row may see fewer.
+ONE_COPY void softmax(float *s, int walked, const int32_t *visible, int64_t at, float scale,
                       float *max, float *sum, float *alpha) {
   vi limit;
   memcpy(&limit, visible, sizeof limit);
   limit -= (int32_t)at;
+  const int seen = (int)oi_max(0, oi_min(walked, visible[OI_VF - 1] - at));
   const vf before = vf_load(max);
   vf top = before, other = before, total = vf_zero();
   const int whole = visible[0] - at >= seen;  // the first row sees the least
@@ -156,6 +157,8 @@ ONE_COPY void softmax(float *s, int seen, const int32_t *visible, int64_t at, fl
 #endif
     vf_store(s + j / P_UNIT * TILE_LANES, e);
   }
+  for (int j = (seen + P_UNIT - 1) / P_UNIT; j < (walked + P_UNIT - 1) / P_UNIT; j++)
+    vf_store(s + j * TILE_LANES, vf_zero());
   vf_store(max, top);
   vf_store(alpha, factor);
   vf_store(sum, vf_load(sum) * factor + total);
@@ -213,10 +216,12 @@ static int run_rows(const params_t *p, work_t *w, int r, int vectors, int64_t at
   const int32_t *visible = w->visible + r;
   const int seen = (int)oi_max(0, oi_min(n, visible[vectors * OI_VF - 1] - at));
   if (seen == 0) return 0;
-  for (int j = 0; j < seen; j += TILE_N) {
-    const product_t x = {w->s + j * TILE_LANES, w->k + j * K_LD, w->q + r, TILE_LANES, K_LD,
-                         w->row_ld, K_UNITS, 0};
-    along_s[vectors](&x);
+  for (int j = 0, blind = 0; j < seen; j += TILE_N) {
+    while (visible[(blind + 1) * OI_VF - 1] - at <= j) blind++;  // vectors of which no row sees it
+    const int from = blind * OI_VF;
+    const product_t x = {w->s + j * TILE_LANES + from, w->k + j * K_LD, w->q + r + from,
+                         TILE_LANES, K_LD, w->row_ld, K_UNITS, 0};
+    along_s[vectors - blind](&x);
     fetch_rows(p, w);
   }
   const float scale = (float)(p->scale * 1.44269504088896341);

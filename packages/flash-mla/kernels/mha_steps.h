@@ -240,10 +240,11 @@ static void scores(const params_t *p, work_t *w, const step_t *step, float *to,
     const int here = vectors - v < TILE_V ? vectors - v : TILE_V;
     for (int i = 0; i < step->rows; i += TILE_N) {
       const int last = i + TILE_N < step->rows ? i + TILE_N - 1 : step->rows - 1;
-      if (row_keys(w, step, last) <= v * OI_VF) continue;
+      const int seen = (row_keys(w, step, last) + OI_VF - 1) / OI_VF - v;
+      if (seen <= 0) continue;
       const product_t x = {to + i * CHUNK_LD + v * OI_VF, rows + i * rows_ld, lanes + v * OI_VF,
                            CHUNK_LD, rows_ld, CHUNK_LD, units, 0};
-      along_s[here](&x);
+      along_s[seen < here ? seen : here](&x);
       fetch_rows(p, w);
     }
   }
