@@ -1,12 +1,12 @@
-// Products whose vectors lie across columns: OI_VF rows of a matrix of codes (keys of a cache) stand
-// side by side in the lanes, and each step multiplies one word of all of them with one word of a row
-// of the other matrix. What is done to a product afterwards is then a vector operation.
+// Products whose vectors lie across columns: OI_VF rows of a matrix of codes (keys of a cache)
+// stand side by side in the lanes, and each step multiplies one word of all of them with one word
+// of a row of the other matrix. What is done to a product afterwards is then a vector operation.
 //
 // A word is one k as float32; or two, as the pair of bf16 that the dot-product instruction takes,
-// where there is one that pays (DOT_PAYS, of the driver). Codes times power-of-two scales are exact in
-// both, and both take the odd k of a pair first, so they give the same sums: the instruction only
-// counts subnormals as zero, and there are none but by extreme scales of e2m1. This file knows codes
-// and panels, nothing of what they belong to.
+// where there is one that pays (DOT_PAYS, of the driver). Codes times power-of-two scales are exact
+// in both, and both take the odd k of a pair first, so they give the same sums: the instruction
+// only counts subnormals as zero, and there are none but by extreme scales of e2m1. This file knows
+// codes and panels, nothing of what they belong to.
 #pragma once
 #include "lanes.h"
 #include "oi_kernel.h"
@@ -114,8 +114,8 @@ INLINE vu pair_words(vf even, vf odd) {
 }
 
 #if defined(__AVX512BW__)
-// e4m3 codes in the low bytes of 16-bit lanes, the high bytes zero, as bf16. Magnitudes are moved in
-// place and rebased; subnormals and zero come from a table, NaN is put in.
+// e4m3 codes in the low bytes of 16-bit lanes, the high bytes zero, as bf16. Magnitudes are moved
+// in place and rebased; subnormals and zero come from a table, NaN is put in.
 INLINE __m512i e4m3_lanes_to_bf16(__m512i code) {
   const __m512i subnormal = _mm512_set4_epi64(0, 0, 0x3c603c403c203c00, 0x3bc03b803b000000);
   __m512i size = _mm512_and_si512(code, _mm512_set1_epi16(0x7f));
@@ -160,7 +160,8 @@ INLINE void words_of_e4m3(vu codes, vu words[4 / WORD_K]) {
 #endif
 }
 
-// Eight e2m1 codes in every lane, times the lane's scale → 8 / WORD_K words, in the order of the sum.
+// Eight e2m1 codes in every lane, times the lane's scale → 8 / WORD_K words, in the order of the
+// sum.
 INLINE void words_of_e2m1(vu codes, vf scale, vu words[8 / WORD_K]) {
   vf x[8];
   UNROLL
@@ -174,7 +175,8 @@ INLINE void words_of_e2m1(vu codes, vf scale, vu words[8 / WORD_K]) {
 // ---- panels -------------------------------------------------------------------------------------
 enum { CODE_WORDS = 16 };  // 64 bytes of a row
 
-// `bytes` ≤ 64 of OI_VF rows from `at`, as CODE_WORDS vectors whose lanes are the rows; zero beyond.
+// `bytes` ≤ 64 of OI_VF rows from `at`, as CODE_WORDS vectors whose lanes are the rows; zero
+// beyond.
 INLINE void load_codes(vu codes[CODE_WORDS], const uint8_t *const rows[OI_VF], int64_t at,
                        int64_t bytes) {
   uint8_t padded[OI_VF][64];
@@ -193,8 +195,8 @@ INLINE void load_codes(vu codes[CODE_WORDS], const uint8_t *const rows[OI_VF], i
   }
 }
 
-// The words of `dim` codes of OI_VF rows; step s is at `to + s · stride`. Up to eight k beyond `dim`
-// become zero. `scales` has four ue8m0 codes of each row, for e2m1.
+// The words of `dim` codes of OI_VF rows; step s is at `to + s · stride`. Up to eight k beyond
+// `dim` become zero. `scales` has four ue8m0 codes of each row, for e2m1.
 INLINE void pack_columns(int type, uint32_t *to, int64_t stride, const uint8_t *const rows[OI_VF],
                          int64_t dim, vu scales) {
   int64_t bytes = type == CODES_E2M1 ? oi_ceil_div(dim, 2) : dim;
@@ -243,8 +245,8 @@ INLINE vf swap_pairs(vf x) {
 #endif
 }
 
-// The words of `dim` codes of one row. `to` has room for a multiple of OI_VF k; k beyond `dim` become
-// zero. `scales` is the row's four ue8m0 codes, for e2m1.
+// The words of `dim` codes of one row. `to` has room for a multiple of OI_VF k; k beyond `dim`
+// become zero. `scales` is the row's four ue8m0 codes, for e2m1.
 INLINE void pack_row(int type, uint32_t *to, const uint8_t *row, int64_t dim, uint32_t scales) {
   for (int64_t k = 0; k < dim; k += OI_VF) {
     uint8_t padded[OI_VF] = {0};

@@ -1,7 +1,8 @@
-// Logits of the lightning indexer: out[i, j] = scale[j] · Σ_h weight[i, h] · relu(q[i, h] · key[j]) for
-// the keys j of token i's window. Keys lie across the lanes, so relu, weights and the sum over heads
-// are vector operations and a logit depends on its token and key alone: q · key is one chain over
-// the dimension (k = 1, 0, 3, 2, …), heads are added in order. One kernel serves keys in rows and keys in pages.
+// Logits of the lightning indexer: out[i, j] = scale[j] · Σ_h weight[i, h] · relu(q[i, h] · key[j])
+// for the keys j of token i's window. Keys lie across the lanes, so relu, weights and the sum over
+// heads are vector operations and a logit depends on its token and key alone: q · key is one chain
+// over the dimension (k = 1, 0, 3, 2, …), heads are added in order. One kernel serves keys in rows
+// and keys in pages.
 #include "columns.h"
 
 // What the driver sets: Q_TYPE, KV_TYPE (CODES_…), WEIGHT_BF16, OUT_BF16, PAGED, DOT_PAYS, and

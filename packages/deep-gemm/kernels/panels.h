@@ -160,7 +160,8 @@ typedef struct {
   int64_t rows;
 } ahead_t;
 
-// Step i of K_BLOCK / 8: each row's lines are spread over all steps. Rows across K are STAGE_COLS long.
+// Step i of K_BLOCK / 8: each row's lines are spread over all steps. Rows across K are STAGE_COLS
+// long.
 static inline __attribute__((always_inline)) void fetch_ahead(const ahead_t *ahead, int64_t i) {
 #if !B_K_MAJOR
   enum { LINE = 64 / sizeof(b_t) };

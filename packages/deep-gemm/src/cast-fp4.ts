@@ -1,5 +1,5 @@
-// Casts between float matrices and e2m1 with scales along K, byte for byte the original's, and packed
-// codes turned. Products of the results are in gemm.ts and deepgemm.ts.
+// Casts between float matrices and e2m1 with scales along K, byte for byte the original's, and
+// packed codes turned. Products of the results are in gemm.ts and deepgemm.ts.
 
 import { type Device, defineKernel, type Operation } from "@open-infra/jit";
 import { type DType, expectRows, expectTensor, ShapeError, Tensor } from "@open-infra/tensor";
@@ -155,6 +155,8 @@ export interface CastToFp4Options {
   readonly granK?: number | undefined;
   /** Scales as ue8m0, four to an i32 [M, ceil(K/granK/4)]; needs `useUe8m0`. @default false */
   readonly usePackedUe8m0?: boolean | undefined;
+  /** Written instead of new tensors; not with `usePackedUe8m0`. */
+  readonly out?: ScaledTensor | undefined;
 }
 
 /**
@@ -175,7 +177,10 @@ export function perTokenCastToFp4(device: Device, options: CastToFp4Options): Sc
   if (x.dim(1) % 2 !== 0) {
     throw new ShapeError(operation, "x", `[${x.shape}]`, "an even number of columns");
   }
-  const scaled: ScaledTensor = {
+  if (usePackedUe8m0 && options.out !== undefined) {
+    throw new ArgumentError(operation, "out", "given", "nothing: packed scales are new tensors");
+  }
+  const scaled: ScaledTensor = options.out ?? {
     data: Tensor.empty(x.shape, "e2m1", x.name),
     scales: Tensor.empty([x.dim(0), Math.ceil(x.dim(1) / granK)], "f32"),
   };
@@ -265,7 +270,9 @@ export function transposePackedFp4(device: Device, x: Tensor): Tensor {
   return out;
 }
 
-/** e2m1 codes, one in each byte of a u8 tensor, packed two to a byte; the last dimension is even. */
+/**
+ * e2m1 codes, one in each byte of a u8 tensor, packed two to a byte; the last dimension is even.
+ */
 export function packFp4(codes: Tensor): Tensor {
   if (codes.rank === 0 || codes.dim(-1) % 2 !== 0) {
     throw new ShapeError("packFp4", "codes", `[${codes.shape}]`, "an even last dimension");

@@ -1,5 +1,5 @@
-// The projection of hyper-connections together with the statistic of the RMS norm before it: one pass
-// over a wide activation gives both. The original multiplies in TF32; here it is float32.
+// The projection of hyper-connections together with the statistic of the RMS norm before it: one
+// pass over a wide activation gives both. The original multiplies in TF32; here it is float32.
 
 import { type Device, defineKernel, type Operation, type Target } from "@open-infra/jit";
 import { expectRows, expectTensor, ShapeError, type Tensor } from "@open-infra/tensor";
@@ -83,10 +83,13 @@ function hcReference({ a, b, d, sqrSum, numSplits, splits }: HcCall): void {
   }
 }
 
-/** The most rows of a unit, the rows of a tile, and k of a block: `hc_prenorm.c` has the same. */
+/**
+ * The most rows of a unit, the rows of a tile, and floats of a row's panel: `hc_prenorm.c` has the
+ * same.
+ */
 const mostRows = 24;
 const tileRows = 6;
-const blockK = 512;
+const aRow = 528;
 
 /** Work below this is done before a second thread would have woken. */
 const flopsPerThread = 400_000;
@@ -152,7 +155,7 @@ const hcOperation: Operation<HcCall> = {
       threads: (call, target) => planOf(call, target).threads,
       // Sums are vectors of up to 16 floats.
       scratchBytes: ({ b }) =>
-        4 * mostRows * blockK + 64 * mostRows * (1 + 4 * Math.ceil(b.dim(0) / 4)),
+        4 * mostRows * aRow + 64 * mostRows * (1 + 4 * Math.ceil(b.dim(0) / 4)),
     }),
   },
   work: ({ a, b, d }) => ({

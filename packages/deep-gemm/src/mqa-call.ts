@@ -37,7 +37,9 @@ export interface KeyPages {
   readonly schedule: Tensor;
 }
 
-/** A lowered call. Tokens of all sequences are counted through: token t of sequence b is b · T + t. */
+/**
+ * A lowered call. Tokens of all sequences are counted through: token t of sequence b is b · T + t.
+ */
 export interface MqaCall {
   readonly operation: string;
   /** [B,T,H,D]; scales i32 [B,T,H]. */
@@ -105,7 +107,10 @@ export function windowOf(call: MqaCall, t: number, keys: number): Window {
   return { from, to, origin: call.compressed ? start : 0 };
 }
 
-/** Checks a call completely: types, shapes, strides, windows, pages in use, and the schedule's shape. */
+/**
+ * Checks a call completely: types, shapes, strides, windows, pages in use, and the schedule's
+ * shape.
+ */
 export function checkMqa(call: MqaCall): void {
   const { operation, q, keys, weights, starts, ends, out } = call;
   checkQuery(call);

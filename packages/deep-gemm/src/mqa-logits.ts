@@ -1,5 +1,5 @@
-// The indexer's logits under the original's names: keys in rows (prefill) and keys in the pages of a
-// cache (decode). What they compute is in mqa-operation.ts, how decode is shared out in
+// The indexer's logits under the original's names: keys in rows (prefill) and keys in the pages of
+// a cache (decode). What they compute is in mqa-operation.ts, how decode is shared out in
 // mqa-metadata.ts.
 
 import type { Device } from "@open-infra/jit";
@@ -30,7 +30,9 @@ export interface Fp8MqaLogitsArgs extends MqaOptions {
   readonly weights: Tensor;
   /** i32 [S]: first key of each token's window; below 0 counts as 0. */
   readonly cuSeqLenKStart: Tensor;
-  /** i32 [S]: the key after the last; beyond N counts as N. Not after the start: an empty window. */
+  /**
+   * i32 [S]: the key after the last; beyond N counts as N. Not after the start: an empty window.
+   */
   readonly cuSeqLenKEnd: Tensor;
   /** Whether columns outside the window become −∞ or are left alone. @default true */
   readonly cleanLogits?: boolean | undefined;

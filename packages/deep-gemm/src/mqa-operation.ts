@@ -134,7 +134,9 @@ export function mqaWork(call: MqaCall): { flops: number; bytes: number } {
   };
 }
 
-/** Keys of a block: its panel stays in a core's second cache, and is packed once for many tokens. */
+/**
+ * Keys of a block: its panel stays in a core's second cache, and is packed once for many tokens.
+ */
 const blockKeysOfRows = 480;
 const mostTokensOfBlock = 32;
 

@@ -1,6 +1,7 @@
 // Scales as the original's GPU kernels want them in memory: MN-major with padded columns, f32 or
 // packed ue8m0. The CPU kernels read scales of any strides, so here these layouts serve exchange:
-// checkpoints, files and buffers shared with a GPU. Values are never changed but by `notPowerOfTwo`.
+// checkpoints, files and buffers shared with a GPU. Values are never changed but by
+// `notPowerOfTwo`.
 
 import { expectTensor, ShapeError, Tensor } from "@open-infra/tensor";
 import { ArgumentError } from "./errors.ts";
@@ -33,7 +34,9 @@ export function getTmaAlignedSize(x: number, elementBytes: number): number {
   return align(x, tmaBytes / elementBytes);
 }
 
-/** New memory for [..., mn, columns] with mn adjacent: strides (1, aligned mn) and, of a batch, all. */
+/**
+ * New memory for [..., mn, columns] with mn adjacent: strides (1, aligned mn) and, of a batch, all.
+ */
 function emptyMnMajor(shape: readonly number[], dtype: "f32" | "i32", name?: string): Tensor {
   const [mn, columns] = shape.slice(-2) as [number, number];
   const aligned = getTmaAlignedSize(mn, 4);

@@ -1,5 +1,5 @@
-// Power-of-two scales as the eight bits of their exponent, four to an int32 along K, the first in the
-// lowest byte: to and from float32. How such tensors lie in memory is in scale-layout.ts.
+// Power-of-two scales as the eight bits of their exponent, four to an int32 along K, the first in
+// the lowest byte: to and from float32. How such tensors lie in memory is in scale-layout.ts.
 
 import {
   expectTensor,

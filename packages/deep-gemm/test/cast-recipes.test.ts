@@ -1,5 +1,5 @@
-// The casts beyond tokens and blocks: channels, recipes, dimensions, groups along K, FP4; every code
-// there is, cases worked out by hand, and every backend against the reference.
+// The casts beyond tokens and blocks: channels, recipes, dimensions, groups along K, FP4; every
+// code there is, cases worked out by hand, and every backend against the reference.
 
 import { createDevice } from "@open-infra/jit";
 import { e4m3FromNumber, Tensor } from "@open-infra/tensor";

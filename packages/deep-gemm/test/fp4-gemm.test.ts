@@ -1,5 +1,5 @@
-// Products with FP4 factors on every backend: the tight check against the dequantised operands beside
-// the original's loose ones against what was quantised; scales packed and not.
+// Products with FP4 factors on every backend: the tight check against the dequantised operands
+// beside the original's loose ones against what was quantised; scales packed and not.
 
 import { calcDiff, seededRandom, testSeed } from "@open-infra/testing";
 import { afterAll, describe, expect, it } from "vitest";
