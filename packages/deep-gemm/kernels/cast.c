@@ -4,28 +4,46 @@
 #include "cast_types.h"
 #include "fp8_scale.h"
 
-static void cast_block(const params_t *p, int64_t m0, int64_t rows, int64_t k0, int64_t len) {
-  const x_t *x = (const x_t *)p->x + m0 * p->ldx + k0;
-  uint8_t *q = (uint8_t *)p->data + m0 * p->ldq + k0;
-  vf largest = vf_zero();
-  vi nan = {0};
+typedef struct {
+  const x_t *x;
+  uint8_t *q;
+  float *scale;
+} block_t;
+
+// `len` columns of `rows` rows.
+static inline __attribute__((always_inline)) void cast_block(const params_t *p, block_t at,
+                                                             int64_t rows, int64_t len) {
+  vu largest = {0};
   for (int64_t m = 0; m < rows; m++) {
     for (int64_t k = 0; k < len; k += OI_VF) {
-      vf v = x_load_part(x + m * p->ldx + k, len - k);
-      nan |= (vi)(v != v);
-      largest = vf_max(largest, vf_max(v, -v));
+      largest = larger_magnitude(largest, x_load_part(at.x + m * p->ldx + k, len - k));
     }
   }
-  int any = 0;
-  for (int i = 0; i < OI_VF; i++) any |= nan[i];
-  float scale = any ? __builtin_nanf("") : fp8_scale(vf_hmax(largest), (int)p->ue8m0);
+  float amax = largest_of(largest);
+  float scale = amax != amax ? __builtin_nanf("") : fp8_scale(amax, (int)p->ue8m0);
   vf inverse = vf_set(1.0f / scale);
-  ((float *)p->scales)[m0 / p->gran_m * p->s_m + k0 / p->gran_k * p->s_k] = scale;
+  *at.scale = scale;
   for (int64_t m = 0; m < rows; m++) {
     for (int64_t k = 0; k < len; k += OI_VF) {
-      vu8 codes = vf_to_e4m3_bits(x_load_part(x + m * p->ldx + k, len - k) * inverse);
-      memcpy(q + m * p->ldq + k, &codes, (size_t)oi_min(OI_VF, len - k));
+      vu8 codes = vf_to_e4m3_bits(x_load_part(at.x + m * p->ldx + k, len - k) * inverse);
+      codes_store(at.q + m * p->ldq + k, &codes, len - k, OI_VF);
     }
+  }
+}
+
+// A row of blocks.
+static void cast_blocks(const params_t *p, int64_t i) {
+  int64_t m0 = i * p->gran_m, rows = oi_min(p->gran_m, p->m - m0);
+  block_t at = {(const x_t *)p->x + m0 * p->ldx, (uint8_t *)p->data + m0 * p->ldq,
+                (float *)p->scales + i * p->s_m};
+  for (int64_t k = 0; k < p->k; k += p->gran_k) {
+    int64_t len = oi_min(p->gran_k, p->k - k);
+    // The usual length as a constant, so that its loops are unrolled and have no tails.
+    if (len == 128) cast_block(p, at, rows, 128);
+    else cast_block(p, at, rows, len);
+    at.x += len;
+    at.q += len;
+    at.scale += p->s_k;
   }
 }
 
@@ -33,31 +51,32 @@ void cast_to_fp8(const params_t *p, oi_ctx *ctx) {
   int64_t chunk = oi_max(1, 16 / p->gran_m);
   int64_t blocks = oi_ceil_div(p->m, p->gran_m);
   for (int64_t from; (from = oi_take(ctx, chunk)) < blocks;) {
-    for (int64_t i = from; i < oi_min(blocks, from + chunk); i++) {
-      int64_t m0 = i * p->gran_m, rows = oi_min(p->gran_m, p->m - m0);
-      for (int64_t k = 0; k < p->k; k += p->gran_k) {
-        cast_block(p, m0, rows, k, oi_min(p->gran_k, p->k - k));
-      }
-    }
+    for (int64_t i = from; i < oi_min(blocks, from + chunk); i++) cast_blocks(p, i);
   }
+}
+
+// `len` columns of one row with one scale.
+static inline __attribute__((always_inline)) void cast_back(x_t *x, const uint8_t *q, vf scale,
+                                                            int64_t len) {
+  int64_t k = 0;
+  for (; k + OI_VF <= len; k += OI_VF) x_store(x + k, vf_load_e4m3(q + k) * scale);
+  if (k == len) return;
+  uint8_t codes[OI_VF] = {0};
+  x_t values[OI_VF];
+  memcpy(codes, q + k, (size_t)(len - k));
+  x_store(values, vf_load_e4m3(codes) * scale);
+  memcpy(x + k, values, (size_t)(len - k) * sizeof(x_t));
 }
 
 void cast_from_fp8(const params_t *p, oi_ctx *ctx) {
   for (int64_t m; (m = oi_take(ctx, 1)) < p->m;) {
     const uint8_t *q = (const uint8_t *)p->data + m * p->ldq;
     x_t *x = (x_t *)p->x + m * p->ldx;
-    const float *scales = (const float *)p->scales + m / p->gran_m * p->s_m;
-    for (int64_t k0 = 0; k0 < p->k; k0 += p->gran_k) {
-      vf scale = vf_set(scales[k0 / p->gran_k * p->s_k]);
-      int64_t len = oi_min(p->gran_k, p->k - k0);
-      for (int64_t k = 0; k < len; k += OI_VF) {
-        int64_t n = oi_min(OI_VF, len - k);
-        uint8_t codes[OI_VF] = {0};
-        memcpy(codes, q + k0 + k, (size_t)n);
-        x_t values[OI_VF];
-        x_store(values, vf_load_e4m3(codes) * scale);
-        memcpy(x + k0 + k, values, (size_t)n * sizeof(x_t));
-      }
+    const float *scale = (const float *)p->scales + m / p->gran_m * p->s_m;
+    for (int64_t k = 0; k < p->k; k += p->gran_k, scale += p->s_k) {
+      int64_t len = oi_min(p->gran_k, p->k - k);
+      if (len == 128) cast_back(x + k, q + k, vf_set(*scale), 128);
+      else cast_back(x + k, q + k, vf_set(*scale), len);
     }
   }
 }

@@ -1,16 +1,17 @@
-// Float matrices to e4m3 with a scale for each column of a block of gran_m rows: what is summed along
-// the rows of x (weight gradients, groups along K) needs its scales there. Columns lie across the
-// lanes. The arithmetic is cast.c's.
+// Float matrices to e4m3 with a scale for each column of a block of gran_m rows: what is summed
+// along the rows of x (weight gradients, groups along K) needs its scales there. Columns lie across
+// the lanes. The arithmetic is cast.c's.
 #include "cast_types.h"
 #include "fp8_scale.h"
 
-enum { STRIP = 4 };  // vectors of columns that are done together
+enum { STRIP = 16 };  // vectors of columns that are done together
 
-static vf scales_of(vf largest, vi nan, int ue8m0) {
+static vf scales_of(vu largest, int ue8m0) {
   float scales[OI_VF];
-  vf_store(scales, largest);
+  memcpy(scales, &largest, sizeof scales);
   for (int i = 0; i < OI_VF; i++) {
-    scales[i] = nan[i] ? __builtin_nanf("") : fp8_scale(scales[i], ue8m0);
+    int nan = scales[i] != scales[i];
+    scales[i] = nan ? __builtin_nanf("") : fp8_scale(scales[i], ue8m0);
   }
   return vf_load(scales);
 }
@@ -18,7 +19,7 @@ static vf scales_of(vf largest, vi nan, int ue8m0) {
 // Codes of `count` ≤ OI_VF columns of one row.
 static inline void store_codes(uint8_t *q, int64_t step, vu8 codes, int64_t count) {
   if (step == 1) {
-    memcpy(q, &codes, (size_t)count);
+    codes_store(q, &codes, count, OI_VF);
     return;
   }
   for (int64_t i = 0; i < count; i++) q[i * step] = codes[i];
@@ -30,18 +31,16 @@ static void cast_strip(const params_t *p, int64_t m0, int64_t rows, int64_t c0, 
   uint8_t *q = (uint8_t *)p->data + m0 * p->q_row + c0 * p->q_col;
   float *scales = (float *)p->scales + m0 / p->gran_m * p->s_m + c0 * p->s_c;
   int64_t vectors = oi_ceil_div(columns, OI_VF);
-  vf largest[STRIP], inverse[STRIP];
-  vi nan[STRIP];
-  for (int v = 0; v < STRIP; v++) largest[v] = vf_zero(), nan[v] = (vi){0};
+  vf inverse[STRIP];
+  vu largest[STRIP] = {0};
   for (int64_t m = 0; m < rows; m++) {
     for (int64_t v = 0; v < vectors; v++) {
       vf y = x_load_part(x + m * p->ldx + v * OI_VF, columns - v * OI_VF);
-      nan[v] |= (vi)(y != y);
-      largest[v] = vf_max(largest[v], vf_max(y, -y));
+      largest[v] = larger_magnitude(largest[v], y);
     }
   }
   for (int64_t v = 0; v < vectors; v++) {
-    vf scale = scales_of(largest[v], nan[v], (int)p->ue8m0);
+    vf scale = scales_of(largest[v], (int)p->ue8m0);
     inverse[v] = vf_set(1.0f) / scale;
     for (int64_t i = 0; i < oi_min(OI_VF, columns - v * OI_VF); i++) {
       scales[(v * OI_VF + i) * p->s_c] = scale[i];

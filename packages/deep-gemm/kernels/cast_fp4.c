@@ -5,8 +5,10 @@
 #include "cast_types.h"
 #include "columns.h"
 
-typedef uint64_t vu64 __attribute__((vector_size(OI_VF * 4)));
-typedef uint8_t vpairs __attribute__((vector_size(OI_VF / 2)));
+// Two codes a byte.
+typedef struct {
+  uint8_t byte[OI_VF / 2];
+} pairs_t;
 
 static float scale_of(float amax, int ue8m0) {
   float scale = (amax > 1e-4f ? amax : 1e-4f) / 6.0f;
@@ -34,31 +36,43 @@ static inline vu codes_of(vf x) {
   return (vu)(code | ((vi)(x < 0.0f) & (vi)(code != 0) & 8));
 }
 
-// Two codes a byte.
-static inline vpairs pairs_of(vu codes) {
-  vu64 two = (vu64)codes;
-  return __builtin_convertvector(two | two >> 28, vpairs);
+static inline pairs_t pairs_of(vu codes) {
+  pairs_t pairs;
+#if defined(__AVX512F__)
+  __m512i two = (__m512i)codes;
+  two = _mm512_or_si512(two, _mm512_srli_epi64(two, 28));
+  __m128i bytes = _mm512_cvtepi64_epi8(two);
+  memcpy(&pairs, &bytes, sizeof pairs);
+#else
+  for (int i = 0; i < OI_VF / 2; i++) {
+    pairs.byte[i] = (uint8_t)(codes[2 * i] | codes[2 * i + 1] << 4);
+  }
+#endif
+  return pairs;
+}
+
+// `len` columns of one row that share a scale.
+static inline __attribute__((always_inline)) void cast_block(const params_t *p, const x_t *x,
+                                                             uint8_t *q, float *scale,
+                                                             int64_t len) {
+  vu largest = {0};
+  for (int64_t k = 0; k < len; k += OI_VF) {
+    largest = larger_magnitude(largest, x_load_part(x + k, len - k));
+  }
+  float amax = largest_of(largest);
+  *scale = amax != amax ? __builtin_nanf("") : scale_of(amax, (int)p->ue8m0);
+  vf inverse = vf_set(1.0f / *scale);
+  for (int64_t k = 0; k < len; k += OI_VF) {
+    pairs_t bytes = pairs_of(codes_of(x_load_part(x + k, len - k) * inverse));
+    codes_store(q + k / 2, &bytes, (len - k) / 2, OI_VF / 2);
+  }
 }
 
 static void cast_row(const params_t *p, const x_t *x, uint8_t *q, float *scales) {
-  for (int64_t k0 = 0; k0 < p->k; k0 += p->gran_k) {
-    int64_t len = oi_min(p->gran_k, p->k - k0);
-    vf largest = vf_zero();
-    vi nan = {0};
-    for (int64_t k = 0; k < len; k += OI_VF) {
-      vf v = x_load_part(x + k0 + k, len - k);
-      nan |= (vi)(v != v);
-      largest = vf_max(largest, vf_max(v, -v));
-    }
-    int any = 0;
-    for (int i = 0; i < OI_VF; i++) any |= nan[i];
-    float scale = any ? __builtin_nanf("") : scale_of(vf_hmax(largest), (int)p->ue8m0);
-    scales[k0 / p->gran_k * p->s_k] = scale;
-    vf inverse = vf_set(1.0f / scale);
-    for (int64_t k = 0; k < len; k += OI_VF) {
-      vpairs bytes = pairs_of(codes_of(x_load_part(x + k0 + k, len - k) * inverse));
-      memcpy(q + (k0 + k) / 2, &bytes, (size_t)oi_min(OI_VF, len - k) / 2);
-    }
+  for (int64_t k = 0; k < p->k; k += p->gran_k, scales += p->s_k) {
+    int64_t len = oi_min(p->gran_k, p->k - k);
+    if (len == 32) cast_block(p, x + k, q + k / 2, scales, 32);
+    else cast_block(p, x + k, q + k / 2, scales, len);
   }
 }
 

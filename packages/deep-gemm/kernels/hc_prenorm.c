@@ -2,9 +2,9 @@
 // way: the projection and the RMS statistic of hyper-connections in one pass over a. K may be cut
 // into splits, each with results of its own.
 //
-// Lanes run along K. Within BLOCK_K, lane l sums k = l, l + OI_VF, …; the blocks' lanes are added in
-// order, and the lanes of the whole as a tree at the end: an order that depends on K and the number of
-// splits alone.
+// Lanes run along K. Within BLOCK_K, lane l sums k = l, l + OI_VF, …; the blocks' lanes are added
+// in order, and the lanes of the whole as a tree at the end: an order that depends on K and the
+// number of splits alone.
 #include "oi_kernel.h"
 #include "lanes.h"
 
@@ -13,21 +13,25 @@ enum {
   SPLIT_K = 64,  // splits begin at multiples of it
   TILE_M = OI_VF == 8 ? 3 : 6,
   TILE_COLS = 4,
-  MOST_ROWS = 24,  // of a unit; a multiple of TILE_M
+  TILE = TILE_M * TILE_COLS,
+  MOST_ROWS = 12,  // of a unit; a multiple of TILE_M
+  ROW = BLOCK_K + 16,  // of a panel: not a power of two, for the caches' sake
 };
 
-// Of a thread: rows of a as float32, one block of K; sums of the unit.
+// Of a thread: one block of K of a, as float32; all of a split's b, block after block, because its rows
+// may lie a multiple of the caches' period apart; sums of the unit.
 typedef struct {
-  float *a;        // MOST_ROWS rows of BLOCK_K
+  float *a;        // MOST_ROWS rows of ROW
+  float *b;        // blocks of whole groups of columns, rows of ROW
+  int64_t split;   // whose b that is
   vf *totals;      // [tile][group of columns][TILE_M][TILE_COLS]
   vf *squares;     // MOST_ROWS
 } unit_t;
 
-static inline vf load_part(const float *p, int64_t n) {
-  if (n >= OI_VF) return vf_load(p);
-  float part[OI_VF] = {0};
-  memcpy(part, p, (size_t)n * sizeof(float));
-  return vf_load(part);
+// `len` ≤ BLOCK_K elements of a row of b, zeros up to a whole vector.
+static void copy_row(float *to, const float *from, int64_t len) {
+  memcpy(to, from, (size_t)len * sizeof(float));
+  for (int64_t k = len; k % OI_VF != 0; k++) to[k] = 0;
 }
 
 // `len` ≤ BLOCK_K elements of a row as float32, zeros up to a whole vector; returns their squares.
@@ -49,8 +53,7 @@ static vf widen_row(float *to, const uint16_t *from, int64_t len) {
 }
 
 // totals += `rows` rows of a times TILE_COLS rows of b.
-static inline __attribute__((always_inline)) void multiply(int rows, const float *a,
-                                                           const float *const b[TILE_COLS],
+static inline __attribute__((always_inline)) void multiply(int rows, const float *a, const float *b,
                                                            int64_t len, vf *totals) {
   vf acc[TILE_M][TILE_COLS];
   UNROLL
@@ -61,10 +64,13 @@ static inline __attribute__((always_inline)) void multiply(int rows, const float
   for (int64_t k = 0; k < len; k += OI_VF) {
     vf x[TILE_M];
     UNROLL
-    for (int m = 0; m < rows; m++) x[m] = vf_load(a + m * BLOCK_K + k);
+    for (int m = 0; m < rows; m++) x[m] = vf_load(a + m * ROW + k);
     UNROLL
     for (int n = 0; n < TILE_COLS; n++) {
-      vf y = load_part(b[n] + k, len - k);
+      vf y = vf_load(b + n * ROW + k);
+#if defined(__AVX512F__)
+      __asm__("" : "+v"(y));  // or it is loaded again for every row
+#endif
       UNROLL
       for (int m = 0; m < rows; m++) acc[m][n] = vf_fma(x[m], y, acc[m][n]);
     }
@@ -77,44 +83,66 @@ static inline __attribute__((always_inline)) void multiply(int rows, const float
 }
 
 static __attribute__((noinline)) void multiply_rows(int64_t rows, const float *a,
-                                                    const float *const b[TILE_COLS], int64_t len,
-                                                    vf *totals) {
+                                                    const float *b, int64_t len, vf *totals) {
   // A number between two is done as the larger, with what happens to lie in the rows behind.
   if (rows == 1) multiply(1, a, b, len, totals);
   else if (rows <= 3) multiply(3, a, b, len, totals);
   else multiply(TILE_M, a, b, len, totals);
 }
 
+// The split's part of b, [from, to) of K.
+static void pack_b(const params_t *p, unit_t *u, int64_t from, int64_t to) {
+  int64_t columns = oi_ceil_div(p->n, TILE_COLS) * TILE_COLS;
+  float *panel = u->b;
+  for (int64_t k = from; k < to; k += BLOCK_K) {
+    for (int64_t n = 0; n < columns; n++, panel += ROW) {
+      // Columns that are not there: the last one again.
+      const float *row = (const float *)p->b + oi_min(n, p->n - 1) * p->b_row;
+      copy_row(panel, row + k, oi_min(BLOCK_K, to - k));
+    }
+  }
+}
+
+// Fetches part `i` of `parts` of the next block of a's rows, so that memory works all the time.
+static inline void fetch_ahead(const uint16_t *rows, int64_t step, int64_t count, int64_t i,
+                               int64_t parts) {
+  enum { LINES = BLOCK_K / 32 };
+  for (int64_t at = i * count * LINES / parts; at < (i + 1) * count * LINES / parts; at++) {
+    __builtin_prefetch(rows + at / LINES * step + at % LINES * 32, 0, 2);
+  }
+}
+
 // Rows [m0, m0 + rows) over [from, to) of K.
 static void run_unit(const params_t *p, unit_t *u, int64_t split, int64_t m0, int64_t rows,
                      int64_t from, int64_t to) {
   int64_t groups = oi_ceil_div(p->n, TILE_COLS);
-  int64_t tiles = oi_ceil_div(rows, TILE_M), tile_size = groups * TILE_M * TILE_COLS;
-  for (int64_t i = 0; i < tiles * tile_size; i++) u->totals[i] = vf_zero();
+  int64_t tiles = oi_ceil_div(rows, TILE_M);
+  for (int64_t i = 0; i < tiles * groups * TILE; i++) u->totals[i] = vf_zero();
   for (int64_t m = 0; m < rows; m++) u->squares[m] = vf_zero();
-  memset(u->a + rows * BLOCK_K, 0, (size_t)(tiles * TILE_M - rows) * BLOCK_K * sizeof(float));
+  memset(u->a + rows * ROW, 0, (size_t)(tiles * TILE_M - rows) * ROW * sizeof(float));
   for (int64_t k = from; k < to; k += BLOCK_K) {
     int64_t len = oi_min(BLOCK_K, to - k);
     for (int64_t m = 0; m < rows; m++) {
       const uint16_t *row = (const uint16_t *)p->a + (m0 + m) * p->a_row + k;
-      u->squares[m] += widen_row(u->a + m * BLOCK_K, row, len);
+      u->squares[m] += widen_row(u->a + m * ROW, row, len);
     }
+    const uint16_t *next = (const uint16_t *)p->a + m0 * p->a_row + k + BLOCK_K;
+    const float *b = u->b + (k - from) / BLOCK_K * groups * (TILE_COLS * ROW);
     for (int64_t g = 0; g < groups; g++) {
-      const float *b[TILE_COLS];
-      for (int i = 0; i < TILE_COLS; i++) {  // columns that are not there: the last one again
-        b[i] = (const float *)p->b + oi_min(g * TILE_COLS + i, p->n - 1) * p->b_row + k;
-      }
       for (int64_t t = 0; t < tiles; t++) {
-        multiply_rows(oi_min(TILE_M, rows - t * TILE_M), u->a + t * TILE_M * BLOCK_K, b, len,
-                      u->totals + t * tile_size + g * TILE_M * TILE_COLS);
+        if (k + BLOCK_K < to) {
+          fetch_ahead(next, p->a_row, rows, g * tiles + t, groups * tiles);
+        }
+        multiply_rows(oi_min(TILE_M, rows - t * TILE_M), u->a + t * TILE_M * ROW,
+                      b + g * TILE_COLS * ROW, len, u->totals + (t * groups + g) * TILE);
       }
     }
   }
   for (int64_t m = 0; m < rows; m++) {
     float *d = (float *)p->d + split * p->d_split + (m0 + m) * p->d_row;
-    const vf *totals = u->totals + m / TILE_M * tile_size + m % TILE_M * TILE_COLS;
+    const vf *totals = u->totals + m / TILE_M * groups * TILE + m % TILE_M * TILE_COLS;
     for (int64_t n = 0; n < p->n; n++) {
-      d[n] = vf_sum(totals[n / TILE_COLS * (TILE_M * TILE_COLS) + n % TILE_COLS]);
+      d[n] = vf_sum(totals[n / TILE_COLS * TILE + n % TILE_COLS]);
     }
     ((float *)p->sqr_sum)[split * p->s_split + (m0 + m) * p->s_row] = vf_sum(u->squares[m]);
   }
@@ -128,13 +156,16 @@ static int64_t split_start(const params_t *p, int64_t s) {
 }
 
 void hc_prenorm(const params_t *p, oi_ctx *ctx) {
-  unit_t u = {.a = ctx->scratch};
-  u.squares = (vf *)(u.a + MOST_ROWS * BLOCK_K);
+  unit_t u = {.a = ctx->scratch, .split = -1};
+  u.squares = (vf *)(u.a + MOST_ROWS * ROW);
   u.totals = u.squares + MOST_ROWS;
+  u.b = (float *)(u.totals + MOST_ROWS * oi_ceil_div(p->n, TILE_COLS) * TILE_COLS);
   int64_t units = oi_ceil_div(p->m, p->unit_rows);
   for (int64_t i; (i = oi_take(ctx, 1)) < units * p->splits;) {
     int64_t split = i / units, m = i % units * p->unit_rows;
-    run_unit(p, &u, split, m, oi_min(p->unit_rows, p->m - m), split_start(p, split),
-             split_start(p, split + 1));
+    int64_t from = split_start(p, split), to = split_start(p, split + 1);
+    if (split != u.split) pack_b(p, &u, from, to);
+    u.split = split;
+    run_unit(p, &u, split, m, oi_min(p->unit_rows, p->m - m), from, to);
   }
 }

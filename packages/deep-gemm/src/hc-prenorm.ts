@@ -83,13 +83,11 @@ function hcReference({ a, b, d, sqrSum, numSplits, splits }: HcCall): void {
   }
 }
 
-/**
- * The most rows of a unit, the rows of a tile, and floats of a row's panel: `hc_prenorm.c` has the
- * same.
- */
-const mostRows = 24;
+/** As `hc_prenorm.c` has them: rows of a unit and of a tile, k of a block, floats of a panel's row. */
+const mostRows = 12;
 const tileRows = 6;
-const aRow = 528;
+const blockK = 512;
+const panelRow = blockK + 16;
 
 /** Work below this is done before a second thread would have woken. */
 const flopsPerThread = 400_000;
@@ -153,9 +151,13 @@ const hcOperation: Operation<HcCall> = {
         };
       },
       threads: (call, target) => planOf(call, target).threads,
-      // Sums are vectors of up to 16 floats.
-      scratchBytes: ({ b }) =>
-        4 * mostRows * aRow + 64 * mostRows * (1 + 4 * Math.ceil(b.dim(0) / 4)),
+      scratchBytes({ b, splits }) {
+        const columns = 4 * Math.ceil(b.dim(0) / 4);
+        const longest = splitStarts(b.dim(1), splits)[1] as number;
+        const blocks = Math.ceil(longest / blockK);
+        // Sums are vectors of up to 16 floats.
+        return 4 * panelRow * (mostRows + blocks * columns) + 64 * mostRows * (1 + columns);
+      },
     }),
   },
   work: ({ a, b, d }) => ({

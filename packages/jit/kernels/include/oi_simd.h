@@ -48,8 +48,13 @@ static inline vf vf_min(vf a, vf b) { return vf_select((vi)(a < b), a, b); }
 
 // bf16: a float32 cut to its upper half; widening is a shift, narrowing rounds to nearest even.
 static inline vf vf_from_bf16_bits(vu16 h) {
+#if defined(__AVX512F__)  // written out, because gcc 12 widens in two halves
+  __m256i x; memcpy(&x, &h, sizeof x);
+  return (vf)_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16);
+#else
   vu w = __builtin_convertvector(h, vu) << 16;
   vf v; memcpy(&v, &w, sizeof v); return v;
+#endif
 }
 static inline vf vf_load_bf16(const uint16_t *p) {
   vu16 h;
