@@ -23,6 +23,15 @@ static inline __attribute__((always_inline)) void cast_block(const params_t *p, 
   float scale = amax != amax ? __builtin_nanf("") : fp8_scale(amax, (int)p->ue8m0);
   vf inverse = vf_set(1.0f / scale);
   *at.scale = scale;
+  if (len % (2 * OI_VF) == 0 && amax <= 0x1.fffffep127f) {
+    for (int64_t m = 0; m < rows; m++) {
+      for (int64_t k = 0; k < len; k += 2 * OI_VF) {
+        const x_t *x = at.x + m * p->ldx + k;
+        e4m3_store_pair(at.q + m * p->ldq + k, x_load(x) * inverse, x_load(x + OI_VF) * inverse);
+      }
+    }
+    return;
+  }
   for (int64_t m = 0; m < rows; m++) {
     for (int64_t k = 0; k < len; k += OI_VF) {
       vu8 codes = vf_to_e4m3_bits(x_load_part(at.x + m * p->ldx + k, len - k) * inverse);

@@ -57,3 +57,31 @@ static inline float largest_of(vu largest) {
   memcpy(&x, &bits, 4);
   return x;
 }
+
+// 2 · OI_VF finite numbers of at most 448 or so as e4m3. Times 2^-8 they have f16's range where e4m3
+// becomes subnormal, so seven bits less of f16 are e4m3; what f16 cut off goes into its last bit, and
+// the one rounding that counts is exact.
+#if defined(__AVX512BW__)
+static inline __m256i f16_odd(vf x) {
+  __m512 small = _mm512_mul_ps((__m512)x, _mm512_set1_ps(0x1p-8f));
+  __m256i half = _mm512_cvtps_ph(small, _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC);
+  __mmask16 cut = _mm512_cmp_ps_mask(_mm512_cvtph_ps(half), small, _CMP_NEQ_UQ);
+  return _mm256_or_si256(half, _mm256_maskz_set1_epi16(cut, 1));
+}
+static inline void e4m3_store_pair(uint8_t *to, vf x, vf y) {
+  __m512i h = _mm512_inserti64x4(_mm512_castsi256_si512(f16_odd(x)), f16_odd(y), 1);
+  __m512i size = _mm512_and_si512(h, _mm512_set1_epi16(0x7fff));
+  __m512i even = _mm512_and_si512(_mm512_srli_epi16(size, 7), _mm512_set1_epi16(1));
+  size = _mm512_add_epi16(_mm512_add_epi16(size, _mm512_set1_epi16(0x3f)), even);
+  size = _mm512_srli_epi16(size, 7);
+  // | sign
+  __m512i code = _mm512_ternarylogic_epi32(size, _mm512_srli_epi16(h, 8), _mm512_set1_epi16(0x80),
+                                           0xf8);
+  _mm256_storeu_si256((__m256i *)to, _mm512_cvtepi16_epi8(code));
+}
+#else
+static inline void e4m3_store_pair(uint8_t *to, vf x, vf y) {
+  vf_store_e4m3(to, x);
+  vf_store_e4m3(to + OI_VF, y);
+}
+#endif
