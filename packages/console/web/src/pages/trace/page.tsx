@@ -1,8 +1,9 @@
 // The trace page: opens a Chrome or Kineto trace in the browser, and shows when everything ran.
 
 import type { VNode } from "preact";
-import { useEffect, useState } from "preact/hooks";
+import { useEffect } from "preact/hooks";
 import type { PageProps } from "../../pages.ts";
+import { useFileDrop } from "../../ui/file-drop.ts";
 import { TraceSession } from "./session.ts";
 import { EmptyView, LoadingView } from "./view/opening.tsx";
 import { TraceView } from "./view/trace-view.tsx";
@@ -13,7 +14,7 @@ import "./panels.css";
 export default function TracePage({ services, rest }: PageProps): VNode {
   const session = services.keep("trace", TraceSession);
   const phase = session.phase.value;
-  const dropping = useDrop((file) => session.open({ kind: "file", file }));
+  const dropping = useFileDrop((file) => session.open({ kind: "file", file }));
   useEffect(() => {
     const url = new URLSearchParams(rest.replace(/^\?/, "")).get("url");
     if (url !== null && url !== "") session.openUrl(url);
@@ -30,34 +31,4 @@ export default function TracePage({ services, rest }: PageProps): VNode {
       )}
     </div>
   );
-}
-
-/** Takes a file dropped anywhere on the window; true while one is held over it. */
-function useDrop(open: (file: File) => void): boolean {
-  const [over, setOver] = useState(false);
-  useEffect(() => {
-    const listening = new AbortController();
-    const { signal } = listening;
-    const onOver = (event: DragEvent): void => {
-      if (!event.dataTransfer?.types.includes("Files")) return;
-      event.preventDefault();
-      event.dataTransfer.dropEffect = "copy";
-      setOver(true);
-    };
-    const onDrop = (event: DragEvent): void => {
-      setOver(false);
-      const file = event.dataTransfer?.files[0];
-      if (file === undefined) return;
-      event.preventDefault();
-      open(file);
-    };
-    const onLeave = (event: DragEvent): void => {
-      if (event.relatedTarget === null) setOver(false);
-    };
-    addEventListener("dragover", onOver, { signal });
-    addEventListener("drop", onDrop, { signal });
-    addEventListener("dragleave", onLeave, { signal });
-    return () => listening.abort();
-  }, [open]);
-  return over;
 }
