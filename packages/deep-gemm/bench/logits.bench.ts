@@ -134,6 +134,7 @@ function casts(device: Device, m: number, k: number): Case[] {
   const scales = (shape: readonly number[]): Tensor => Tensor.empty(shape, "f32");
   const rows = { data: fp8, scales: scales([m, Math.ceil(k / 128)]) };
   const blocks = { data: fp8, scales: scales([Math.ceil(m / 128), Math.ceil(k / 128)]) };
+  const groups = { data: Tensor.empty([m, k], "e2m1"), scales: scales([m, Math.ceil(k / 32)]) };
   const columns = { data: fp8, scales: scales([Math.ceil(m / 128), k]) };
   const shape = `${m}×${k} bf16`;
   const work = { flops: 0, bytes: 3 * m * k };
@@ -143,7 +144,10 @@ function casts(device: Device, m: number, k: number): Case[] {
     to("perBlockCastToFp8", () => void perBlockCastToFp8(device, { x, out: blocks })),
     to("perChannelCastToFp8", () => void perChannelCastToFp8(device, { x, out: columns })),
     {
-      ...to("perTokenCastToFp4", () => void perTokenCastToFp4(device, { x, granK: 32 })),
+      ...to(
+        "perTokenCastToFp4",
+        () => void perTokenCastToFp4(device, { x, granK: 32, out: groups }),
+      ),
       work: { flops: 0, bytes: 2.5 * m * k },
     },
   ];

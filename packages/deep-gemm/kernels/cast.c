@@ -16,7 +16,10 @@ static inline __attribute__((always_inline)) void cast_block(const params_t *p, 
   vu largest = {0};
   for (int64_t m = 0; m < rows; m++) {
     for (int64_t k = 0; k < len; k += OI_VF) {
-      largest = larger_magnitude(largest, x_load_part(at.x + m * p->ldx + k, len - k));
+      const x_t *x = at.x + m * p->ldx + k;
+      // The next block's part of this row: rows of a block are too short for memory to run ahead.
+      if (rows > 1 && k * sizeof(x_t) % 64 == 0) __builtin_prefetch(x + len, 0, 2);
+      largest = larger_magnitude(largest, x_load_part(x, len - k));
     }
   }
   float amax = largest_of(largest);

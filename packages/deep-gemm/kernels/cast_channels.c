@@ -35,7 +35,10 @@ static void cast_strip(const params_t *p, int64_t m0, int64_t rows, int64_t c0, 
   vu largest[STRIP] = {0};
   for (int64_t m = 0; m < rows; m++) {
     for (int64_t v = 0; v < vectors; v++) {
-      vf y = x_load_part(x + m * p->ldx + v * OI_VF, columns - v * OI_VF);
+      const x_t *at = x + m * p->ldx + v * OI_VF;
+      // The next strip's part of this row: strips are too narrow for memory to run ahead.
+      if (v * OI_VF * sizeof(x_t) % 64 == 0) __builtin_prefetch(at + STRIP * OI_VF, 0, 2);
+      vf y = x_load_part(at, columns - v * OI_VF);
       largest[v] = larger_magnitude(largest[v], y);
     }
   }
