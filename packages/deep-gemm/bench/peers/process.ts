@@ -58,8 +58,15 @@ export class PeerProcess implements Disposable {
 
   async #ask(request: Request): Promise<Answer> {
     if (!this.#child.connected) return { kind: "missing", reason: "its process has ended" };
-    this.#child.send(request);
-    return answerOf(this.#child);
+    const answer = answerOf(this.#child);
+    // A process that ends while it is asked breaks the pipe, perhaps after its exit was announced.
+    const refused = new Promise<Answer>((resolve) => {
+      this.#child.send(request, (error) => {
+        if (error === null) return;
+        resolve({ kind: "missing", reason: `its process has ended (${error.message})` });
+      });
+    });
+    return Promise.race([answer, refused]);
   }
 }
 
