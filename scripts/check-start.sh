@@ -33,4 +33,13 @@ curl --silent --show-error --fail "$url/" | grep -q '<title>' || {
 }
 kill -TERM "$pid"
 wait "$pid" || true
+# npm ends when it is told to; the server behind it must, too.
+for _ in $(seq 1 100); do
+  curl --silent --fail "$url/health" >/dev/null || break
+  sleep 0.1
+done
+if curl --silent --fail "$url/health" >/dev/null; then
+  echo "the server goes on after npm start was stopped"
+  exit 1
+fi
 echo "npm start: ready, answered, stopped"
