@@ -1,15 +1,13 @@
-// Attention over paged or packed keys: online softmax over 64-key blocks inside splits of fixed
+// Attention over paged keys: online softmax over 64-key blocks inside splits of fixed
 // length, splits combined in order. Rows (token × head of one key head) are grouped into items that
 // share each load of the keys; grouping, and who computes which split, changes no row's arithmetic.
 //
-// Not here: which items there are (src/plan.ts), checks of any argument (src/decode.ts,
-// src/mha.ts).
+// Not here: which items there are (src/plan.ts), checks of any argument (src/decode.ts), keys and
+// values apart (mha_forward.c).
 //
 // Constants: D, DV channels of a key and a value; KV_FORMAT, how keys are stored: 0 f32, 1 bf16,
 // 2 f16, 3 and 4 the FP8 layouts V32 and MODEL1; KV_TYPE, the type of 0 to 2 that tiles read;
-// Q_BF16 and DOT_PAYS, whether queries are bf16 and the machine's dot product is worth it;
-// SEPARATE_V 1 where values are a tensor of their own, packed, instead of the first DV channels of
-// paged keys.
+// Q_BF16 and DOT_PAYS, whether queries are bf16 and the machine's dot product is worth it.
 #if KV_FORMAT == 3
 #define KEY_BYTES 656
 #elif KV_FORMAT == 4
@@ -27,8 +25,7 @@ static inline int64_t query_count(const params_t *p, int r) {
 }
 
 static inline int64_t key_count(const params_t *p, int r) {
-  const int32_t *cu = p->cu_k;
-  return cu ? cu[r + 1] - cu[r] : ((const int32_t *)p->context)[r];
+  return ((const int32_t *)p->context)[r];
 }
 
 // Keys of the call's format lie as whole elements; FP8 formats count in bytes.
@@ -38,11 +35,6 @@ static inline int64_t key_count(const params_t *p, int r) {
 static void key_addresses(const params_t *p, int r, int kv_head, int64_t from, int n,
                           const void **key, const uint8_t **scale) {
   const char *base = (const char *)p->k + BYTES_OF(kv_head * p->k_head);
-  if (SEPARATE_V) {
-    int64_t start = ((const int32_t *)p->cu_k)[r] + from;
-    for (int j = 0; j < n; j++) key[j] = base + BYTES_OF((start + j) * p->k_token);
-    return;
-  }
   const int32_t *table = (const int32_t *)p->table + r * p->table_columns;
   const int64_t step = KV_FORMAT == TYPE_MODEL1 ? MODEL1_ROW : BYTES_OF(p->k_token);
   int64_t block = from / p->page, offset = from % p->page;
@@ -54,13 +46,6 @@ static void key_addresses(const params_t *p, int r, int kv_head, int64_t from, i
         scale[j] = (const uint8_t *)page + p->page * MODEL1_ROW + offset * MODEL1_SCALES;
     }
   }
-}
-
-static void value_addresses(const params_t *p, int r, int kv_head, int64_t from, int n,
-                            const void **value) {
-  const kv_t *base = (const kv_t *)p->v + kv_head * p->v_head;
-  int64_t start = ((const int32_t *)p->cu_k)[r] + from;
-  for (int j = 0; j < n; j++) value[j] = base + (start + j) * p->v_token;
 }
 
 // Where a row of an item belongs.
@@ -93,8 +78,7 @@ static void run_split(const params_t *p, const item_t *item, work_t *w, int64_t 
     key_addresses(p, item->request, item->kv_head, at, n, row, scale);
     key_addresses(p, item->request, item->kv_head, at + BLOCK, next, w->next, next_scale);
     stage_block(w, KV_FORMAT, n, row, scale, next);
-    if (SEPARATE_V) value_addresses(p, item->request, item->kv_head, at, n, w->value);
-    else memcpy(w->value, w->key, sizeof w->key);
+    memcpy(w->value, w->key, sizeof w->key);
     for (int r = 0; r < rows; r++) w->keys[r] = (int32_t)oi_max(0, oi_min(n, w->visible[r] - at));
     run_block(w, rows, n, next, (float)p->scale);
   }

@@ -107,9 +107,6 @@ INLINE float kv_scalar(kv_t x) { return f16_to_f32(x); }
 #define DVP PAD16(DV)
 #define PAIR (2 * OI_VF)
 
-#ifndef SEPARATE_V
-#define SEPARATE_V 0
-#endif
 // Whether bf16 is multiplied as it is; see attention_dot.h. Emulated dot products are there to be
 // tested, whether they pay or not.
 #if defined(OI_EMULATE_BF16DOT)
@@ -118,7 +115,7 @@ INLINE float kv_scalar(kv_t x) { return f16_to_f32(x); }
 #define DOT_WANTED (Q_BF16 && DOT_PAYS)
 #endif
 #if defined(OI_BF16DOT) && OI_VF == 16 && KV_TYPE == 1 && DOT_WANTED && D % 32 == 0 && \
-    DV % 32 == 0 && !SEPARATE_V
+    DV % 32 == 0
 #define DOT 1
 #else
 #define DOT 0

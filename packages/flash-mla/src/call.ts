@@ -44,18 +44,13 @@ export interface AttentionCall {
   readonly roundProbabilities?: boolean;
   /** i32 `[requests + 1]`; null for batched queries. */
   readonly cuSeqlensQ: Tensor | null;
-  /**
-   * Paged `[blocks, page, hk, d]` with `blockTable`, else packed `[T, hk, d]` with `cuSeqlensK`.
-   */
+  /** `[blocks, page, hk, d]`; values are the first `headDimV` channels. */
   readonly k: Tensor;
   /** How `k` stores keys; left out, by its dtype. */
   readonly kFormat?: KvFormat;
-  /** `[T, hk, dv]`; null where values are the first `headDimV` channels of the keys. */
-  readonly v: Tensor | null;
-  readonly blockTable: Tensor | null;
-  readonly cuSeqlensK: Tensor | null;
-  /** i32 `[requests]`, for paged keys. */
-  readonly contextLens: Tensor | null;
+  readonly blockTable: Tensor;
+  /** i32 `[requests]`. */
+  readonly contextLens: Tensor;
   /** Null on backends that schedule for themselves. */
   readonly plan: Plan | null;
   /** Split partials, f32; null if the plan needs none. */
@@ -89,9 +84,7 @@ export function attentionWork(call: AttentionCall): { flops: number; bytes: numb
     const first = visibleKeys(call, r, 0);
     pairs += call.causal && n > 0 ? (n * (first + visibleKeys(call, r, n - 1))) / 2 : n * all;
   }
-  const keyBytes = bytesPerKey(formatOfKeys(call), call.headDimQk);
-  const valueBytes = call.v === null ? 0 : (call.headDimV * dtypeBits[call.v.dtype]) / 8;
-  const kvBytes = keys * call.headsK * (keyBytes + valueBytes);
+  const kvBytes = keys * call.headsK * bytesPerKey(formatOfKeys(call), call.headDimQk);
   const qBytes = (tokens * call.headsQ * call.headDimQk * dtypeBits[call.q.dtype]) / 8;
   const outBytes = (tokens * call.headsQ * call.headDimV * dtypeBits[call.out.dtype]) / 8;
   return {

@@ -17,7 +17,6 @@ import { dotConstants, planOf, scratchBytes, typeCode, withWorkspace } from "./w
 
 /** Block ids are only trusted after this: O(blocks in use), on every launch. */
 function checkBlockTable(call: AttentionCall): void {
-  if (call.blockTable === null) return;
   const numBlocks = call.k.dim(0);
   const page = call.k.dim(1);
   const columns = call.blockTable.dim(1);
@@ -52,11 +51,9 @@ const cpuKernel: AnyKernel<AttentionCall> = defineKernel({
   params: {
     q: "ptr",
     k: "ptr",
-    v: "ptr",
     out: "ptr",
     lse: "ptr",
     cu_q: "ptr",
-    cu_k: "ptr",
     context: "ptr",
     table: "ptr",
     sink: "ptr",
@@ -76,8 +73,6 @@ const cpuKernel: AnyKernel<AttentionCall> = defineKernel({
     k_block: "i64",
     k_token: "i64",
     k_head: "i64",
-    v_token: "i64",
-    v_head: "i64",
     q_type: "i64",
     q_request: "i64",
     q_token: "i64",
@@ -101,13 +96,11 @@ const cpuKernel: AnyKernel<AttentionCall> = defineKernel({
     DV: call.headDimV,
     KV_FORMAT: formatCode[formatOfKeys(call)],
     KV_TYPE: formatCode[commonType([formatOfKeys(call)])],
-    SEPARATE_V: call.v === null ? 0 : 1,
     SPLIT_KEYS,
   }),
   pack: (call: AttentionCall) => {
     const plan = planOf(call);
-    const paged = call.blockTable !== null;
-    const { k, v, q, out, lse } = call;
+    const { k, q, out, lse } = call;
     const [q_request, q_token, q_head] = rowStrides(q);
     const [out_request, out_token, out_head] = rowStrides(out);
     const [lse_request, lse_token, lse_head] = lseStrides(lse);
@@ -115,11 +108,9 @@ const cpuKernel: AnyKernel<AttentionCall> = defineKernel({
     return {
       q,
       k,
-      v,
       out,
       lse,
       cu_q: call.cuSeqlensQ,
-      cu_k: call.cuSeqlensK,
       context: call.contextLens,
       table: call.blockTable,
       sink: call.sink ?? null,
@@ -134,13 +125,11 @@ const cpuKernel: AnyKernel<AttentionCall> = defineKernel({
       group: call.headsQ / call.headsK,
       tokens: call.layout === "batched" ? q.dim(1) : 0,
       causal: call.causal ? 1 : 0,
-      page: paged ? k.dim(1) : 1,
-      table_columns: call.blockTable?.dim(1) ?? 0,
-      k_block: paged ? k.stride(0) : 0,
-      k_token: k.stride(paged ? 1 : 0),
-      k_head: k.stride(paged ? 2 : 1),
-      v_token: v?.stride(0) ?? 0,
-      v_head: v?.stride(1) ?? 0,
+      page: k.dim(1),
+      table_columns: call.blockTable.dim(1),
+      k_block: k.stride(0),
+      k_token: k.stride(1),
+      k_head: k.stride(2),
       q_type: typeCode[q.dtype] as number,
       q_request,
       q_token,

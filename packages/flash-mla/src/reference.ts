@@ -14,11 +14,10 @@ function rowIndex(call: AttentionCall, r: number, token: number, head: number): 
   return (start + token) * call.headsQ + head;
 }
 
-/** Index of key `j` of request `r`, in tokens of the cache or of the packed keys. */
-function keyIndex(call: AttentionCall, table: Int32Array | null, r: number, j: number): number {
-  if (table === null) return ((call.cuSeqlensK as Tensor).raw()[r] as number) + j;
+/** Index of key `j` of request `r`, in tokens of the cache. */
+function keyIndex(call: AttentionCall, table: Int32Array, r: number, j: number): number {
   const page = call.k.dim(1);
-  const columns = (call.blockTable as Tensor).dim(1);
+  const columns = call.blockTable.dim(1);
   return (table[r * columns + Math.floor(j / page)] as number) * page + (j % page);
 }
 
@@ -87,10 +86,7 @@ export function attentionReference(call: AttentionCall): void {
   const { headsQ, headsK, headDimQk: d, headDimV: dv } = call;
   const q = call.q.toFloat64();
   const k = cacheValues(call.k, formatOfKeys(call));
-  const v = call.v === null ? k : call.v.toFloat64();
-  const vWidth = call.v === null ? d : dv;
-  const table =
-    call.blockTable === null ? null : (call.blockTable.contiguous().raw() as Int32Array);
+  const table = call.blockTable.contiguous().raw() as Int32Array;
   const out = new Float64Array(call.out.size);
   const lse = new Float64Array(call.lse?.size ?? 0);
   const maxLogits = new Float64Array(call.maxLogits?.size ?? 0);
@@ -112,7 +108,7 @@ export function attentionReference(call: AttentionCall): void {
           scores[j] = dot * call.softmaxScale;
         }
         const value = (j: number, c: number): number =>
-          v[((rows[j] as number) * headsK + kvHead) * vWidth + c] as number;
+          k[((rows[j] as number) * headsK + kvHead) * d + c] as number;
         const row = attendRow(scores, value, dv, sink?.[h]);
         out.set(row.out, at * dv);
         const lseAt = call.layout === "ragged" ? at : (r * headsQ + h) * tokens + i;
