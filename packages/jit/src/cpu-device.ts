@@ -191,7 +191,7 @@ function checkThreads(threads: number): number {
 }
 
 /** Asks the processor by a small compiled function, and chooses. */
-function detectIsa(compiler: Compiler, jit: JitOptions): IsaTarget {
+export function detectIsa(compiler: Compiler, jit: JitOptions): IsaTarget {
   const probe = new KernelCache(compiler, scalarTarget, { ...jit, dumpAsm: false }).load({
     name: "isa_probe",
     source: kernelUrl("isa_probe.c"),

@@ -26,3 +26,11 @@ export function openLibrary(path: string): NativeLibrary {
 export function addressOf(view: ArrayBufferView): number {
   return view.byteLength === 0 ? 0 : Number(koffi.address(view));
 }
+
+/**
+ * Memory at a native address as bytes, without a copy. Whoever calls keeps the memory mapped for as
+ * long as anything may touch the view.
+ */
+export function viewOf(address: number, byteLength: number): Uint8Array<ArrayBuffer> {
+  return new Uint8Array(koffi.view(BigInt(address), byteLength) as ArrayBuffer);
+}

@@ -6,6 +6,7 @@ export { exportCache, importCache } from "./bundle.ts";
 export { type Compiler, findCompiler } from "./compiler.ts";
 export { createDevice } from "./create-device.ts";
 export type { Device, DeviceOptions, WarmupOptions, WarmupProgress } from "./device.ts";
+export { addressOf, type NativeFunction, viewOf } from "./driver.ts";
 export {
   BundleError,
   CacheError,
@@ -45,3 +46,10 @@ export {
   type Work,
 } from "./roofline.ts";
 export { sanitizerEnvironment } from "./sanitize.ts";
+export type { KernelSpec } from "./source.ts";
+export {
+  type NativeCode,
+  type NativePool,
+  NativeToolchain,
+  type ToolchainOptions,
+} from "./toolchain.ts";

@@ -15,6 +15,8 @@ export interface Runtime extends Disposable {
    * or a code for {@link launchProblem}.
    */
   readonly launch: NativeFunction;
+  /** The same function, to be called by native code. */
+  readonly launchAddress: number;
   /** block = address, bytes. Returns the bytes for which huge pages were asked. */
   readonly adviseHuge: NativeFunction;
 }
@@ -48,6 +50,7 @@ export function openRuntime(cache: KernelCache, threads: number): Runtime {
   return {
     pool,
     launch: library.func("oi_launch"),
+    launchAddress: library.symbol("oi_launch"),
     adviseHuge: library.func("oi_advise_huge"),
     [Symbol.dispose]: () => {
       if (!open) return;

@@ -18,6 +18,8 @@ export interface KernelSpec {
   readonly entry: string;
   readonly constants: KernelConstants;
   readonly params: ParamLayout;
+  /** A directory of headers of other packages, searched after the source's own. */
+  readonly headers?: URL;
 }
 
 const cTypes = { ptr: "void *", i64: "int64_t ", f64: "double " } as const;
@@ -37,16 +39,17 @@ export function kernelSource(
   );
   const fields = Object.entries(spec.params).map(([name, kind]) => `  ${cTypes[kind]}${name};\n`);
   const params = fields.length === 0 ? "" : `typedef struct {\n${fields.join("")}} params_t;\n`;
-  const body = new Amalgamation(spec.name, include).expand(fileURLToPath(spec.source), []);
+  const dirs = spec.headers === undefined ? [include] : [fileURLToPath(spec.headers), include];
+  const body = new Amalgamation(spec.name, dirs).expand(fileURLToPath(spec.source), []);
   return `#include <stdint.h>\n${defines.join("")}${params}${body}`;
 }
 
 class Amalgamation {
   readonly #kernel: string;
-  readonly #include: string;
+  readonly #include: readonly string[];
   readonly #names = new Map<string, string>();
 
-  constructor(kernel: string, include: string) {
+  constructor(kernel: string, include: readonly string[]) {
     this.#kernel = kernel;
     this.#include = include;
   }
@@ -99,8 +102,10 @@ class Amalgamation {
   }
 
   #resolve(name: string, from: string, stack: readonly string[]): string | undefined {
-    const dirs = [dirname(from), ...stack.map((file) => dirname(file)).reverse(), this.#include];
-    return dirs.map((dir) => join(dir, name)).find((path) => existsSync(path));
+    const dirs = [dirname(from), ...stack.map((file) => dirname(file)).reverse()];
+    return [...dirs, ...this.#include]
+      .map((dir) => join(dir, name))
+      .find((path) => existsSync(path));
   }
 
   #read(file: string): string {
