@@ -36,8 +36,14 @@ typedef struct {
   float *scales;   // of the block's keys
   float *sums;     // of the token's heads so far, for the block's keys
   int64_t sequence;
+  int64_t table_row;  // the sequence's pages
   int64_t first;  // key of the first tile
 } unit_t;
+
+// The first token of a sequence: they have the same number each, or begin where `runs` says.
+static inline int64_t first_token(const params_t *p, int64_t sequence) {
+  return p->runs == NULL ? sequence * p->tokens : ((const int32_t *)p->runs)[sequence];
+}
 
 // The keys that token `t` (of all sequences) sees, and the key that column 0 of its row stands for.
 typedef struct {
@@ -60,7 +66,7 @@ typedef struct {
 static inline key_place key_at(const unit_t *u, int64_t j) {
   const params_t *p = u->p;
 #if PAGED
-  int64_t page = ((const int32_t *)p->table)[u->sequence * p->table_row + j / p->page_keys];
+  int64_t page = ((const int32_t *)p->table)[u->table_row * p->table_row + j / p->page_keys];
   const uint8_t *at = (const uint8_t *)p->kv + page * p->page_bytes;
   int64_t i = j % p->page_keys;
   return (key_place){at + i * p->kv_row, at + p->page_keys * p->kv_row + 4 * i};
@@ -92,10 +98,11 @@ static void pack_tile(const unit_t *u, int64_t t, int64_t end) {
 
 static void pack_token(const unit_t *u, int64_t t) {
   const params_t *p = u->p;
-  int64_t token = t - u->sequence * p->tokens;
-  const uint8_t *q = (const uint8_t *)p->q + u->sequence * p->q_sequence + token * p->q_token;
+  int64_t token = p->runs == NULL ? t - u->sequence * p->tokens : t;
+  int64_t sequence = p->runs == NULL ? u->sequence : 0;
+  const uint8_t *q = (const uint8_t *)p->q + sequence * p->q_sequence + token * p->q_token;
   const uint32_t *scales = p->q_scales;
-  if (scales != NULL) scales += u->sequence * p->qs_sequence + token * p->qs_token;
+  if (scales != NULL) scales += sequence * p->qs_sequence + token * p->qs_token;
   for (int64_t h = 0; h < p->heads; h++) {
     pack_row(Q_TYPE, u->q + h * ROW_WORDS, q + h * p->q_head, p->dim,
              scales == NULL ? 0 : scales[h * p->qs_head]);
@@ -251,9 +258,13 @@ static void run_part(unit_t *u, int64_t i) {
   const int32_t *at = (const int32_t *)p->schedule + 2 * i;
   int64_t sequence = at[0], split = at[1];
   while (sequence < p->sequences && (sequence < at[2] || (sequence == at[2] && split < at[3]))) {
-    int64_t t0 = sequence * p->tokens, longest = 0;
-    for (int64_t t = t0; t < t0 + p->tokens; t++) {
-      longest = oi_max(longest, ((const int32_t *)p->ends)[t]);
+    int64_t t0 = first_token(p, sequence), t1 = first_token(p, sequence + 1);
+    int64_t longest = 0, row = t0;
+    for (int64_t t = t0; t < t1; t++) {
+      int32_t length = ((const int32_t *)p->ends)[t];
+      if (length <= longest) continue;
+      longest = length;
+      row = t;
     }
     if (split * p->block_keys >= longest) {
       sequence++;
@@ -261,8 +272,10 @@ static void run_part(unit_t *u, int64_t i) {
       continue;
     }
     u->sequence = sequence;
+    // Of tokens with a row of the table each, the longest one's names all pages.
+    u->table_row = p->runs == NULL ? sequence : row;
     int64_t from = split * p->block_keys;
-    run_unit(u, t0, t0 + p->tokens, from, oi_min(longest, from + p->block_keys));
+    run_unit(u, t0, t1, from, oi_min(longest, from + p->block_keys));
     split++;
   }
 }
@@ -286,7 +299,7 @@ void mqa_logits(const params_t *p, oi_ctx *ctx) {
   u.sums = u.scales + tiles * TILE_KEYS;
   u.weights = u.sums + tiles * TILE_KEYS;
   pad_heads(&u);
-  int64_t rows = p->clean ? p->sequences * p->tokens : 0;
+  int64_t rows = p->clean ? first_token(p, p->sequences) : 0;
   for (int64_t i; (i = oi_take(ctx, 1)) < p->parts + rows;) {
     if (i < p->parts) run_part(&u, i);
     else clean_row(p, i - p->parts);

@@ -31,10 +31,18 @@ export interface KeyPages {
   readonly kind: "pages";
   /** u8 [pages, keys of a page, 1, bytes of a key with its scale]; pages may be apart. */
   readonly cache: Tensor;
-  /** i32 [B, pages of a sequence]; entries beyond the sequence are never looked at. */
+  /**
+   * i32 [B, pages of a sequence]; entries beyond the sequence are never looked at. With `runs` a row
+   * for each token, and tokens of a sequence name the same pages.
+   */
   readonly table: Tensor;
   /** i32 [parts + 1, 2]. */
   readonly schedule: Tensor;
+  /**
+   * i32 [sequences + 1]: sequence s is the rows runs[s] … runs[s + 1] of q, which is [B,1,H,D] then.
+   * @default sequence b is row b of q, with T tokens
+   */
+  readonly runs?: Tensor | undefined;
 }
 
 /**
@@ -63,7 +71,9 @@ export interface MqaCall {
 /** Sizes of a call. */
 export interface MqaDims {
   readonly sequences: number;
+  /** Tokens of each sequence, and of all; where sequences are runs, tokens is all of them. */
   readonly tokens: number;
+  readonly allTokens: number;
   readonly heads: number;
   readonly dim: number;
   /** Keys that windows are clamped to. */
@@ -87,9 +97,32 @@ export function codeBytes(dtype: DType, dim: number): number {
 
 /** Sizes of a checked call. */
 export function dimsOf({ q, keys }: MqaCall): MqaDims {
-  const [sequences, tokens, heads, dim] = queryData(q).shape as [number, number, number, number];
+  const [batch, next, heads, dim] = queryData(q).shape as [number, number, number, number];
   const count = keys.kind === "rows" ? keys.data.dim(0) : keys.table.dim(1) * keys.cache.dim(1);
-  return { sequences, tokens, heads, dim, keys: count };
+  const runs = keys.kind === "pages" ? keys.runs : undefined;
+  const sequences = runs === undefined ? batch : runs.size - 1;
+  const tokens = runs === undefined ? next : batch;
+  return { sequences, tokens, allTokens: batch * next, heads, dim, keys: count };
+}
+
+/** Tokens [from, to) of sequence `b`. */
+export function tokensOf(call: MqaCall, b: number): readonly [from: number, to: number] {
+  const runs = call.keys.kind === "pages" ? call.keys.runs?.raw() : undefined;
+  if (runs !== undefined) return [runs[b] as number, runs[b + 1] as number];
+  const tokens = queryData(call.q).dim(1);
+  return [b * tokens, (b + 1) * tokens];
+}
+
+/** The row of the block table that names all pages of the tokens [from, to) of sequence `b`. */
+export function tableRowOf(call: MqaCall, b: number): number {
+  if (call.keys.kind !== "pages" || call.keys.runs === undefined) return b;
+  const [from, to] = tokensOf(call, b);
+  const lengths = call.ends.raw();
+  let row = from;
+  for (let t = from; t < to; t++) {
+    if ((lengths[t] as number) > (lengths[row] as number)) row = t;
+  }
+  return row;
 }
 
 /** Keys [from, to) of a token, clamped to those there are; `origin` is the key of column 0. */
@@ -198,9 +231,9 @@ function checkPages(call: MqaCall, keys: KeyPages, sequences: number, dim: numbe
 
 function checkWindows(call: MqaCall): void {
   const { operation, keys, out, compressed } = call;
-  const { sequences, tokens, keys: count } = dimsOf(call);
+  const { allTokens, keys: count } = dimsOf(call);
   const width = out.dim(1);
-  for (let t = 0; t < sequences * tokens; t++) {
+  for (let t = 0; t < allTokens; t++) {
     const { from, to, origin } = windowOf(call, t, count);
     if (keys.kind === "pages") {
       const length = call.ends.raw()[t] as number;
@@ -214,34 +247,42 @@ function checkWindows(call: MqaCall): void {
       throw new ArgumentError(operation, `window ${t}`, got, `at most ${width}, ${what}`);
     }
   }
-  if (keys.kind === "pages") checkTable(call, keys, tokens);
+  if (keys.kind === "pages") checkTable(call, keys);
 }
 
-/** The pages that sequences really use must exist. */
-function checkTable(call: MqaCall, { cache, table }: KeyPages, tokens: number): void {
+/** The pages that sequences really use must exist, and be the same for all tokens of a run. */
+function checkTable(call: MqaCall, { cache, table, runs }: KeyPages): void {
   const pages = cache.dim(0);
   const perPage = cache.dim(1);
-  for (let b = 0; b < table.dim(0); b++) {
-    const longest = longestOf(call.ends, b, tokens);
-    const row = table
-      .select(0, b)
-      .slice(0, 0, Math.ceil(longest / perPage))
+  const usedBy = (row: number, keys: number): Int32Array =>
+    table
+      .select(0, row)
+      .slice(0, 0, Math.ceil(keys / perPage))
       .raw() as Int32Array;
-    for (let i = 0; i < row.length; i++) {
-      const page = row[i] as number;
+  for (let b = 0; b < dimsOf(call).sequences; b++) {
+    const [from, to] = tokensOf(call, b);
+    const first = tableRowOf(call, b);
+    const used = usedBy(first, longestOf(call.ends, from, to));
+    for (let i = 0; i < used.length; i++) {
+      const page = used[i] as number;
       if (page >= 0 && page < pages) continue;
-      const argument = `blockTable[${b}, ${i}]`;
+      const argument = `blockTable[${first}, ${i}]`;
       throw new ArgumentError(call.operation, argument, `${page}`, `0 to ${pages - 1}`);
+    }
+    for (let t = from; runs !== undefined && t < to; t++) {
+      const row = usedBy(t, call.ends.raw()[t] as number);
+      const at = row.findIndex((page, i) => page !== used[i]);
+      if (at < 0) continue;
+      const allowed = `${used[at]}, as in row ${first} of the same sequence`;
+      throw new ArgumentError(call.operation, `blockTable[${t}, ${at}]`, `${row[at]}`, allowed);
     }
   }
 }
 
-/** The longest of the `tokens` lengths of sequence `b`. */
-export function longestOf(ends: Tensor, b: number, tokens: number): number {
+/** The longest of the lengths of tokens [from, to). */
+export function longestOf(ends: Tensor, from: number, to: number): number {
   const lengths = ends.raw() as Int32Array;
   let longest = 0;
-  for (let t = b * tokens; t < (b + 1) * tokens; t++) {
-    longest = Math.max(longest, lengths[t] as number);
-  }
+  for (let t = from; t < to; t++) longest = Math.max(longest, lengths[t] as number);
   return longest;
 }

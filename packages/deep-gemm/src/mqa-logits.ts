@@ -6,7 +6,7 @@ import type { Device } from "@open-infra/jit";
 import { expectContiguous, expectTensor, ShapeError, Tensor } from "@open-infra/tensor";
 import { ArgumentError } from "./errors.ts";
 import { type MqaCall, type MqaQuery, queryData } from "./mqa-call.ts";
-import { scheduleOf } from "./mqa-metadata.ts";
+import { runsOf, scheduleOf } from "./mqa-metadata.ts";
 import { mqaOperation } from "./mqa-operation.ts";
 import { isScaled, type ScaledTensor } from "./operand.ts";
 
@@ -94,6 +94,12 @@ export interface Fp8PagedMqaLogitsArgs extends MqaOptions {
   readonly blockTable: Tensor;
   /** From {@link getPagedMqaLogitsMetadata} for these lengths. @default made here */
   readonly scheduleMeta?: Tensor | undefined;
+  /**
+   * i32 [B], where nextN is 1 and sequences have different numbers of tokens: neighbours with the
+   * same index are tokens of one sequence, whose pages they all name, and its keys are read once
+   * for all of them. Changes no result.
+   */
+  readonly indices?: Tensor | undefined;
   /** Columns of out. */
   readonly maxContextLen: number;
   /** Whether columns beyond the context become −∞ or are left alone. @default false */
@@ -122,12 +128,14 @@ export function fp8PagedMqaLogits(device: Device, args: Fp8PagedMqaLogitsArgs): 
   expectTensor(operation, "contextLens", contextLens, ["i32"], [sequences, tokens], {});
   expectContiguous(operation, "contextLens", contextLens);
   const out = outOf(operation, args, [sequences * tokens, maxContextLen]);
-  const schedule = args.scheduleMeta ?? scheduleOf(contextLens, device.threads * partsPerThread);
-  if (args.scheduleMeta !== undefined) expectFresh(operation, schedule, contextLens);
+  const runs = runsOf(operation, args.indices, contextLens);
+  const parts = device.threads * partsPerThread;
+  const schedule = args.scheduleMeta ?? scheduleOf(contextLens, parts, runs);
+  if (args.scheduleMeta !== undefined) expectFresh(operation, schedule, contextLens, runs);
   const call: MqaCall = {
     operation,
     q,
-    keys: { kind: "pages", cache: kvCache, table: blockTable, schedule },
+    keys: { kind: "pages", cache: kvCache, table: blockTable, schedule, runs },
     weights,
     starts: null,
     ends: contextLens.reshape([sequences * tokens]),
@@ -175,15 +183,25 @@ function withBatch(q: MqaQuery): MqaQuery {
 }
 
 /** Requires the schedule that these lengths give. */
-function expectFresh(operation: string, schedule: Tensor, contextLens: Tensor): void {
+function expectFresh(
+  operation: string,
+  schedule: Tensor,
+  contextLens: Tensor,
+  runs: Tensor | undefined,
+): void {
   expectTensor(operation, "scheduleMeta", schedule, ["i32"], ["parts + 1", 2], {});
   expectContiguous(operation, "scheduleMeta", schedule);
   if (schedule.dim(0) < 2) {
     throw new ShapeError(operation, "scheduleMeta", `[${schedule.shape}]`, "[parts + 1, 2]");
   }
-  const want = scheduleOf(contextLens, schedule.dim(0) - 1).raw();
+  const want = scheduleOf(contextLens, schedule.dim(0) - 1, runs).raw();
   const at = (schedule.raw() as Int32Array).findIndex((value, i) => value !== want[i]);
   if (at < 0) return;
   const got = `${schedule.raw()[at]} at [${at >> 1}, ${at & 1}]`;
-  throw new ArgumentError(operation, "scheduleMeta", got, `${want[at]}, by these contextLens`);
+  throw new ArgumentError(
+    operation,
+    "scheduleMeta",
+    got,
+    `${want[at]}, by these contextLens${runs === undefined ? "" : " and indices"}`,
+  );
 }

@@ -1,7 +1,7 @@
 // How paged logits are shared out: sequences are cut into splits of 256 keys, and parts (the
 // original's SMs) get runs of them that differ by one split at most.
 
-import { expectContiguous, expectTensor, Tensor } from "@open-infra/tensor";
+import { expectContiguous, expectTensor, ShapeError, Tensor } from "@open-infra/tensor";
 import { ArgumentError } from "./errors.ts";
 import { longestOf } from "./mqa-call.ts";
 
@@ -15,12 +15,14 @@ export interface PagedMqaLogitsMetadataOptions {
   readonly blockKv: number;
   /** Parts to cut the work into: more than threads, so that they even out. */
   readonly numSms: number;
+  /** i32 [B], as {@link Fp8PagedMqaLogitsArgs} has it; nextN is 1 then. */
+  readonly indices?: Tensor | undefined;
 }
 
 /**
  * i32 [numSms + 1, 2]: the (sequence, split of 256 keys) where each part begins; the last row is
  * the end, (B, 0). A sequence is as long as its longest token (DeepGEMM
- * `get_paged_mqa_logits_metadata`).
+ * `get_paged_mqa_logits_metadata`). With `indices`, sequences are the runs of equal ones.
  *
  * @throws DTypeError, ShapeError, ArgumentError
  */
@@ -37,14 +39,43 @@ export function getPagedMqaLogitsMetadata(options: PagedMqaLogitsMetadataOptions
     if (length >= 0) continue;
     throw new ArgumentError(operation, `contextLens[${i}]`, `${length}`, "at least 0");
   }
-  return scheduleOf(contextLens, numSms);
+  const runs = runsOf(operation, options.indices, contextLens);
+  return scheduleOf(contextLens, numSms, runs);
 }
 
-/** The schedule of checked lengths. */
-export function scheduleOf(contextLens: Tensor, parts: number): Tensor {
-  const [sequences, tokens] = [contextLens.dim(0), contextLens.dim(1)];
+/**
+ * Where each run of equal indices begins, i32 [runs + 1]; undefined without indices.
+ *
+ * @throws DTypeError, ShapeError
+ */
+export function runsOf(
+  operation: string,
+  indices: Tensor | undefined,
+  contextLens: Tensor,
+): Tensor | undefined {
+  if (indices === undefined) return undefined;
+  const rows = contextLens.dim(0);
+  expectTensor(operation, "indices", indices, ["i32"], [rows], {});
+  if (contextLens.dim(1) !== 1) {
+    const got = `[${contextLens.shape}] with indices`;
+    throw new ShapeError(operation, "contextLens", got, `[${rows}, 1]: a row for each token`);
+  }
+  const ids = indices.contiguous().raw() as Int32Array;
+  const starts: number[] = [];
+  ids.forEach((id, t) => {
+    if (t === 0 || id !== ids[t - 1]) starts.push(t);
+  });
+  return Tensor.from([...starts, rows], [starts.length + 1], "i32", "runs");
+}
+
+/** The schedule of checked lengths; `runs` as in {@link runsOf}. */
+export function scheduleOf(contextLens: Tensor, parts: number, runs?: Tensor): Tensor {
+  const tokens = contextLens.dim(1);
+  const sequences = runs === undefined ? contextLens.dim(0) : runs.size - 1;
+  const starts = runs?.raw();
+  const first = (b: number): number => (starts === undefined ? b * tokens : (starts[b] as number));
   const splits = Array.from({ length: sequences }, (_, b) =>
-    Math.ceil(longestOf(contextLens, b, tokens) / SPLIT_KEYS),
+    Math.ceil(longestOf(contextLens, first(b), first(b + 1)) / SPLIT_KEYS),
   );
   const total = splits.reduce((a, b) => a + b, 0);
   const schedule = Tensor.empty([parts + 1, 2], "i32", "scheduleMeta");

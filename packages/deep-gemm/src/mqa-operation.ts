@@ -13,6 +13,8 @@ import {
   longestOf,
   type MqaCall,
   queryData,
+  tableRowOf,
+  tokensOf,
   windowOf,
 } from "./mqa-call.ts";
 import { SPLIT_KEYS } from "./mqa-metadata.ts";
@@ -53,7 +55,7 @@ function pagedValues(call: MqaCall, pages: KeyPages, b: number, count: number): 
   const type = keyType(call);
   const bytes = codeBytes(type, dim);
   const out = new Float64Array(count * dim);
-  const row = table.select(0, b);
+  const row = table.select(0, tableRowOf(call, b));
   for (let first = 0; first < count; first += perPage) {
     const page = row.slice(0, first / perPage, first / perPage + 1).raw()[0] as number;
     const memory = cache.select(0, page).bytes();
@@ -78,13 +80,14 @@ function store(row: Tensor, from: number, values: Float64Array): void {
 }
 
 function mqaReference(call: MqaCall): void {
-  const { sequences, tokens, heads, dim, keys } = dimsOf(call);
+  const { sequences, heads, dim, keys } = dimsOf(call);
   const q = queryValues(call);
   const weights = call.weights.toFloat64();
   for (let b = 0; b < sequences; b++) {
-    const count = call.keys.kind === "rows" ? keys : longestOf(call.ends, b, tokens);
+    const [first, last] = tokensOf(call, b);
+    const count = call.keys.kind === "rows" ? keys : longestOf(call.ends, first, last);
     const k = keyValues(call, b, count, dim);
-    for (let t = b * tokens; t < (b + 1) * tokens; t++) {
+    for (let t = first; t < last; t++) {
       const { from, to, origin } = windowOf(call, t, keys);
       const logits = new Float64Array(to - from);
       for (let j = from; j < to; j++) {
@@ -108,9 +111,9 @@ function mqaReference(call: MqaCall): void {
 
 /** Multiply-adds of all windows. */
 function windowSum(call: MqaCall): number {
-  const { sequences, tokens, keys } = dimsOf(call);
+  const { allTokens, keys } = dimsOf(call);
   let sum = 0;
-  for (let t = 0; t < sequences * tokens; t++) {
+  for (let t = 0; t < allTokens; t++) {
     const { from, to } = windowOf(call, t, keys);
     sum += to - from;
   }
@@ -119,15 +122,15 @@ function windowSum(call: MqaCall): number {
 
 /** Flops and least memory traffic of a call: keys are read once a sequence. */
 export function mqaWork(call: MqaCall): { flops: number; bytes: number } {
-  const { sequences, tokens, heads, dim, keys } = dimsOf(call);
+  const { sequences, allTokens, heads, dim, keys } = dimsOf(call);
   const logits = windowSum(call);
   const type = keyType(call);
   let rows = keys;
   if (call.keys.kind === "pages") {
     rows = 0;
-    for (let b = 0; b < sequences; b++) rows += longestOf(call.ends, b, tokens);
+    for (let b = 0; b < sequences; b++) rows += longestOf(call.ends, ...tokensOf(call, b));
   }
-  const query = sequences * tokens * heads * codeBytes(queryData(call.q).dtype, dim);
+  const query = allTokens * heads * codeBytes(queryData(call.q).dtype, dim);
   return {
     flops: 2 * logits * heads * dim,
     bytes: rows * (codeBytes(type, dim) + 4) + query + (logits * dtypeBits[call.out.dtype]) / 8,
@@ -210,6 +213,7 @@ const cpuKernel = defineKernel({
     ends: "ptr",
     table: "ptr",
     schedule: "ptr",
+    runs: "ptr",
     out: "ptr",
     sequences: "i64",
     tokens: "i64",
@@ -255,6 +259,8 @@ const cpuKernel = defineKernel({
     const plan = planOf(call, target);
     const rows = keys.kind === "rows" ? keys : null;
     const pages = keys.kind === "pages" ? keys : null;
+    // Tokens of runs are the rows of q.
+    const tokenDim = pages?.runs === undefined ? 1 : 0;
     return {
       q: data,
       q_scales: scales,
@@ -265,6 +271,7 @@ const cpuKernel = defineKernel({
       ends: call.ends,
       table: pages?.table ?? null,
       schedule: pages?.schedule ?? null,
+      runs: pages?.runs ?? null,
       out: call.out,
       sequences: dims.sequences,
       tokens: dims.tokens,
@@ -272,10 +279,10 @@ const cpuKernel = defineKernel({
       heads: dims.heads,
       dim: dims.dim,
       q_sequence: byteStride(data, 0),
-      q_token: byteStride(data, 1),
+      q_token: byteStride(data, tokenDim),
       q_head: byteStride(data, 2),
       qs_sequence: scales?.stride(0) ?? 0,
-      qs_token: scales?.stride(1) ?? 0,
+      qs_token: scales?.stride(tokenDim) ?? 0,
       qs_head: scales?.stride(2) ?? 0,
       kv_row: rows === null ? codeBytes(keyType(call), dims.dim) : byteStride(rows.data, 0),
       kv_scale_row: rows?.scales.stride(0) ?? 0,

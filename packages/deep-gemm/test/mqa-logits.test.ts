@@ -270,6 +270,61 @@ describe.each(devices)("$name", ({ name, device }) => {
     },
   );
 
+  it.each(["e4m3fn", "e2m1"] as const)(
+    "D14: %s of sequences with different numbers of tokens, by indices",
+    (type) => {
+      const random = seededRandom(seed + 5);
+      const [perPage, heads, dim, most] = [16, 4, 64, slow ? 60 : 600];
+      const counts = [1, 3, 0, 6, 2, 1, 4];
+      const keys = counts.map(() => randomKeys(random, [random.int(1, most), dim], type));
+      const { cache, table } = pagesOf(random, keys, perPage);
+      // Ids need not be in order; only neighbours make a sequence, even if the id comes again.
+      const ids = counts.flatMap((n, b) => new Array<number>(n).fill(b === 5 ? 0 : 90 - b));
+      const owners = counts.flatMap((n, b) => new Array<number>(n).fill(b));
+      const rows = ids.length;
+      const lengths = owners.map((b) => random.int(0, (keys[b] as ScaledTensor).data.dim(0) + 1));
+      const width = table.dim(1);
+      const pages = owners.flatMap((b, t) =>
+        // What lies beyond a token's own keys may be anything, though a neighbour sees more.
+        [...(table.select(0, b).raw() as Int32Array)].map((page, i) =>
+          i < Math.ceil((lengths[t] as number) / perPage) ? page : -7,
+        ),
+      );
+      const contextLens = Tensor.from(lengths, [rows, 1], "i32");
+      const args = {
+        q: randomCodes(random, [rows, 1, heads, dim], type),
+        kvCache: cache,
+        weights: randomTensor(random, [rows, heads], "f32"),
+        contextLens,
+        blockTable: Tensor.from(pages, [rows, width], "i32"),
+        maxContextLen: most,
+        cleanLogits: true,
+      };
+      const apart = bits(fp8PagedMqaLogits(device, args));
+      const indices = i32(ids);
+      const scheduleMeta = getPagedMqaLogitsMetadata({
+        contextLens,
+        blockKv: perPage,
+        numSms: 3,
+        indices,
+      });
+      for (const schedule of [{}, { scheduleMeta }]) {
+        const out = poisoned([rows, most], "f32");
+        fp8PagedMqaLogits(device, { ...args, ...schedule, indices, out });
+        expect(bits(out), `seed ${seed}`).toEqual(apart);
+      }
+      const none = fp8PagedMqaLogits(device, {
+        ...args,
+        q: randomCodes(random, [0, 1, heads, dim], type),
+        weights: Tensor.empty([0, heads], "f32"),
+        contextLens: Tensor.empty([0, 1], "i32"),
+        blockTable: Tensor.empty([0, width], "i32"),
+        indices: i32([]),
+      });
+      expect(none.shape).toEqual([0, most]);
+    },
+  );
+
   it("NaN stays where it is: in its key's column, in its token's row, not beyond a window", () => {
     const random = seededRandom(seed + 3);
     const [tokens, n, heads, dim] = [6, 100, 8, 64];

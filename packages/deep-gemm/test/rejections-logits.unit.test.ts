@@ -105,6 +105,24 @@ const cases: readonly [string, () => unknown, new (...a: never[]) => Error, RegE
     /blockTable\[0, 1\] is 3.*0 to 2/,
   ],
   ["context of one dimension", paged({ contextLens: i32([20, 3]) }), ShapeError, /contextLens/],
+  ["indices", paged({ indices: i32([0, 0, 1]) }), ShapeError, /indices is \[3\].*\[2\]/],
+  [
+    "indices and several tokens a row",
+    paged({
+      q: t([1, 2, 4, 32], "e4m3fn"),
+      contextLens: i32([20, 3], [1, 2]),
+      blockTable: i32([0, 2], [1, 2]),
+      indices: i32([0]),
+    }),
+    ShapeError,
+    /contextLens is \[1,2\] with indices/,
+  ],
+  [
+    "tokens of one sequence in different pages",
+    paged({ indices: i32([4, 4]) }),
+    ArgumentError,
+    /blockTable\[1, 0\] is 1; expected 0, as in row 0/,
+  ],
   [
     "schedule of other lengths",
     paged({
