@@ -46,7 +46,7 @@ const STAGE_COLS = 64;
 const SUM_STRIDE = 288;
 
 function tileColumns(isa: string): number {
-  if (isa.startsWith("avx512")) return 16;
+  if (isa.startsWith("avx512") || isa === "amx") return 16;
   return isa === "avx2" ? 8 : 4;
 }
 

@@ -76,7 +76,8 @@ function dotRule(
   call: MhaCall,
   inputs: readonly Tensor[],
 ): { DOT_PAYS: number; ROUND_P: number } {
-  if (isa !== "avx512bf16" || inputs.some((t) => t.dtype !== "bf16")) {
+  const there = isa === "avx512bf16" || isa === "amx";
+  if (!there || inputs.some((t) => t.dtype !== "bf16")) {
     return { DOT_PAYS: -1, ROUND_P: 0 };
   }
   const { DOT_PAYS } = dotConstants(isa, call.q);

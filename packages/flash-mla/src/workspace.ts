@@ -24,7 +24,7 @@ export function dotConstants(
   q: Tensor,
   wanted = true,
 ): { Q_BF16: number; DOT_PAYS: number } {
-  const there = wanted && isa === "avx512bf16";
+  const there = wanted && (isa === "avx512bf16" || isa === "amx");
   return {
     Q_BF16: there && q.dtype === "bf16" ? 1 : 0,
     DOT_PAYS: there && !isIntel ? 1 : 0,

@@ -1,6 +1,7 @@
 // Asks the processor (and the operating system, which must save the wide registers) what it has.
 // Compiled for the portable floor; the bits are in the order of cpuFeatures in src/isa-flags.ts.
 #include <stdint.h>
+#include "oi_tiles_grant.h"
 
 enum {
   HAS_AVX2 = 1 << 0,
@@ -9,6 +10,8 @@ enum {
   HAS_AVX512VBMI = 1 << 3,
   HAS_AVX512VNNI = 1 << 4,
   HAS_NEON = 1 << 5,
+  HAS_AMX = 1 << 6,
+  AMX_REFUSED = 1 << 7,  // the processor has it, the operating system does not grant it
 };
 
 #if defined(__x86_64__)
@@ -48,7 +51,12 @@ static int64_t probe(void) { return HAS_NEON; }
 static int64_t probe(void) { return 0; }
 #endif
 
-int64_t oi_isa_probe(const void *block) {
-  (void)block;
-  return probe();
+// block: { whether to ask for the matrix tiles }. The system is not asked for what nobody wants.
+int64_t oi_isa_probe(const int64_t *block) {
+  int64_t mask = probe();
+  if (block[0] == 0) return mask;
+  int tiles = oi_tiles_grant();
+  if (tiles == OI_TILES_GRANTED) mask |= HAS_AMX;
+  if (tiles == OI_TILES_REFUSED) mask |= AMX_REFUSED;
+  return mask;
 }

@@ -1,9 +1,10 @@
-// What the matrix tiles of this machine (Intel AMX) reach in registers, for benches to know: no
-// kernel here uses them, but other libraries do. A file of its own, because older compilers cannot
-// assemble it. Where there are no tiles, or the system does not grant them, it reports none.
+// What the matrix tiles of this machine (Intel AMX) reach in registers, whatever instruction set the
+// device has. A file of its own, because older compilers cannot assemble it. Where there are no
+// tiles, or the system does not grant them, it reports none.
 #include <string.h>
 #include <time.h>
 #include "oi_kernel.h"
+#include "oi_tiles_grant.h"
 
 // As in probe.c.
 typedef struct {
@@ -11,20 +12,6 @@ typedef struct {
 } line_t;
 
 #if defined(__x86_64__) && defined(__linux__)
-#include <cpuid.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
-enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 };  // arch_prctl(2)
-
-static int granted(void) {
-  unsigned a, b, c, d;
-  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return 0;
-  const unsigned wanted = 1u << 22 | 1u << 24 | 1u << 25;  // AMX-BF16, AMX-TILE, AMX-INT8
-  if ((d & wanted) != wanted) return 0;
-  return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
-}
-
 static double thread_seconds(void) {
   struct timespec t;
   clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
@@ -71,7 +58,7 @@ TILES static void release(void) { __asm__ volatile("tilerelease" ::); }
 static void measure(const params_t *p, oi_ctx *ctx, void (*run)(int64_t), int ops) {
   line_t *line = (line_t *)p->lines + ctx->tid;
   line->ops_per_round = 0;
-  int may = granted();
+  int may = oi_tiles_grant() == OI_TILES_GRANTED;
   oi_barrier(ctx);
   if (!may) return;
   configure();

@@ -11,7 +11,7 @@ import type { Device, WarmupOptions } from "./device.ts";
 import type { NativeFunction } from "./driver.ts";
 import { noteLaunches } from "./dry-run.ts";
 import { DeviceError, JitOptionError, UnsupportedError } from "./errors.ts";
-import { chooseIsa, featuresOf, scalarTarget } from "./isa.ts";
+import { chooseIsa, featuresOf, scalarTarget, wantsTiles } from "./isa.ts";
 import type { IsaTarget } from "./isa-flags.ts";
 import type { AnyKernel, KernelConstants, Operation, Target } from "./operation.ts";
 import type { JitOptions } from "./options.ts";
@@ -73,7 +73,7 @@ export class CpuDevice implements Device {
     this.#recorder = options.recorder ?? nullRecorder;
     this.#runtime = openRuntime(this.#cache, this.threads);
     this.#launch = this.#runtime.launch;
-    const name = isa.flags.includes("-DOI_EMULATE_BF16DOT=1") ? `${isa.isa}, emulated` : isa.isa;
+    const name = isa.note === undefined ? isa.isa : `${isa.isa}, ${isa.note}`;
     const plural = this.threads === 1 ? "thread" : "threads";
     this.description = `cpu (${name}, ${this.threads} ${plural}, ${compiler.version})`;
   }
@@ -199,6 +199,7 @@ export function detectIsa(compiler: Compiler, jit: JitOptions): IsaTarget {
     constants: {},
     params: {},
   });
-  const mask = probe.library.func("oi_isa_probe")(new Int32Array(2));
-  return chooseIsa(compiler, featuresOf(mask), jit.isa);
+  const asked = new BigInt64Array([wantsTiles(jit.isa) ? 1n : 0n]);
+  const features = featuresOf(probe.library.func("oi_isa_probe")(asked));
+  return chooseIsa(compiler, features, jit.isa);
 }

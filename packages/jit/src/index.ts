@@ -2,6 +2,7 @@
 // kernels as a person handles it. How C is compiled and launched stays inside.
 
 export { type CacheEntry, type CacheLocation, clearCache, listCache } from "./admin.ts";
+export { type Bf16Products, bf16Products } from "./bf16-products.ts";
 export { exportCache, importCache } from "./bundle.ts";
 export { type Compiler, findCompiler } from "./compiler.ts";
 export { createDevice } from "./create-device.ts";
@@ -35,6 +36,7 @@ export {
   measureMachine,
   type TileLimits,
 } from "./probe.ts";
+export { pointerOf } from "./param-block.ts";
 export { ReferenceDevice } from "./reference-device.ts";
 export {
   type Bound,

@@ -20,7 +20,7 @@ export type ParamValues<L extends ParamLayout> = {
 
 /** What a kernel may know of the machine it is specialised for. */
 export interface Target {
-  /** For C: `avx512bf16`, `avx512`, `avx2`, `neon` or `scalar`. */
+  /** For C: `amx`, `avx512bf16`, `avx512`, `avx2`, `neon` or `scalar`. */
   readonly isa: string;
   /** Threads a launch may use. */
   readonly threads: number;

@@ -23,6 +23,7 @@ import type { Device } from "../src/device.ts";
 import { JitOptionError } from "../src/errors.ts";
 import { defineKernel, type Operation } from "../src/operation.ts";
 import { readJitOptions } from "../src/options.ts";
+import { fusedF32 } from "./fused.ts";
 import { needsCompiler } from "./helpers.ts";
 
 const ops: readonly string[] = [
@@ -105,29 +106,13 @@ function run(device: Device, op: string, x: Tensor, dtype: DType, y?: Tensor): A
   return out.raw() as ArrayLike<number>;
 }
 
-/** VDPBF16PS in float64 steps that are exact: each fused step rounds once to f32. */
+/** VDPBF16PS: the odd product first. */
 function dot(acc: number, a: readonly number[], b: readonly number[]): number {
-  const flush = (x: number): number => (Math.abs(x) < 2 ** -126 ? 0 * x : x);
-  const fused = (x: number, y: number, z: number): number => {
-    const product = flush(x) * flush(y); // Exact: 8 × 8 bits.
-    const sum = product + flush(z);
-    // The rounding error of the sum decides how a tie of the second rounding goes.
-    const error = product - (sum - flush(z)) + (flush(z) - (sum - (sum - flush(z))));
-    return flush(roundOdd(sum, error));
-  };
-  return fused(a[0] as number, b[0] as number, fused(a[1] as number, b[1] as number, acc));
+  const odd = fusedF32(a[1] as number, b[1] as number, acc);
+  return fusedF32(a[0] as number, b[0] as number, odd);
 }
 
-/** Rounds sum + error (|error| below half an ulp of the double sum) to float32 once. */
-function roundOdd(sum: number, error: number): number {
-  if (error === 0 || !Number.isFinite(sum)) return Math.fround(sum);
-  const view = new BigInt64Array(new Float64Array([sum]).buffer);
-  const bits = view[0] as bigint;
-  if ((bits & 1n) === 0n) view[0] = bits + (error > 0 === sum > 0 ? 1n : -1n);
-  return Math.fround(new Float64Array(view.buffer)[0] as number);
-}
-
-const isas = ["scalar", "avx2", "avx512", "avx512bf16", "avx512bf16-emulated", "neon"];
+const isas = ["scalar", "avx2", "avx512", "amx", "avx512bf16", "avx512bf16-emulated", "neon"];
 const compilers = [...new Set([process.env.CC ?? "cc", "clang", "clang-14"])].filter(
   (cc) => cc === process.env.CC || hasProgram(cc),
 );
@@ -223,7 +208,7 @@ describe.each(devices)("oi_simd.h ($name)", ({ name, device }) => {
     const sums = run(device, "sum", tensor("f32", x), "f32");
     const tops = run(device, "hmax", tensor("f32", x), "f32");
     const lanes = sums[1] as number;
-    expect(lanes).toBe(/avx512/.test(name) ? 16 : /avx2/.test(name) ? 8 : 4);
+    expect(lanes).toBe(/avx512|amx/.test(name) ? 16 : /avx2/.test(name) ? 8 : 4);
     for (let i = 0; i < x.length; i += lanes) {
       const tree = Float32Array.from(x.subarray(i, i + lanes));
       for (let half = lanes / 2; half >= 1; half /= 2) {

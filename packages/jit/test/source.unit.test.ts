@@ -6,7 +6,7 @@ import { fileURLToPath, pathToFileURL } from "node:url";
 import { describe, expect, it } from "vitest";
 import { type Compiler, compilerIdentity, splitCommand } from "../src/compiler.ts";
 import { CacheError, CompileError, JitOptionError } from "../src/errors.ts";
-import { chooseIsa, featuresOf } from "../src/isa.ts";
+import { chooseIsa, featuresOf, wantsTiles } from "../src/isa.ts";
 import { allIsaFlags } from "../src/isa-flags.ts";
 import { kernelKey } from "../src/key.ts";
 import { readJitOptions } from "../src/options.ts";
@@ -121,7 +121,14 @@ describe("instruction set", () => {
     expect(chooseIsa(compiler, featuresOf(0b000011)).isa).toBe("avx512");
     expect(chooseIsa(compiler, featuresOf(0b000001)).isa).toBe("avx2");
     expect(chooseIsa(compiler, featuresOf(0)).isa).toBe("scalar");
-    const old = { ...compiler, isaFlags: new Set(allIsaFlags("x64").slice(0, -3)) };
+    expect(chooseIsa(compiler, featuresOf(0b1011111)).isa).toBe("amx");
+    expect(chooseIsa(compiler, featuresOf(0b1011011)).isa).toBe("avx512");
+    const before = (flag: string) => ({
+      ...compiler,
+      isaFlags: new Set(allIsaFlags("x64").slice(0, allIsaFlags("x64").indexOf(flag))),
+    });
+    expect(chooseIsa(before("-mamx-tile"), featuresOf(0b1011111)).isa).toBe("avx512bf16");
+    const old = before("-mavx512bf16");
     expect(chooseIsa(old, all).isa).toBe("avx512");
     expect(chooseIsa(old, all).flags).not.toContain("-mavx512vbmi");
     expect(chooseIsa({ ...compiler, isaFlags: new Set() }, all).flags).toEqual([
@@ -138,12 +145,30 @@ describe("instruction set", () => {
   it("refuses what is missing and says what there is", () => {
     const choose = (isa: string) => () => chooseIsa(compiler, featuresOf(0b000011), isa);
     expect(choose("avx512bf16")).toThrow(/processor does not have; expected avx512, avx2, scalar/);
+    expect(choose("amx")).toThrow(/'amx', which this processor does not have/);
     expect(choose("sse9")).toThrow(JitOptionError);
     const emulated = choose("avx512bf16-emulated")();
     expect(emulated.isa).toBe("avx512bf16");
     expect(emulated.flags).toContain("-DOI_EMULATE_BF16DOT=1");
     expect(emulated.flags).toContain("-DOI_ISA_AVX512BF16=1");
     expect(emulated.flags).not.toContain("-mavx512bf16");
+    const tiles = choose("amx-emulated")();
+    expect(tiles.isa).toBe("amx");
+    expect(tiles.flags).toContain("-DOI_EMULATE_TILES=1");
+    expect(tiles.flags).toContain("-DOI_ISA_AMX=1");
+    expect(tiles.flags).not.toContain("-mamx-tile");
+  });
+
+  it("says when the system does not grant matrix tiles", () => {
+    const refused = featuresOf(0b10011111);
+    expect(chooseIsa(compiler, refused)).toMatchObject({
+      isa: "avx512bf16",
+      note: "the system does not grant amx",
+    });
+    expect(() => chooseIsa(compiler, refused, "amx")).toThrow(/its system does not grant/);
+    expect(chooseIsa(compiler, refused, "avx512bf16").note).toBeUndefined();
+    expect(wantsTiles(undefined) && wantsTiles("amx")).toBe(true);
+    expect(wantsTiles("avx2") || wantsTiles("amx-emulated")).toBe(false);
   });
 });
 
