@@ -30,13 +30,13 @@ export {
   type Target,
 } from "./operation.ts";
 export { jitCacheDir } from "./options.ts";
+export { pointerOf } from "./param-block.ts";
 export {
   type MachineLimits,
   type MeasureOptions,
   measureMachine,
   type TileLimits,
 } from "./probe.ts";
-export { pointerOf } from "./param-block.ts";
 export { ReferenceDevice } from "./reference-device.ts";
 export {
   type Bound,

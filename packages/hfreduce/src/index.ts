@@ -1,0 +1,3 @@
+// The public face: collectives over nodes and devices.
+
+export {};

@@ -1,0 +1,34 @@
+// The public face: groups of ranks, windows they put into, kernels that communicate, and the ways
+// to start ranks.
+
+export {
+  type Addressed,
+  type CommKernel,
+  type CommValues,
+  defineCommKernel,
+} from "./comm-kernel.ts";
+export type { RankActivity, RankState } from "./control.ts";
+export {
+  describeRank,
+  GroupAbortedError,
+  GroupClosedError,
+  GroupError,
+  RankDeadError,
+  RankMismatchError,
+  type RankName,
+  RanksSystemError,
+  RankTimeoutError,
+} from "./errors.ts";
+export {
+  Group,
+  type JoinOptions,
+  joinGroup,
+  type KernelRun,
+  type LinkKind,
+  type Traffic,
+} from "./group.ts";
+export type { Store } from "./store.ts";
+export { type CommEvent, doneEvent } from "./stream.ts";
+export { MemoryStore, StoreTimeoutError } from "./thread-store.ts";
+export { runThreads, type ThreadsOptions } from "./threads.ts";
+export type { WaitResult, Window, WindowOptions } from "./window.ts";
