@@ -27,9 +27,11 @@ import {
   expectGrain,
   expectMajor,
   expectOperand,
+  type Grain,
   type Grains,
   isScaled,
   type Operand,
+  type ScaledTensor,
 } from "./operand.ts";
 
 export { ArgumentError } from "./errors.ts";
@@ -162,13 +164,13 @@ export function checkCall(call: GemmCall): void {
   }
   checkIndex(call, dims);
   const blocks = (grain: number): number | undefined => scalesAlongK(call, grain);
-  if (isScaled(a)) {
+  if (isScaled(a) && !scalesFit(call, a, grains.a)) {
     const { row } = slabAndRowDims(kind);
     const rows = flat ? [dims.M as number] : a.data.shape.slice(0, -1);
     rows[row] = Math.ceil((rows[row] as number) / grains.a.mn);
     expectScales(call, "a", a.scales, rows, blocks(grains.a.k));
   }
-  if (isScaled(b)) {
+  if (isScaled(b) && !scalesFit(call, b, grains.b)) {
     const rows = flat ? [dims.N as number] : b.data.shape.slice(0, -1);
     rows[rows.length - 1] = Math.ceil((rows.at(-1) as number) / grains.b.mn);
     expectScales(call, "b", b.scales, rows, blocks(grains.b.k));
@@ -264,6 +266,14 @@ function scalesAlongK(call: GemmCall, grain: number): number | undefined {
   if (kind !== "k-sizes") return Math.ceil(dataOf(call.a).dim(-1) / grain);
   const ks = (index as Tensor).raw() as Int32Array;
   return ks.reduce((sum, k) => sum + Math.ceil(k / grain), 0);
+}
+
+/** Whether scales have the plain shape of a matrix's: the usual case, without making a pattern. */
+function scalesFit(call: GemmCall, { data, scales }: ScaledTensor, grain: Grain): boolean {
+  if (call.kind !== "dense" || data.rank !== 2 || scales.rank !== 2) return false;
+  const [rows, k] = data.shape as [number, number];
+  const fits = scales.shape[0] === Math.ceil(rows / grain.mn);
+  return fits && scales.shape[1] === Math.ceil(k / grain.k);
 }
 
 function expectScales(

@@ -61,7 +61,6 @@ function slicesOf(call: GemmCall): number {
   return call.kind === "summed" ? dataOf(call.a).dim(0) : 1;
 }
 
-/** Cheap enough to be asked twice a launch (threads, parameters) rather than kept. */
 function planOf(call: GemmCall, target: Target): WorkPlan {
   const b = dataOf(call.b);
   const { n, k } = sizesOf(call);
@@ -220,7 +219,8 @@ const cpuKernel = defineKernel({
     unit_cols: "i64",
   },
   constants,
-  pack(call, target) {
+  plan: planOf,
+  pack(call, _target, plan) {
     const { kind, c, d, index, flat } = call;
     const a = dataOf(call.a);
     const b = dataOf(call.b);
@@ -234,7 +234,6 @@ const cpuKernel = defineKernel({
     const summed = kind === "summed";
     const cStrides = stridesOf(c, out);
     const dStrides = stridesOf(d, out);
-    const plan = planOf(call, target);
     const { m, n, k } = sizesOf(call);
     const alongK = kind === "k-sizes" || kind === "k-ends";
     return {
@@ -279,7 +278,7 @@ const cpuKernel = defineKernel({
       unit_cols: plan.unitCols,
     };
   },
-  threads: (call, target) => planOf(call, target).threads,
+  threads: (_call, _target, plan) => plan.threads,
   scratchBytes: (call) => scratchBytes(call),
 });
 

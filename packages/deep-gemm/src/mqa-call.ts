@@ -254,28 +254,37 @@ function checkWindows(call: MqaCall): void {
 function checkTable(call: MqaCall, { cache, table, runs }: KeyPages): void {
   const pages = cache.dim(0);
   const perPage = cache.dim(1);
-  const usedBy = (row: number, keys: number): Int32Array =>
-    table
-      .select(0, row)
-      .slice(0, 0, Math.ceil(keys / perPage))
-      .raw() as Int32Array;
-  for (let b = 0; b < dimsOf(call).sequences; b++) {
+  const dense = table.isContiguous ? table : table.contiguous();
+  const [entries, width] = [dense.raw() as Int32Array, table.dim(1)];
+  const { sequences } = dimsOf(call);
+  for (let b = 0; b < sequences; b++) {
     const [from, to] = tokensOf(call, b);
-    const first = tableRowOf(call, b);
-    const used = usedBy(first, longestOf(call.ends, from, to));
-    for (let i = 0; i < used.length; i++) {
-      const page = used[i] as number;
+    const row = tableRowOf(call, b);
+    const used = Math.ceil(longestOf(call.ends, from, to) / perPage);
+    for (let i = 0; i < used; i++) {
+      const page = entries[row * width + i] as number;
       if (page >= 0 && page < pages) continue;
-      const argument = `blockTable[${first}, ${i}]`;
+      const argument = `blockTable[${row}, ${i}]`;
       throw new ArgumentError(call.operation, argument, `${page}`, `0 to ${pages - 1}`);
     }
-    for (let t = from; runs !== undefined && t < to; t++) {
-      const row = usedBy(t, call.ends.raw()[t] as number);
-      const at = row.findIndex((page, i) => page !== used[i]);
-      if (at < 0) continue;
-      const allowed = `${used[at]}, as in row ${first} of the same sequence`;
-      throw new ArgumentError(call.operation, `blockTable[${t}, ${at}]`, `${row[at]}`, allowed);
-    }
+    if (runs === undefined) continue;
+    for (let t = from; t < to; t++) expectSamePages(call, entries, width, { t, row, perPage });
+  }
+}
+
+/** The pages that token `t` uses must be those of another row of the table. */
+function expectSamePages(
+  { operation, ends }: MqaCall,
+  entries: Int32Array,
+  width: number,
+  { t, row, perPage }: { readonly t: number; readonly row: number; readonly perPage: number },
+): void {
+  const used = Math.ceil((ends.raw()[t] as number) / perPage);
+  for (let i = 0; i < used; i++) {
+    const [page, want] = [entries[t * width + i], entries[row * width + i]];
+    if (page === want) continue;
+    const allowed = `${want}, as in row ${row} of the same sequence`;
+    throw new ArgumentError(operation, `blockTable[${t}, ${i}]`, `${page}`, allowed);
   }
 }
 

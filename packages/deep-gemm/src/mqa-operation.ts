@@ -185,11 +185,11 @@ function rowWords(dim: number): number {
 }
 
 /** Bytes of a thread's panels, if a word is one k (a word of two k takes half). */
-function scratchBytes(call: MqaCall, target: Target): number {
+function scratchBytes(call: MqaCall, _target: Target, plan: MqaPlan): number {
   const { heads, dim } = dimsOf(call);
   const row = rowWords(dim) + 2;
   // A tile of keys and of heads may be begun.
-  return 4 * row * (planOf(call, target).blockKeys + 64 + heads + 8);
+  return 4 * row * (plan.blockKeys + 64 + heads + 8);
 }
 
 const codeTypes: Readonly<Record<string, number>> = { e4m3fn: 3, e2m1: 4 };
@@ -251,12 +251,12 @@ const cpuKernel = defineKernel({
       PAGED: call.keys.kind === "pages" ? 1 : 0,
     };
   },
-  pack(call, target) {
+  plan: planOf,
+  pack(call, _target, plan) {
     const { keys } = call;
     const data = queryData(call.q);
     const scales = isScaled(call.q) ? call.q.scales : null;
     const dims = dimsOf(call);
-    const plan = planOf(call, target);
     const rows = keys.kind === "rows" ? keys : null;
     const pages = keys.kind === "pages" ? keys : null;
     // Tokens of runs are the rows of q.
@@ -299,7 +299,7 @@ const cpuKernel = defineKernel({
       parts: plan.parts,
     };
   },
-  threads: (call, target) => planOf(call, target).threads,
+  threads: (_call, _target, plan) => plan.threads,
   scratchBytes,
 });
 

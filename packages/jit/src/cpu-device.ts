@@ -15,13 +15,7 @@ import { chooseIsa, featuresOf, scalarTarget, wantsTiles } from "./isa.ts";
 import type { IsaTarget } from "./isa-flags.ts";
 import type { AnyKernel, KernelConstants, Operation, Target } from "./operation.ts";
 import type { JitOptions } from "./options.ts";
-import {
-  type PackedValues,
-  ParamBlock,
-  type ParamFields,
-  paramFields,
-  pointerOf,
-} from "./param-block.ts";
+import { type PackedValues, type Packer, ParamBlock, pointerOf } from "./param-block.ts";
 import { kernelUrl } from "./paths.ts";
 import { launchProblem, MAX_THREADS, openRuntime, type Runtime } from "./runtime.ts";
 import { expectSanitizerRuntime } from "./sanitize.ts";
@@ -36,14 +30,18 @@ export interface CpuDeviceOptions {
 
 interface LoadedKernel {
   readonly address: number;
-  readonly fields: ParamFields;
+  readonly pack: Packer;
   readonly name: string;
 }
 
-interface LastLaunch {
+/** A specialisation by its constants. */
+interface Specialised {
   readonly constants: KernelConstants;
   readonly loaded: LoadedKernel;
 }
+
+/** Specialisations of a kernel that a launch looks through before it names the one it wants. */
+const MOST_RECENT = 8;
 
 /** Runs C kernels on this machine's cores; made by `createDevice`. */
 export class CpuDevice implements Device {
@@ -56,8 +54,8 @@ export class CpuDevice implements Device {
   readonly #recorder: Recorder;
   readonly #launch: NativeFunction;
   readonly #kernels = new Map<string, LoadedKernel>();
-  /** The kernel each source was last launched as; mostly it is launched as that again. */
-  readonly #last = new WeakMap<object, LastLaunch>();
+  /** What each source was lately launched as, the last one first: a model alternates between few. */
+  readonly #recent = new WeakMap<object, Specialised[]>();
   readonly #block = new ParamBlock();
   #wanted: Map<string, KernelSpec> | undefined;
   #disposed = false;
@@ -94,15 +92,16 @@ export class CpuDevice implements Device {
     const loaded = this.#find(operation, kernel, args);
     if (loaded === undefined) return;
     const target = this.#target;
-    const asked = kernel.threads?.(args, target) ?? this.threads;
+    const plan = kernel.plan?.(args, target);
+    const asked = kernel.threads?.(args, target, plan) ?? this.threads;
     const threads = asked >= 1 ? Math.min(this.threads, Math.floor(asked)) : 1;
-    const scratch = kernel.scratchBytes?.(args, target) ?? 0;
+    const scratch = kernel.scratchBytes?.(args, target, plan) ?? 0;
     const block = this.#block;
     block.integer(0, this.#runtime.pool);
     block.integer(1, loaded.address);
     block.integer(2, threads);
     block.integer(3, scratch);
-    block.params(operation.name, loaded.fields, kernel.pack(args, target) as PackedValues);
+    loaded.pack(operation.name, kernel.pack(args, target, plan) as PackedValues);
     const recorder = this.#recorder;
     const start = recorder.enabled ? recorder.now() : 0;
     const code = this.#launch(block.words);
@@ -143,10 +142,9 @@ export class CpuDevice implements Device {
   /** The loaded kernel; undefined in a warm-up, which only takes note of it. */
   #find<A>(operation: Operation<A>, kernel: AnyKernel<A>, args: A): LoadedKernel | undefined {
     const constants = kernel.constants(args, this.#target);
-    const last = this.#last.get(kernel);
-    const warming = this.#wanted !== undefined;
-    if (last !== undefined && !warming && sameConstants(last.constants, constants)) {
-      return last.loaded;
+    if (this.#wanted === undefined) {
+      const known = findRecent(this.#recent.get(kernel), constants);
+      if (known !== undefined) return known;
     }
     let key = operation.name;
     for (const name in constants) key += `|${name}=${constants[name]}`;
@@ -157,14 +155,15 @@ export class CpuDevice implements Device {
       return undefined;
     }
     const loaded = this.#kernels.get(key) ?? this.#load(spec);
-    this.#last.set(kernel, { constants, loaded });
+    const others = (this.#recent.get(kernel) ?? []).slice(0, MOST_RECENT - 1);
+    this.#recent.set(kernel, [{ constants, loaded }, ...others]);
     return loaded;
   }
 
   #load(spec: KernelSpec): LoadedKernel {
     const loaded = {
       address: this.#cache.load(spec).address,
-      fields: paramFields(spec.name, spec.params),
+      pack: this.#block.packer(spec.name, spec.params),
       name: spec.name,
     };
     this.#kernels.set(spec.name, loaded);
@@ -172,8 +171,23 @@ export class CpuDevice implements Device {
   }
 }
 
+function findRecent(
+  recent: Specialised[] | undefined,
+  constants: KernelConstants,
+): LoadedKernel | undefined {
+  if (recent === undefined) return undefined;
+  for (let i = 0; i < recent.length; i++) {
+    const { constants: known, loaded } = recent[i] as Specialised;
+    if (known === constants) return loaded;
+  }
+  for (let i = 0; i < recent.length; i++) {
+    const { constants: known, loaded } = recent[i] as Specialised;
+    if (sameConstants(known, constants)) return loaded;
+  }
+  return undefined;
+}
+
 function sameConstants(a: KernelConstants, b: KernelConstants): boolean {
-  if (a === b) return true;
   let count = 0;
   for (const name in b) {
     if (a[name] !== b[name]) return false;

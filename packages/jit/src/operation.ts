@@ -27,7 +27,7 @@ export interface Target {
 }
 
 /** A kernel in source form. One source serves many specialisations. */
-export interface Kernel<A, L extends ParamLayout = ParamLayout> {
+export interface Kernel<A, L extends ParamLayout = ParamLayout, P = unknown> {
   readonly language: "c" | "cuda" | "wgsl";
   readonly source: URL;
   /** The exported function. */
@@ -35,18 +35,22 @@ export interface Kernel<A, L extends ParamLayout = ParamLayout> {
   readonly params: L;
   /** Constants for these arguments; equal constants share one compiled kernel. */
   constants(args: A, target: Target): KernelConstants;
-  pack(args: A, target: Target): ParamValues<L>;
+  /** How these arguments are to be computed, once a launch, for the functions below. */
+  plan?(args: A, target: Target): P;
+  pack(args: A, target: Target, plan: P): ParamValues<L>;
   /** Threads worth using for these arguments; the device caps it. @default all */
-  threads?(args: A, target: Target): number;
+  threads?(args: A, target: Target, plan: P): number;
   /** Scratch memory each thread gets, 64-byte aligned, uninitialised. @default 0 */
-  scratchBytes?(args: A, target: Target): number;
+  scratchBytes?(args: A, target: Target, plan: P): number;
 }
 
 /** A kernel whose parameter layout has been checked against `pack`; see {@link defineKernel}. */
 export type AnyKernel<A> = Kernel<A>;
 
 /** Ties `params` and `pack` together, so that a missing or misspelt field does not compile. */
-export function defineKernel<A, const L extends ParamLayout>(kernel: Kernel<A, L>): AnyKernel<A> {
+export function defineKernel<A, const L extends ParamLayout, P = undefined>(
+  kernel: Kernel<A, L, P>,
+): AnyKernel<A> {
   return kernel as unknown as AnyKernel<A>;
 }
 

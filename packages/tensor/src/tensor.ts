@@ -30,6 +30,8 @@ export class Tensor<D extends DType = DType> implements Disposable {
   readonly name: string | undefined;
   /** Number of elements. */
   readonly size: number;
+  /** What `raw` returned last: index tensors are looked into at every launch. */
+  #raw: RawArrays[D] | undefined;
 
   constructor(init: TensorInit & { readonly dtype: D }) {
     this.dtype = init.dtype;
@@ -118,6 +120,7 @@ export class Tensor<D extends DType = DType> implements Disposable {
 
   /** The raw elements of a contiguous host tensor, sharing memory. */
   raw(): RawArrays[D] {
+    if (this.#raw !== undefined && !this.storage.disposed) return this.#raw;
     const bytes = this.bytes();
     const elementBytes = Math.max(1, dtypeBits[this.dtype] / 8);
     if (bytes.byteOffset % elementBytes !== 0) {
@@ -126,7 +129,8 @@ export class Tensor<D extends DType = DType> implements Disposable {
           `expected a multiple of ${elementBytes}`,
       );
     }
-    return rawView(this.dtype, bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    this.#raw = rawView(this.dtype, bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    return this.#raw;
   }
 
   /** The bytes of a contiguous host tensor, sharing memory. */
