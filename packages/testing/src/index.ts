@@ -5,3 +5,4 @@ export { type BenchModule, type BenchRow, formatRows, markdownRows, median } fro
 export { calcDiff, maxAbsDiff, rmsDiff } from "./numeric.ts";
 export { hasProgram, type Requirement, requirement, sharedDir } from "./requirements.ts";
 export { type Random, seededRandom, testSeed } from "./seed.ts";
+export type { SoakModule, SoakOptions } from "./soak.ts";
