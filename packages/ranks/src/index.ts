@@ -29,6 +29,14 @@ export {
 } from "./group.ts";
 export type { Store } from "./store.ts";
 export { type CommEvent, doneEvent } from "./stream.ts";
+export {
+  PortInUseError,
+  SecretRefusedError,
+  StoreLostError,
+  UnreachableError,
+} from "./tcp-errors.ts";
+export { TcpStore, type TcpStoreOptions } from "./tcp-store.ts";
+export { type StoreServerOptions, TcpStoreServer } from "./tcp-store-server.ts";
 export { MemoryStore, StoreTimeoutError } from "./thread-store.ts";
 export { runThreads, type ThreadsOptions } from "./threads.ts";
 export type { WaitResult, Window, WindowOptions } from "./window.ts";
