@@ -34,12 +34,12 @@ export function controlBytes(native: RanksNative, size: number): number {
 /** A view of the control region. */
 export class Control {
   readonly #native: RanksNative;
-  readonly #region: Region;
+  readonly #region: Pick<Region, "address" | "view">;
   readonly #size: number;
   readonly #view: DataView;
   readonly #words: Int32Array;
 
-  constructor(native: RanksNative, region: Region, size: number) {
+  constructor(native: RanksNative, region: Pick<Region, "address" | "view">, size: number) {
     this.#native = native;
     this.#region = region;
     this.#size = size;

@@ -19,6 +19,7 @@ import {
   RankTimeoutError,
 } from "./errors.ts";
 import type { Link } from "./link.ts";
+import { openLinks } from "./link-open.ts";
 import { RanksNative, readText, Words } from "./native.ts";
 import { Region, type RegionName } from "./region.ts";
 import type { Store } from "./store.ts";
@@ -46,6 +47,10 @@ export interface JoinOptions {
   readonly commThreads?: number;
   /** How long a wait stays awake before it sleeps. @default 20 µs; 2 µs with more ranks than cores */
   readonly spinUs?: number;
+  /** What links between ranks are proved by. @default the store's, or one made up for the group */
+  readonly secret?: string;
+  /** The address that ranks of other hosts reach this one by. @default found by way of the store */
+  readonly linkHost?: string;
 }
 
 /** Bytes, puts and signals that a rank has sent, by where they went. */
@@ -56,7 +61,7 @@ export interface Traffic {
 }
 
 /** One rank's part of what all publish to each other when they join. */
-interface Card extends RankName {
+export interface Card extends RankName {
   readonly machine: string;
   readonly startTime: number;
 }
@@ -217,6 +222,7 @@ export class Group implements AsyncDisposable {
   /** Closes a window once every rank is done with it: a barrier is in it. */
   closeWindow(window: Window): void {
     if (this.#failure === undefined && this.#open) this.barrier();
+    this.#link?.unregister(window);
     this.#windows.delete(window.name);
     window[Symbol.dispose]();
   }
@@ -428,13 +434,19 @@ export class Group implements AsyncDisposable {
     const waited = `waited ${Math.round(waitedMs)} ms for ${awaited}`;
     const error =
       own.code === 3
-        ? new RankDeadError(`${head}${who} is gone; ${waited}`, facts)
+        ? new RankDeadError(`${head}${who} is gone${this.#goneText(peer)}; ${waited}`, facts)
         : own.code === 4
           ? new RankMismatchError(`${head}${awaited}, from ${who}`, facts)
           : new RankTimeoutError(`${head}${waited} from ${who}${this.#activityText(peer)}`, facts);
     this.#control.abort(own.code, peer, this.rank, error.message);
     this.#link?.abort(own.code, peer, this.rank, error.message);
     return error;
+  }
+
+  /** What the link knows of a peer's end. */
+  #goneText(peer: number): string {
+    const reason = peer < 0 ? "" : (this.#link?.reason(peer) ?? "");
+    return reason === "" ? "" : `: ${reason}`;
   }
 
   #activityText(peer: number): string {
@@ -511,10 +523,8 @@ export async function joinGroup(options: JoinOptions): Promise<Group> {
     cards.push(JSON.parse(await store.get(`card/${peer}`, { timeoutMs })) as Card);
   }
   const transport = options.transport ?? "auto";
-  const links = cards.map((peer) => chooseLink(card, peer, transport));
-  if (links.some((link) => link === "tcp" || link === "ucx")) {
-    throw new InputError("transport", "over a link", "links are not in this build yet");
-  }
+  const chosen = cards.map((peer) => chooseLink(card, peer, transport));
+  const { links, link } = await openLinks({ ...options, timeoutMs }, cards, chosen);
   const controlRegion = await openControl(native, store, cards, links, rank);
   const crowded = cards.filter((peer) => peer.machine === card.machine).length;
   const group = new Group({
@@ -524,7 +534,7 @@ export async function joinGroup(options: JoinOptions): Promise<Group> {
     native,
     cards,
     links,
-    link: undefined,
+    link,
     controlRegion,
   });
   await group.openSystemWindow();
@@ -539,7 +549,7 @@ function ranksPerHost(cards: readonly Card[]): number {
 
 /** Tells hosts apart, containers with process tables of their own included. */
 function machineName(): string {
-  return `${hostname()}/${process.platform}`;
+  return process.env.OPEN_INFRA_HOST_ID ?? `${hostname()}/${process.platform}`;
 }
 
 function chooseLink(own: Card, peer: Card, transport: string): LinkKind {

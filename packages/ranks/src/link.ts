@@ -28,6 +28,10 @@ export interface Link {
   start(start: LinkStart): void;
   /** From now on peers may put into this window. */
   register(number: number, window: Window, region: Region): void;
+  /** Returns when no peer can write into it any more, as far as all close it in the same order. */
+  unregister(window: Window): void;
+  /** Why a peer counts as gone; empty if the link has nothing to say. */
+  reason(peer: number): string;
   abort(code: number, culprit: number, reporter: number, text: string): void;
   close(): Promise<void>;
 }

@@ -18,6 +18,8 @@ export interface ThreadsOptions {
   readonly timeoutMs?: number;
   readonly commThreads?: number;
   readonly spinUs?: number;
+  /** How ranks reach each other. @default memory, which threads share */
+  readonly transport?: "auto" | "heap" | "shm" | "ucx" | "tcp";
   readonly signal?: AbortSignal;
 }
 
@@ -33,6 +35,7 @@ export interface RankStart {
     readonly timeoutMs?: number;
     readonly commThreads?: number;
     readonly spinUs?: number;
+    readonly transport?: "auto" | "heap" | "shm" | "ucx" | "tcp";
   };
 }
 
@@ -62,7 +65,7 @@ function runRank(
   store: MemoryStore,
   workers: Worker[],
 ): Promise<unknown> {
-  const { size, ranksPerNode, timeoutMs, commThreads, spinUs } = options;
+  const { size, ranksPerNode, timeoutMs, commThreads, spinUs, transport } = options;
   const start: RankStart = {
     module: options.module.href,
     export: options.export ?? "default",
@@ -74,6 +77,7 @@ function runRank(
       ...(timeoutMs !== undefined && { timeoutMs }),
       ...(commThreads !== undefined && { commThreads }),
       ...(spinUs !== undefined && { spinUs }),
+      ...(transport !== undefined && { transport }),
     },
   };
   const source = import.meta.url.endsWith(".ts");

@@ -1,0 +1,124 @@
+// The thread of a rank's link: the rank's own thread may block in a native wait for as long as it
+// likes, and bytes move all the same.
+
+import { readSync } from "node:fs";
+import { parentPort, workerData } from "node:worker_threads";
+import { serializeError } from "@open-infra/errors";
+import koffi from "koffi";
+import { type Carrier, LinkEngine } from "./link-engine.ts";
+import type { LinkReport, LinkRequest, LinkThreadStart } from "./link-messages.ts";
+import { RanksNative } from "./native.ts";
+import { TcpCarrier } from "./tcp-carrier.ts";
+
+const start = workerData as LinkThreadStart;
+const port = parentPort as NonNullable<typeof parentPort>;
+const acknowledged = new Int32Array(start.shared, 0, 1);
+const engine = new LinkEngine(new RanksNative(), start);
+
+function report(message: LinkReport): void {
+  port.postMessage(message);
+}
+
+function acknowledge(): void {
+  Atomics.add(acknowledged, 0, 1);
+  Atomics.notify(acknowledged, 0);
+}
+
+let failed = false;
+function fail(error: unknown): void {
+  if (!failed) {
+    // Whatever the reason, this rank can no longer be reached; nobody should wait for it.
+    const text = `the link of ${start.names[start.rank]} failed: ${(error as Error)?.message}`;
+    const reason = { code: 1, culprit: start.rank, reporter: start.rank, text };
+    failed = true;
+    engine.aborted(reason);
+    engine.abort(reason);
+  }
+  report({ report: "failed", error: serializeError(error) });
+}
+
+process.on("uncaughtException", fail);
+
+/** Sleeps until the outbox has something, then empties it. */
+function watchOutbox(eventFd: number, carrier: Carrier): () => void {
+  const token = new Uint8Array(8);
+  let open = true;
+  let quietSince = 0;
+  const drain = (): void => {
+    try {
+      readSync(eventFd, token);
+    } catch {
+      // Somebody read it before us; what is in the outbox counts.
+    }
+    turn();
+  };
+  const turn = (): void => {
+    if (!open) return;
+    const now = performance.now();
+    if (engine.scan()) quietSince = now;
+    const busy = carrier.poll?.() === true;
+    if (busy) quietSince = now;
+    if ((now - quietSince) * 1000 < start.spinUs) {
+      setImmediate(turn);
+      return;
+    }
+    engine.outbox?.setIdle(true);
+    if (engine.outbox?.hasMore || carrier.arm?.() === false) {
+      engine.outbox?.setIdle(false);
+      setImmediate(turn);
+    }
+  };
+  const handle = koffi.node.poll(eventFd, { readable: true }, drain);
+  turn();
+  return () => {
+    open = false;
+    handle.close();
+  };
+}
+
+async function makeCarrier(): Promise<Carrier> {
+  return new TcpCarrier(engine, start);
+}
+
+async function main(): Promise<void> {
+  const carrier = await makeCarrier();
+  let stopWatching: (() => void) | undefined;
+
+  async function close(): Promise<void> {
+    stopWatching?.();
+    await engine.close();
+    report({ report: "closed" });
+  }
+
+  function handle(message: LinkRequest): void {
+    switch (message.request) {
+      case "connect":
+        carrier.connect(message.cards).then(() => report({ report: "connected" }), fail);
+        break;
+      case "start":
+        engine.begin(carrier, message.control, message.outbox);
+        stopWatching = watchOutbox(message.eventFd, carrier);
+        acknowledge();
+        break;
+      case "register":
+        engine.windows.register(message.number, message);
+        carrier.register(message.number, message.data, message.bytes);
+        acknowledge();
+        break;
+      case "unregister":
+        engine.unregister(message.number).then(acknowledge, fail);
+        break;
+      case "abort":
+        engine.abort(message);
+        acknowledge();
+        break;
+      case "close":
+        close().catch(fail);
+    }
+  }
+
+  port.on("message", handle);
+  report({ report: "listening", card: await carrier.listen(), description: carrier.description });
+}
+
+main().catch(fail);
