@@ -15,6 +15,7 @@ import { jsonFlag } from "./flags.ts";
 import { integer, positiveNumber, text, tokenList } from "./parse.ts";
 import { dualpipe } from "./routes/dualpipe.ts";
 import { eplb } from "./routes/eplb.ts";
+import { launch } from "./routes/launch.ts";
 import { trace } from "./routes/trace.ts";
 
 const packageJson = new URL("../package.json", import.meta.url);
@@ -340,7 +341,7 @@ function describe(error: unknown): string {
 
 export const app: Application<CliContext> = buildApplication(
   buildRouteMap({
-    routes: { serve, score, makeModel, jit, dualpipe, eplb, bench, doctor, trace },
+    routes: { serve, score, makeModel, jit, dualpipe, eplb, launch, bench, doctor, trace },
     docs: {
       brief: "DeepSeek's open infrastructure as TypeScript",
       fullDescription:
@@ -351,7 +352,7 @@ export const app: Application<CliContext> = buildApplication(
   {
     name: "open-infra",
     versionInfo: { currentVersion: version },
-    scanner: { caseStyle: "allow-kebab-for-camel" },
+    scanner: { caseStyle: "allow-kebab-for-camel", allowArgumentEscapeSequence: true },
     documentation: { caseStyle: "convert-camel-to-kebab", disableAnsiColor: true },
     localization: {
       text: {

@@ -9,6 +9,12 @@ export {
 } from "./comm-kernel.ts";
 export type { RankActivity, RankState } from "./control.ts";
 export {
+  type Environment,
+  type RankEnvironment,
+  RankEnvironmentError,
+  readRankEnvironment,
+} from "./environment.ts";
+export {
   describeRank,
   GroupAbortedError,
   GroupClosedError,
@@ -27,6 +33,15 @@ export {
   type LinkKind,
   type Traffic,
 } from "./group.ts";
+export { type JoinEnvironmentOptions, joinFromEnvironment } from "./join-environment.ts";
+export {
+  type LaunchFailure,
+  type LaunchOptions,
+  type LaunchResult,
+  launchRanks,
+} from "./launch.ts";
+export type { LineSink } from "./launch-output.ts";
+export type { RankExit } from "./launch-process.ts";
 export type { Store } from "./store.ts";
 export { type CommEvent, doneEvent } from "./stream.ts";
 export {
