@@ -20,3 +20,9 @@ export {
   ue8m0Of,
 } from "./fp8.ts";
 export { type DispatchLayout, dispatchLayout, type LayoutShape } from "./layout.ts";
+export { Buffer, type BufferOptions, type TokenTraffic } from "./v1/buffer.ts";
+export type { CombineOptions, CombineResult } from "./v1/combine.ts";
+export type { DispatchInput, DispatchOptions, DispatchResult } from "./v1/dispatch.ts";
+export type { DispatchHandle } from "./v1/handle.ts";
+export type { LayoutResult } from "./v1/layout-call.ts";
+export type { CallOptions } from "./v1/operation.ts";

@@ -1,0 +1,238 @@
+// The first version's buffer: layout, dispatch and combine for throughput, and the low-latency mode
+// beside them. One a rank and group; every rank makes the same calls in the same order.
+
+import { totalmem } from "node:os";
+import type { Group } from "@open-infra/ranks";
+import { byteSize, type DType, Tensor } from "@open-infra/tensor";
+import {
+  type Config,
+  expectCount,
+  getCombineConfig,
+  getDispatchConfig,
+  getLowLatencyRdmaSizeHint,
+  type LowLatencyShape,
+} from "../config.ts";
+import { BufferCapacityError } from "../errors.ts";
+import { EventOverlap } from "../event.ts";
+import { type CombineOptions, type CombineResult, combine } from "./combine.ts";
+import {
+  type DispatchInput,
+  type DispatchOptions,
+  type DispatchResult,
+  dispatch,
+  localExpertsMax,
+} from "./dispatch.ts";
+import { trimKernel } from "./kernels.ts";
+import { getDispatchLayout, type LayoutResult } from "./layout-call.ts";
+import { SharedMemory } from "./memory.ts";
+import { type CallOptions, Operations } from "./operation.ts";
+
+/** What a buffer is made of; equal on all ranks. */
+export interface BufferOptions {
+  /**
+   * Bytes of each rank's window: received rows, sums and what is staged must fit together. Pages
+   * are taken from the system as they are first touched, so that a large number costs nothing.
+   * @default the memory of the smallest machine; 1 GiB where a rank is behind a link
+   */
+  readonly numNvlBytes?: number;
+  /** Threads for the buffer's work, of those of the communication stream. @default all */
+  readonly numWorkers?: number;
+}
+
+/** Bytes of tokens that a rank has sent or fetched, by where the other side is. */
+export interface TokenTraffic {
+  readonly self: number;
+  readonly node: number;
+  readonly network: number;
+}
+
+const align = (bytes: number, to: number): number => Math.ceil(bytes / to) * to;
+
+/** How many buffers a group has had: part of their windows' names. */
+const opened = new WeakMap<Group, number>();
+
+/** One rank's buffer. */
+export class Buffer implements Disposable {
+  readonly group: Group;
+  readonly #name: string;
+  readonly #ops: Operations;
+  #segments = 1;
+  #open = true;
+
+  private constructor(name: string, ops: Operations) {
+    this.group = ops.group;
+    this.#name = name;
+    this.#ops = ops;
+  }
+
+  /**
+   * Opens a buffer; all ranks do so together.
+   *
+   * @throws InputError, RankMismatchError naming the rank whose sizes differ
+   */
+  static async create(group: Group, options: BufferOptions = {}): Promise<Buffer> {
+    const number = (opened.get(group) ?? 0) + 1;
+    opened.set(group, number);
+    const name = `deep-ep/${number}`;
+    const { size, nodes } = group;
+    const slotBytes = align(192 + 4 * (size + nodes + localExpertsMax), 64);
+    const control = 4 * size * slotBytes;
+    const bytes = options.numNvlBytes ?? (await defaultBytes(group, name));
+    expectCount("numNvlBytes", bytes, 0);
+    const numWorkers = options.numWorkers ?? group.stream.threads;
+    expectCount("numWorkers", numWorkers, 1);
+    const total = align(control, 4096) + align(bytes, 4096);
+    const window = await group.openWindow({ name, bytes: total, flags: 3 * size });
+    const memory = new SharedMemory();
+    memory.add(window, control);
+    return new Buffer(name, new Operations({ group, window, memory, slotBytes, numWorkers }));
+  }
+
+  /** Threads that later calls use. */
+  get numWorkers(): number {
+    return this.#ops.numWorkers;
+  }
+
+  /** What `set_num_sms` is to the original: threads that later calls use, at most the stream's. */
+  setNumWorkers(numWorkers: number): void {
+    expectCount("numWorkers", numWorkers, 1);
+    this.#ops.numWorkers = numWorkers;
+  }
+
+  /** The original's tuned setting for a number of ranks. */
+  static getDispatchConfig(numRanks: number): Config {
+    return getDispatchConfig(numRanks);
+  }
+
+  static getCombineConfig(numRanks: number): Config {
+    return getCombineConfig(numRanks);
+  }
+
+  static getLowLatencyRdmaSizeHint(shape: LowLatencyShape): number {
+    return getLowLatencyRdmaSizeHint(shape);
+  }
+
+  /** An event of all that this thread has done: it is done, as this thread computes at once. */
+  static capture(): EventOverlap {
+    return new EventOverlap();
+  }
+
+  /**
+   * Counts a selection: tokens for each rank, node and expert, and who gets which.
+   *
+   * @param topkIdx `[tokens, k]` i64; −1 selects nothing.
+   * @throws InputError for an expert that does not exist
+   */
+  getDispatchLayout(
+    topkIdx: Tensor<"i64">,
+    numExperts: number,
+    options: CallOptions = {},
+  ): LayoutResult {
+    return getDispatchLayout(this.#ops, topkIdx, numExperts, options);
+  }
+
+  /**
+   * Sends each token to every rank that has an expert of it, once.
+   *
+   * @throws InputError, BufferCapacityError on all ranks alike, RankMismatchError naming the rank
+   *   whose shapes differ, RankTimeoutError, RankDeadError
+   */
+  dispatch<X extends DispatchInput>(x: X, options: DispatchOptions): DispatchResult<X> {
+    return dispatch(this.#ops, x, options);
+  }
+
+  /**
+   * Brings back what the ranks hold for each token, summed.
+   *
+   * @param x `[rows, hidden]` bf16, as dispatch ordered them.
+   * @throws as dispatch
+   */
+  combine(x: Tensor<"bf16">, options: CombineOptions): CombineResult {
+    return combine(this.#ops, x, options);
+  }
+
+  /**
+   * A tensor in memory that every rank of the host can read: what `combine` is given from here is
+   * not copied first where ranks are processes.
+   *
+   * @throws BufferCapacityError
+   */
+  empty<D extends DType>(shape: readonly number[], dtype: D): Tensor<D> {
+    const bytes = byteSize(
+      dtype,
+      shape.reduce((product, n) => product * n, 1),
+    );
+    if (bytes === 0) return Tensor.empty(shape, dtype);
+    const { memory } = this.#ops;
+    const block = memory.allocate(bytes);
+    if (block !== undefined) return memory.tensor(block, shape, dtype);
+    throw new BufferCapacityError({
+      operation: "empty",
+      rank: this.group.rank,
+      neededBytes: memory.usedBytes + bytes,
+      capacityBytes: memory.capacityBytes,
+    });
+  }
+
+  /** Bytes of windows of this rank, and of those the bytes in use. */
+  get capacityBytes(): number {
+    return this.#ops.memory.capacityBytes;
+  }
+
+  get usedBytes(): number {
+    return this.#ops.memory.usedBytes;
+  }
+
+  /**
+   * Grows the windows to at least `bytes`; all ranks call it with the same number, as after a
+   * BufferCapacityError with its `neededBytes`. What is held stays where it is.
+   */
+  async reserve(bytes: number): Promise<void> {
+    expectCount("bytes", bytes, 1);
+    const sizes = await this.group.exchange(
+      `${this.#name}/reserve/${this.#segments}`,
+      `${this.capacityBytes}`,
+    );
+    const missing = bytes - Math.min(...sizes.map(Number));
+    if (missing <= 0) return;
+    // Room for whatever is larger than the ranges that are left.
+    const more = align(Math.max(missing, bytes / 2), 4096);
+    const name = `${this.#name}/${this.#segments++}`;
+    this.#ops.memory.add(await this.group.openWindow({ name, bytes: more }));
+  }
+
+  /** Gives the pages of unused memory back to the system. */
+  trim(): void {
+    const ranges = this.#ops.memory.freeRanges();
+    if (ranges.length === 0) return;
+    const tensor = Tensor.empty([ranges.length], "i64");
+    tensor.raw().set(ranges);
+    this.group.run(trimKernel, {}, { ranges: tensor, count: ranges.length / 2 }, { threads: 1 });
+  }
+
+  /** Bytes of tokens so far; what coordinates them is only in the group's counters. */
+  get traffic(): TokenTraffic {
+    const [self = 0, node = 0, network = 0] = Array.from(this.#ops.payload.raw(), Number);
+    return { self, node, network };
+  }
+
+  /** Closes the windows; all ranks do so together. Tensors of the buffer cannot be used after. */
+  destroy(): void {
+    if (!this.#open) return;
+    this.#open = false;
+    this.#ops.memory.close(this.group);
+  }
+
+  [Symbol.dispose](): void {
+    this.destroy();
+  }
+}
+
+async function defaultBytes(group: Group, name: string): Promise<number> {
+  for (let peer = 0; peer < group.size; peer++) {
+    const link = group.linkOf(peer);
+    if (link === "tcp" || link === "ucx") return 2 ** 30;
+  }
+  const machines = await group.exchange(`${name}/memory`, `${totalmem()}`);
+  return Math.min(...machines.map(Number));
+}
