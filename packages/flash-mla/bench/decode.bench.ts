@@ -47,7 +47,13 @@ const sums = (lens: readonly number[]): Tensor => {
 };
 
 /** `requests` sequences with `queries` new tokens at the end of `keys`. */
-function mla(device: Device, requests: number, queries: number, keys: number, heads: number): Case {
+export function mla(
+  device: Device,
+  requests: number,
+  queries: number,
+  keys: number,
+  heads: number,
+): Case {
   const d = 576;
   const dv = 512;
   const columns = Math.ceil(keys / 64);
@@ -102,7 +108,7 @@ function fp8Cache(
 }
 
 /** Every query lists `topk` keys of a large FP8 cache, scattered, none of them twice. */
-function sparse(
+export function sparse(
   device: Device,
   layout: Fp8KvLayoutName,
   requests: number,
@@ -154,7 +160,7 @@ function row(
   threads: number,
 ): BenchRow {
   const { us } = item;
-  const { bound, boundRatio } = roofline(limits, item, us, { unit: "bf16", threads });
+  const { bound, boundRatio, bestRatio } = roofline(limits, item, us, { unit: "bf16", threads });
   return {
     case: `${item.name}, ${threads} thread${threads > 1 ? "s" : ""}`,
     shape: item.shape,
@@ -163,10 +169,11 @@ function row(
     gbs: item.bytes / us / 1e3,
     boundRatio,
     bound,
+    ...(bestRatio < boundRatio * 0.99 && { bestRatio }),
   };
 }
 
-function casesOf(device: Device, scale: number): (() => Case)[] {
+export function casesOf(device: Device, scale: number): (() => Case)[] {
   const v32 = (heads: number, b = 16) => sparse(device, "v32", b, heads, 2048, 524288 / scale);
   return [
     () => mla(device, 16, 1, 8192 / scale, 1),

@@ -1,13 +1,14 @@
-// Attention over paged keys: online softmax over 64-key blocks inside splits of fixed
-// length, splits combined in order. Rows (token × head of one key head) are grouped into items that
-// share each load of the keys; grouping, and who computes which split, changes no row's arithmetic.
+// Attention over paged keys: softmaxes of splits of fixed length, combined in order. Rows (token ×
+// head of one key head) are grouped into items that share each load of the keys; grouping, and who
+// computes which split, changes no row's arithmetic.
 //
 // Not here: which items there are (src/plan.ts), checks of any argument (src/decode.ts), keys and
 // values apart (mha_forward.c).
 //
 // Constants: D, DV channels of a key and a value; KV_FORMAT, how keys are stored: 0 f32, 1 bf16,
 // 2 f16, 3 and 4 the FP8 layouts V32 and MODEL1; KV_TYPE, the type of 0 to 2 that tiles read;
-// Q_BF16 and DOT_PAYS, whether queries are bf16 and the machine's dot product is worth it.
+// Q_PARTS and P_PARTS, for matrix tiles; Q_BF16 and DOT_PAYS, whether queries are bf16 and the
+// machine's dot product is worth it.
 #if KV_FORMAT == 3
 #define KEY_BYTES 656
 #elif KV_FORMAT == 4
@@ -31,25 +32,28 @@ static inline int64_t key_count(const params_t *p, int r) {
 // Keys of the call's format lie as whole elements; FP8 formats count in bytes.
 #define BYTES_OF(elements) ((elements) * (KV_FORMAT == KV_TYPE ? (int64_t)sizeof(kv_t) : 1))
 
-// Addresses of keys `from` to `from + n` of a request, and of their scales where those lie apart.
-static void key_addresses(const params_t *p, int r, int kv_head, int64_t from, int n,
-                          const void **key, const uint8_t **scale) {
-  const char *base = (const char *)p->k + BYTES_OF(kv_head * p->k_head);
-  const int32_t *table = (const int32_t *)p->table + r * p->table_columns;
+// Where the keys of a split lie, and their scales where those lie apart.
+static void split_keys(const params_t *p, const item_t *item, int64_t end, int split,
+                       keys_t *keys) {
+  const char *base = (const char *)p->k + BYTES_OF(item->kv_head * p->k_head);
+  const int32_t *table = (const int32_t *)p->table + item->request * p->table_columns;
   const int64_t step = KV_FORMAT == TYPE_MODEL1 ? MODEL1_ROW : BYTES_OF(p->k_token);
+  const int64_t from = (int64_t)split * SPLIT_KEYS;
+  const int n = (int)oi_max(0, oi_min(SPLIT_KEYS, end - from));
   int64_t block = from / p->page, offset = from % p->page;
   for (int j = 0; j < n; block++, offset = 0) {
     const char *page = base + BYTES_OF(table[block] * p->k_block);
     for (; offset < p->page && j < n; offset++, j++) {
-      key[j] = page + offset * step;
+      keys->row[j] = page + offset * step;
       if (KV_FORMAT == TYPE_MODEL1)
-        scale[j] = (const uint8_t *)page + p->page * MODEL1_ROW + offset * MODEL1_SCALES;
+        keys->scale[j] = (const uint8_t *)page + p->page * MODEL1_ROW + offset * MODEL1_SCALES;
     }
   }
+  keys->count = n, keys->extra = 0;
 }
 
 // Where a row of an item belongs.
-static row_out_t row_out(const params_t *p, const item_t *item, int row) {
+static row_out_t row_out(const params_t *p, const item_t *item, int64_t row) {
   const int64_t token = query_start(p, item->request) + row / p->group;
   const int64_t head = item->kv_head * p->group + row % p->group;
   const int64_t out =
@@ -65,25 +69,6 @@ static row_out_t row_out(const params_t *p, const item_t *item, int row) {
   };
 }
 
-// Online softmax over keys `from` to `to` of one split.
-static void run_split(const params_t *p, const item_t *item, work_t *w, int64_t from, int64_t to,
-                      int64_t end) {
-  const int rows = item->row_end - item->row_begin;
-  const void *row[BLOCK];
-  const uint8_t *scale[BLOCK], *next_scale[BLOCK];
-  begin_split(w, rows);
-  for (int64_t at = from; at < to; at += BLOCK) {
-    const int n = (int)oi_min(BLOCK, to - at),
-              next = (int)oi_max(0, oi_min(BLOCK, end - at - BLOCK));
-    key_addresses(p, item->request, item->kv_head, at, n, row, scale);
-    key_addresses(p, item->request, item->kv_head, at + BLOCK, next, w->next, next_scale);
-    stage_block(w, KV_FORMAT, n, row, scale, next);
-    memcpy(w->value, w->key, sizeof w->key);
-    for (int r = 0; r < rows; r++) w->keys[r] = (int32_t)oi_max(0, oi_min(n, w->visible[r] - at));
-    run_block(w, rows, n, next, (float)p->scale);
-  }
-}
-
 static void load_queries(const params_t *p, const item_t *item, work_t *w) {
   const int rows = item->row_end - item->row_begin;
   const int64_t keys = key_count(p, item->request), tokens = query_count(p, item->request);
@@ -92,38 +77,10 @@ static void load_queries(const params_t *p, const item_t *item, work_t *w) {
     int64_t row = item->row_begin + r, token = row / p->group,
             head = item->kv_head * p->group + row % p->group;
     int64_t at = item->request * p->q_request + (start + token) * p->q_token + head * p->q_head;
-    load_query(w, r, (const char *)p->q + (size_t)at * type_bytes(p->q_type), (int)p->q_type);
+    load_query(w, r, rows, (const char *)p->q + (size_t)at * type_bytes(p->q_type), (int)p->q_type);
     w->visible[r] =
         (int32_t)(p->causal ? oi_max(0, oi_min(keys, keys - tokens + token + 1)) : keys);
   }
 }
 
-static void run_item(const params_t *p, const item_t *item, work_t *w) {
-  const int rows = item->row_end - item->row_begin;
-  load_queries(p, item, w);
-  const int64_t end = w->visible[rows - 1];
-  for (int r = 0; r < rows; r++) w->acc_max[r] = NO_SCORE, w->acc_sum[r] = 0;
-  for (int split = item->split_begin; split < item->split_end; split++) {
-    const int64_t from = (int64_t)split * SPLIT_KEYS;
-    run_split(p, item, w, from, oi_min(end, from + SPLIT_KEYS), end);
-    end_split(p, item, w, split);
-  }
-  if (item->slot >= 0) return;
-  for (int r = 0; r < rows; r++) {
-    const row_out_t to = row_out(p, item, item->row_begin + r);
-    write_row(p, &to, w->acc + r * O_LD, w->acc_max[r], w->acc_sum[r]);
-  }
-}
-
-static void finish_unit_row(const params_t *p, const item_t *unit, int r, work_t *w) {
-  float max, sum;
-  merge_splits(p, unit, r, w, &max, &sum);
-  const row_out_t to = row_out(p, unit, unit->row_begin + r);
-  write_row(p, &to, w->acc, max, sum);
-}
-
-void attention(const params_t *p, oi_ctx *ctx) {
-  work_t w;
-  carve_scratch(p, &w, ctx->scratch, KV_FORMAT != KV_TYPE);
-  RUN_ITEMS(p, ctx, w, run_item, finish_unit_row);
-}
+void attention(const params_t *p, oi_ctx *ctx) { run(p, ctx); }

@@ -1,20 +1,15 @@
 // One block of keys against all rows of an item: softmax, and the loops over register tiles. What
 // the keys are and where they come from is not known here; see attention.c and sparse.c.
 #pragma once
-#include <math.h>
+#include "attention_join.h"
 #include "attention_tiles.h"
 
-#define NO_SCORE (-1e30f)   // where the running maximum starts, so that no inf − inf appears
 #define MAX_ROWS 80         // rows of an item, at most, in whole vectors
 #define MAX_TILES 16        // tiles they may be divided into
 #define DIRECT_ROWS 18      // up to so many rows read the keys as they lie instead of a float panel
 #define STRIP (TILE_VECS * OI_VF)
 // A decoded key: an odd number of cache lines.
 #define STAGE_LD ((int)(((D * sizeof(kv_t) + 63) / 64 | 1) * 64 / sizeof(kv_t)))
-
-typedef struct {
-  int32_t request, kv_head, row_begin, row_end, split_begin, split_end, slot, unused;
-} item_t;
 
 // This thread's scratch.
 typedef struct {
@@ -30,8 +25,6 @@ typedef struct {
   int fetched;  // so many of the next keys have been fetched while this block's were decoded
   const void *fetch[MAX_TILES * BLOCK];  // rows of the next block, by the tile that asks for them
 } work_t;
-
-static inline size_t type_bytes(int64_t type) { return type == TYPE_F32 ? 4 : 2; }
 
 // Scores to probabilities in place, for the keys that each row sees of a block, and the running
 // maximum and sum. alpha becomes the factor that brings earlier sums to the new maximum; a row that
@@ -61,21 +54,6 @@ ONE_COPY void softmax_rows(work_t *w, int rows, float scale) {
     }
     w->sum[r] = w->sum[r] * w->alpha[r] + all_sum(total)[0];
   }
-}
-
-// Adds the result of a later split to what was there.
-ONE_COPY void merge_row(float *acc, float *acc_max, float *acc_sum, const float *o, float max,
-                        float sum) {
-  float top = *acc_max > max ? *acc_max : max;
-  float a = exp_nonpositive(vf_set(*acc_max - top))[0], b = exp_nonpositive(vf_set(max - top))[0];
-  for (int i = 0; i < DVP; i += OI_VF) {
-    vf scaled = vf_load(acc + i) * a;
-    ROUNDED(scaled);
-    vf_store(acc + i, vf_fma(vf_load(o + i), vf_set(b), scaled));
-  }
-  float scaled = *acc_sum * a;
-  *acc_sum = scaled + sum * b;
-  *acc_max = top;
 }
 
 typedef void (*scores_fn)(float *s, const float *q, const void *const *key, int n,

@@ -61,13 +61,6 @@ DEFINE_DOT_SCORES(dot_scores_4, 4)
 DEFINE_DOT_SCORES(dot_scores_2, 2)
 DEFINE_DOT_SCORES(dot_scores_1, 1)
 
-// 32 channels of two keys as two vectors of pairs: channels 0-3, 8-11, 16-19, 24-27, and the rest.
-INLINE void interleave(vbf *x, const uint16_t *a, const uint16_t *b) {
-  const __m512i u = _mm512_loadu_si512(a), v = _mm512_loadu_si512(b);
-  x[0] = (vbf)_mm512_unpacklo_epi16(u, v);
-  x[1] = (vbf)_mm512_unpackhi_epi16(u, v);
-}
-
 // o[r] = o[r]·alpha[r] + Σ over pairs p0 to p1, in order. `source` is a list of keys, or with
 // PANEL a strip of pairs already interleaved. Meanwhile a line a key of `fetch` comes nearer.
 #define DEFINE_DOT_VALUES(NAME, MR, PANEL)                                                        \

@@ -1,74 +1,38 @@
-// What is done with splits, the same for every source of keys: one block's step, the joining of
-// splits in order, partial results of splits that several threads share, and the finished row.
+// An item from its queries to its results, the same for every source of keys: its splits in order,
+// partial results of splits that several threads share, and the finished row. A split is computed
+// by matrix tiles (attention_amx.h) or by vectors (attention_vectors.h).
 #pragma once
-#include "attention_stage.h"
-
-// One online-softmax step over the n keys in w->key. `next` rows of w->next are fetched meanwhile.
-static void run_block(work_t *w, int rows, int n, int next, float scale) {
-#if DOT
-  dot_scores(w, rows, n, next);
-  softmax_rows(w, rows, scale);
-  narrow_probabilities(w, rows);
-  dot_values(w, rows, n, next);
+#include "attention_keys.h"
+#if AMX
+#include "attention_amx.h"
 #else
-#if CAN_READ_DIRECT
-  if (rows <= DIRECT_ROWS) {
-    direct_scores(w, rows, n, next);
-    softmax_rows(w, rows, scale);
-    direct_values(w, rows, n, next);
-    return;
-  }
+#include "attention_vectors.h"
 #endif
-  panel_scores(w, rows, n, next);
-  softmax_rows(w, rows, scale);
-  panel_values(w, rows, n);
-#endif
-}
 
-static inline void load_query(work_t *w, int row, const void *src, int type) {
-#if DOT
-  (void)type;
-  copy_query(w, row, src);
-#else
-  widen_query(w->q + row * Q_LD, src, type);
-#endif
-}
+// What a source of keys provides: the queries of an item, and how many keys each of its rows sees
+// (w->visible); the keys of a split, where the item's rows see the first `end` keys at most; and
+// where the results of a row go.
+static void load_queries(const params_t *p, const item_t *item, work_t *w);
+static void split_keys(const params_t *p, const item_t *item, int64_t end, int split, keys_t *keys);
 
-static void begin_split(work_t *w, int rows) {
-  memset(w->o, 0, (size_t)rows * O_LD * 4);
-  for (int r = 0; r < rows; r++) w->max[r] = NO_SCORE, w->sum[r] = 0;
-}
+// Where a row's results go; null for what is not wanted.
+typedef struct {
+  void *out;
+  float *lse, *max_logit;
+  const float *sink;
+} row_out_t;
+static row_out_t row_out(const params_t *p, const item_t *item, int64_t row);
 
-// Partials: first all rows' sums [partial_rows][DV], then all rows' (maximum, sum).
-static inline float *partial_out(const params_t *p, int64_t row) {
-  return (float *)p->partials + row * DV;
-}
-static inline float *partial_stats(const params_t *p, int64_t row) {
-  return (float *)p->partials + p->partial_rows * DV + row * 2;
-}
-
-// Puts a computed split where it belongs: into its slot, or joined to the splits before it. A row
-// without a key in the split has sum 0 and keeps what it had.
-static void end_split(const params_t *p, const item_t *item, work_t *w, int split) {
-  const int rows = item->row_end - item->row_begin;
-  if (item->slot >= 0) {
-    int64_t slot = item->slot + (int64_t)(split - item->split_begin) * rows;
-    for (int r = 0; r < rows; r++) {
-      memcpy(partial_out(p, slot + r), w->o + r * O_LD, DV * 4);
-      partial_stats(p, slot + r)[0] = w->max[r];
-      partial_stats(p, slot + r)[1] = w->sum[r];
-    }
-  } else if (split == 0) {
-    float *swap = w->acc;
-    w->acc = w->o, w->o = swap;
-    memcpy(w->acc_max, w->max, sizeof w->max);
-    memcpy(w->acc_sum, w->sum, sizeof w->sum);
-  } else {
-    for (int r = 0; r < rows; r++)
-      if (w->sum[r] != 0)
-        merge_row(w->acc + r * O_LD, &w->acc_max[r], &w->acc_sum[r], w->o + r * O_LD, w->max[r],
-                  w->sum[r]);
-  }
+// Divides by the sum, sink included, and writes the row. A row without keys is 0, its lse +inf.
+ONE_COPY void write_row(const params_t *p, const row_out_t *to, const float *acc, float max,
+                        float sum) {
+  const double lse = sum == 0 ? INFINITY : (double)max * MAX_UNIT + log((double)sum);
+  float factor = sum == 0 ? 0 : 1.0f / sum;
+  if (sum != 0 && to->sink != NULL) factor *= (float)(1.0 / (1.0 + exp((double)*to->sink - lse)));
+  if (factor == 0) memset(to->out, 0, DV * type_bytes(p->out_type));
+  else narrow_output(to->out, acc, factor, (int)p->out_type);
+  if (to->lse != NULL) *to->lse = (float)(lse * p->lse_scale);
+  if (to->max_logit != NULL) *to->max_logit = sum == 0 ? -INFINITY : (float)(max * MAX_UNIT);
 }
 
 // Joins row r of a unit whose splits were computed apart: its sums in w->acc, statistics returned.
@@ -92,53 +56,54 @@ static void merge_splits(const params_t *p, const item_t *unit, int r, work_t *w
   }
 }
 
-// Where a row's results go; null for what is not wanted.
-typedef struct {
-  void *out;
-  float *lse, *max_logit;
-  const float *sink;
-} row_out_t;
-
-// Divides by the sum, sink included, and writes the row. A row without keys is 0, its lse +inf.
-ONE_COPY void write_row(const params_t *p, const row_out_t *to, const float *acc, float max,
-                        float sum) {
-  const double lse = sum == 0 ? INFINITY : (double)max + log((double)sum);
-  float factor = sum == 0 ? 0 : 1.0f / sum;
-  if (sum != 0 && to->sink != NULL) factor *= (float)(1.0 / (1.0 + exp((double)*to->sink - lse)));
-  if (factor == 0) memset(to->out, 0, DV * type_bytes(p->out_type));
-  else narrow_output(to->out, acc, factor, (int)p->out_type);
-  if (to->lse != NULL) *to->lse = (float)(lse * p->lse_scale);
-  if (to->max_logit != NULL) *to->max_logit = sum == 0 ? -INFINITY : max;
+static void run_item(const params_t *p, const item_t *item, work_t *w) {
+  const int rows = item->row_end - item->row_begin;
+  keys_t lists[2], *keys = &lists[0], *then = &lists[1];
+  load_queries(p, item, w);
+  const int64_t end = w->visible[rows - 1];
+  no_scores(w->acc_max, w->acc_sum, rows);
+  split_keys(p, item, end, item->split_begin, keys);
+  for (int split = item->split_begin; split < item->split_end; split++) {
+    then->count = 0;
+    if (split + 1 < item->split_end) split_keys(p, item, end, split + 1, then);
+    attend_split(p, item, w, split, keys, then);
+    keys_t *swap = keys;
+    keys = then, then = swap;
+  }
+  if (item->slot >= 0) return;
+  for (int r = 0; r < rows; r++) {
+    const row_out_t to = row_out(p, item, item->row_begin + r);
+    write_row(p, &to, w->acc + r * O_LD, w->acc_max[r], w->acc_sum[r]);
+  }
 }
 
-static float *carve(char **at, size_t bytes) {
-  float *here = (float *)*at;
-  *at += (bytes + 63) / 64 * 64;
-  return here;
+static void finish_unit_row(const params_t *p, const item_t *unit, int r, work_t *w) {
+  float max, sum;
+  merge_splits(p, unit, r, w, &max, &sum);
+  const row_out_t to = row_out(p, unit, unit->row_begin + r);
+  write_row(p, &to, w->acc, max, sum);
 }
 
-// Lays out a thread's scratch; src/scratch.ts counts the same. Returns what is left.
-static char *carve_scratch(const params_t *p, work_t *w, char *at, int staged) {
-  const size_t rows = (size_t)p->row_tile;
-  w->q = carve(&at, rows * Q_LD * 4);
-  w->s = carve(&at, rows * BLOCK * 4);
-  w->o = carve(&at, rows * O_LD * 4);
-  w->acc = carve(&at, rows * O_LD * 4);
-  const int keys = PANEL_KEYS * Q_LD, values = BLOCK * STRIP;
-  w->panel = carve(&at, 4 * (size_t)(keys > values ? keys : values));
-  w->stage = staged ? (kv_t *)carve(&at, sizeof(kv_t) * BLOCK * STAGE_LD) : NULL;
-  return at;
+// A launch: items to whoever is free, then the rows of the units that were cut up.
+static void run_items(const params_t *p, oi_ctx *ctx, work_t *w) {
+  const item_t *items = p->items, *merges = p->merges;
+  for (int64_t i; (i = oi_take(ctx, 1)) < p->item_count;) run_item(p, &items[i], w);
+  if (p->merge_count == 0) return;
+  oi_barrier(ctx);
+  int64_t turn = 0;
+  for (int64_t m = 0; m < p->merge_count; m++)
+    for (int r = 0; r < merges[m].row_end - merges[m].row_begin; r++)
+      if (turn++ % ctx->nthreads == ctx->tid) finish_unit_row(p, &merges[m], r, w);
 }
 
-// The loop of a launch: items to whoever is free, then the rows of the units that were cut up.
-#define RUN_ITEMS(p, ctx, w, run_item, finish_unit_row)                                 \
-  do {                                                                                  \
-    const item_t *items = p->items, *merges = p->merges;                                \
-    for (int64_t i; (i = oi_take(ctx, 1)) < p->item_count;) run_item(p, &items[i], &w); \
-    if (p->merge_count == 0) return;                                                    \
-    oi_barrier(ctx);                                                                    \
-    int64_t turn = 0;                                                                   \
-    for (int64_t m = 0; m < p->merge_count; m++)                                        \
-      for (int r = 0; r < merges[m].row_end - merges[m].row_begin; r++)                 \
-        if (turn++ % ctx->nthreads == ctx->tid) finish_unit_row(p, &merges[m], r, &w);  \
-  } while (0)
+static void run(const params_t *p, oi_ctx *ctx) {
+  work_t w;
+  carve_scratch(p, &w, ctx->scratch);
+#if AMX
+  oi_tiles_begin();
+#endif
+  run_items(p, ctx, &w);
+#if AMX
+  oi_tiles_end();
+#endif
+}

@@ -6,9 +6,7 @@
 
 #define BLOCK 64                                  // keys of one softmax step
 #define PANEL_KEYS 8  // keys that are widened at a time: they stay in L1
-#define ODD_LINES(n) ((n) + ((n) / 16 % 2 ? 0 : 16))  // rows of scratch: no power-of-two strides
 #define Q_LD ODD_LINES(DP)
-#define O_LD ODD_LINES(DVP)
 
 // Rows and keys (or vectors of channels) of the main tiles: 24 sums where there are 32 registers.
 #define TILE_ROWS 6
@@ -18,11 +16,6 @@
 #else
 #define TILE_KEYS 4
 #define TILE_VECS 4
-#endif
-
-// Bytes of a key in the cache: nothing behind a key is fetched.
-#ifndef KEY_BYTES
-#define KEY_BYTES ((int)(D * sizeof(kv_t)))
 #endif
 
 // Rows of later keys that one tile of scores asks for.
@@ -85,9 +78,6 @@ INLINE void store_scores(float *s, const vf (*sum)[TILE_KEYS], int mr, int r0) {
       if (r0 + r < mr) s[(r0 + r) * BLOCK + k] = t[k * 4 + r];
 #endif
 }
-
-#define UNROLL(n) _Pragma(UNROLL_TEXT(GCC unroll n))
-#define UNROLL_TEXT(x) #x
 
 // s[r][j] = q[r] · key[j] for MR rows and n keys (rounded up to TILE_KEYS; the caller has padded
 // the list). Meanwhile each tile brings FETCH rows of the list `fetch` nearer: memory and

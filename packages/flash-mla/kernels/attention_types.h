@@ -1,9 +1,14 @@
 // Loads and stores of the three float formats, and the small vector moves the tiles need.
 #pragma once
+#include <math.h>
+#include "exp2_small.h"
 #include "oi_kernel.h"
 #include "oi_simd.h"
+#include "oi_tiles.h"
 
 enum { TYPE_F32 = 0, TYPE_BF16 = 1, TYPE_F16 = 2 };
+
+static inline size_t type_bytes(int64_t type) { return type == TYPE_F32 ? 4 : 2; }
 
 // A function that exists once: results must not depend on which call site the compiler tuned.
 #if defined(__clang__)
@@ -12,6 +17,8 @@ enum { TYPE_F32 = 0, TYPE_BF16 = 1, TYPE_F16 = 2 };
 #define ONE_COPY static __attribute__((noipa))
 #endif
 #define INLINE static inline __attribute__((always_inline))
+#define UNROLL(n) _Pragma(UNROLL_TEXT(GCC unroll n))
+#define UNROLL_TEXT(x) #x
 
 // Hides where a value came from, so that a product is rounded before it is added to.
 #if defined(__AVX512F__)
@@ -107,14 +114,25 @@ INLINE float kv_scalar(kv_t x) { return f16_to_f32(x); }
 #define DVP PAD16(DV)
 #define PAIR (2 * OI_VF)
 
-// Whether bf16 is multiplied as it is; see attention_dot.h. Emulated dot products are there to be
+#define ODD_LINES(n) ((n) + ((n) / 16 % 2 ? 0 : 16))  // rows of scratch: no power-of-two strides
+#define O_LD ODD_LINES(DVP)
+
+// Whether bf16 is multiplied by matrix tiles; see attention_amx.h. Q_PARTS is 0 if it shall not be,
+// else the number of bf16 that add up to an element of a query, P_PARTS of a probability.
+#if defined(OI_TILES) && KV_TYPE == 1 && Q_PARTS > 0 && D % 32 == 0 && DV % 32 == 0
+#define AMX 1
+#else
+#define AMX 0
+#endif
+
+// Whether bf16 is multiplied by dot products; see attention_dot.h. Emulated ones are there to be
 // tested, whether they pay or not.
 #if defined(OI_EMULATE_BF16DOT)
 #define DOT_WANTED Q_BF16
 #else
 #define DOT_WANTED (Q_BF16 && DOT_PAYS)
 #endif
-#if defined(OI_BF16DOT) && OI_VF == 16 && KV_TYPE == 1 && DOT_WANTED && D % 32 == 0 && \
+#if !AMX && defined(OI_BF16DOT) && OI_VF == 16 && KV_TYPE == 1 && DOT_WANTED && D % 32 == 0 && \
     DV % 32 == 0
 #define DOT 1
 #else
@@ -169,26 +187,21 @@ static inline float scalar_of(const void *row, int type, int i) {
   return type == TYPE_BF16 ? bf16_to_f32(h) : f16_to_f32(h);
 }
 
-// A query row as floats in the channel order of the scratch, zeros up to DP.
-static void widen_query(float *dst, const void *src, int type) {
-  int i = 0;
-  if (SPLIT_PAIRS) {
-    for (; i < D; i += PAIR)
-      for (int c = 0; c < OI_VF; c++) {
-        dst[i + c] = scalar_of(src, type, i + 2 * c);
-        dst[i + c + OI_VF] = scalar_of(src, type, i + 2 * c + 1);
-      }
-  }
-  for (; i < D; i++) dst[i] = scalar_of(src, type, i);
-  for (; i < DP; i++) dst[i] = 0;
+// 32 channels of two keys as two vectors of pairs: channels 0-3, 8-11, 16-19, 24-27, and the rest.
+#if DOT || AMX
+INLINE void interleave(vbf *x, const uint16_t *a, const uint16_t *b) {
+  const __m512i u = _mm512_loadu_si512(a), v = _mm512_loadu_si512(b);
+  x[0] = (vbf)_mm512_unpacklo_epi16(u, v);
+  x[1] = (vbf)_mm512_unpackhi_epi16(u, v);
 }
+#endif
 
 // An output row: sums in the channel order of the scratch, times `scale`, narrowed.
 static void narrow_output(void *dst, const float *src, float scale, int type) {
   _Alignas(64) float row[DVP];
-#if DOT
-  for (int i = 0; i < DV; i += PAIR) {  // undoes `interleave`
-    const vf a = vf_load(src + i) * scale, b = vf_load(src + i + OI_VF) * scale;
+#if DOT || AMX
+  for (int i = 0; i < DV; i += PAIR) {  // undoes `interleave`; + 0 makes every zero positive
+    const vf a = vf_load(src + i) * scale + 0.0f, b = vf_load(src + i + OI_VF) * scale + 0.0f;
     vf_store(row + i, SHUFFLE(a, b, 0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23));
     vf_store(row + i + OI_VF,
              SHUFFLE(a, b, 8, 9, 10, 11, 24, 25, 26, 27, 12, 13, 14, 15, 28, 29, 30, 31));

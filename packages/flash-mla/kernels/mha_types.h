@@ -7,8 +7,8 @@
 // ROUND_P 1 if probabilities and gradients of scores may be rounded to bf16.
 #pragma once
 #include <math.h>
+#include "exp2_small.h"
 #include "oi_kernel.h"
-#include "oi_simd.h"
 
 #if defined(OI_BF16DOT) && (DOT_PAYS > 0 || (DOT_PAYS == 0 && defined(OI_EMULATE_BF16DOT)))
 #define DOT_S 1  // products of inputs with inputs: pairs of channels, nothing rounded
@@ -139,26 +139,6 @@ INLINE vf pair_up(vf low, vf high) {
                  __builtin_convertvector(to_bf16(high), vu) << 16);
 }
 #endif
-
-// 2^x for x up to 0 or little more, relative error below 2e-7; below -100, where a probability
-// counts for nothing but its products would be subnormal and slow, 0. 2^0 is 1. NaN stays NaN.
-INLINE vf exp2_small(vf x) {
-  const vf least = vf_set(-100.0f), magic = vf_set(12582912.0f + 127.0f);
-  const vf shifted = vf_max(least, x) + magic;  // the exponent's bits are the lowest
-  const vf r = vf_max(least, x) - (shifted - magic);
-  vf p = vf_fma(vf_set(0.001326472731307149f), r, vf_set(0.009671512991189957f));
-  p = vf_fma(p, r, vf_set(0.05550733581185341f));
-  p = vf_fma(p, r, vf_set(0.24022242426872253f));
-  p = vf_fma(p, r, vf_set(0.6931470036506653f));
-  p = vf_fma(p, r, vf_set(1.0f));
-  const vf power = vf_bits(vf_to_bits(shifted) << 23);
-#if defined(__AVX512F__)
-  const __mmask16 keep = _mm512_cmp_ps_mask((__m512)x, (__m512)least, _CMP_NLT_UQ);
-  return (vf)_mm512_maskz_mul_ps(keep, (__m512)p, (__m512)power);
-#else
-  return vf_select((vi)(x < least), vf_zero(), p * power);
-#endif
-}
 
 // Lane i of the result is i.
 INLINE vi lane_numbers(void) {

@@ -9,21 +9,13 @@
 //
 // Constants: D, DV channels of a key and a value; KV_FORMAT and EXTRA_FORMAT, how keys are stored
 // in the two caches, as in attention.c, EXTRA_FORMAT -1 where there is one; KV_TYPE, the type that
-// tiles read; Q_BF16 and DOT_PAYS, whether queries are bf16 and the machine's dot product is worth
-// it.
+// tiles read; Q_PARTS, P_PARTS, Q_BF16 and DOT_PAYS as there.
 #define FORMAT_BYTES(f) ((f) == 3 ? 656 : (f) == 4 ? 576 : (f) == 0 ? D * 4 : D * 2)
 #define MOST_BYTES(a, b) ((a) > (b) ? (a) : (b))
 #define KEY_BYTES                           \
   (EXTRA_FORMAT < 0 ? FORMAT_BYTES(KV_FORMAT) \
                     : MOST_BYTES(FORMAT_BYTES(KV_FORMAT), FORMAT_BYTES(EXTRA_FORMAT)))
 #include "attention_split.h"
-
-// The keys of one split, in the order of the list.
-typedef struct {
-  int count, extra;                  // whether they are of the second cache
-  const void *row[SPLIT_KEYS];
-  const uint8_t *scale[SPLIT_KEYS];  // where a MODEL1 key's exponents lie
-} keys_t;
 
 // A cache and its lists.
 typedef struct {
@@ -71,9 +63,11 @@ INLINE void look_up(const scope_t *s, int type, int64_t request, int64_t token, 
   keys->count = n;
 }
 
-// The keys of split `split` of a query; none behind the last split.
-static void split_keys(const params_t *p, int64_t query, int split, keys_t *keys) {
-  const int64_t request = query / p->tokens, token = query % p->tokens;
+// The keys of a split; none behind the last one.
+static void split_keys(const params_t *p, const item_t *item, int64_t end, int split,
+                       keys_t *keys) {
+  (void)end;
+  const int64_t request = item->request / p->tokens, token = item->request % p->tokens;
   const scope_t first = scope_of(p, 0);
   const int64_t n = list_length(&first, request, token);
   const int64_t splits = oi_ceil_div(n, SPLIT_KEYS), from = split * (int64_t)SPLIT_KEYS;
@@ -90,17 +84,18 @@ static void split_keys(const params_t *p, int64_t query, int split, keys_t *keys
 #endif
 }
 
-static void load_heads(const params_t *p, const item_t *item, work_t *w) {
+static void load_queries(const params_t *p, const item_t *item, work_t *w) {
   const int64_t request = item->request / p->tokens, token = item->request % p->tokens;
   const int rows = item->row_end - item->row_begin;
   for (int r = 0; r < rows; r++) {
     const int64_t at = request * p->q_request + token * p->q_token +
                        (item->row_begin + r) * p->q_head;
-    load_query(w, r, (const char *)p->q + (size_t)at * type_bytes(p->q_type), (int)p->q_type);
+    load_query(w, r, rows, (const char *)p->q + (size_t)at * type_bytes(p->q_type), (int)p->q_type);
+    w->visible[r] = INT32_MAX;  // whatever the list names
   }
 }
 
-static row_out_t row_out(const params_t *p, const item_t *item, int head) {
+static row_out_t row_out(const params_t *p, const item_t *item, int64_t head) {
   const int64_t request = item->request / p->tokens, token = item->request % p->tokens;
   const int64_t out = request * p->out_request + token * p->out_token + head * p->out_head;
   const int64_t lse = request * p->lse_request + token * p->lse_token + head * p->lse_head;
@@ -113,55 +108,4 @@ static row_out_t row_out(const params_t *p, const item_t *item, int head) {
   };
 }
 
-// Online softmax over one split. `then` are the keys after it.
-static void run_split(const params_t *p, work_t *w, int rows, const keys_t *keys,
-                      const keys_t *then) {
-  begin_split(w, rows);
-  for (int at = 0; at < keys->count; at += BLOCK) {
-    const int n = keys->count - at < BLOCK ? keys->count - at : BLOCK;
-    const keys_t *after = at + BLOCK < keys->count ? keys : then;
-    const int from = after == keys ? at + BLOCK : 0;
-    const int next = after->count - from < BLOCK ? after->count - from : BLOCK;
-    memcpy(w->next, after->row + from, sizeof w->next[0] * (size_t)next);
-    if (keys->extra) stage_block(w, EXTRA_FORMAT, n, keys->row + at, keys->scale + at, next);
-    else stage_block(w, KV_FORMAT, n, keys->row + at, keys->scale + at, next);
-    memcpy(w->value, w->key, sizeof w->key);
-    for (int r = 0; r < rows; r++) w->keys[r] = n;
-    run_block(w, rows, n, next, (float)p->scale);
-  }
-}
-
-static void run_item(const params_t *p, const item_t *item, work_t *w) {
-  const int rows = item->row_end - item->row_begin;
-  keys_t lists[2], *keys = &lists[0], *then = &lists[1];
-  load_heads(p, item, w);
-  for (int r = 0; r < rows; r++) w->acc_max[r] = NO_SCORE, w->acc_sum[r] = 0;
-  split_keys(p, item->request, item->split_begin, keys);
-  for (int split = item->split_begin; split < item->split_end; split++) {
-    then->count = 0;
-    if (split + 1 < item->split_end) split_keys(p, item->request, split + 1, then);
-    run_split(p, w, rows, keys, then);
-    end_split(p, item, w, split);
-    keys_t *swap = keys;
-    keys = then, then = swap;
-  }
-  if (item->slot >= 0) return;
-  for (int r = 0; r < rows; r++) {
-    const row_out_t to = row_out(p, item, item->row_begin + r);
-    write_row(p, &to, w->acc + r * O_LD, w->acc_max[r], w->acc_sum[r]);
-  }
-}
-
-static void finish_unit_row(const params_t *p, const item_t *unit, int r, work_t *w) {
-  float max, sum;
-  merge_splits(p, unit, r, w, &max, &sum);
-  const row_out_t to = row_out(p, unit, unit->row_begin + r);
-  write_row(p, &to, w->acc, max, sum);
-}
-
-void sparse_attention(const params_t *p, oi_ctx *ctx) {
-  work_t w;
-  carve_scratch(p, &w, ctx->scratch,
-                KV_FORMAT != KV_TYPE || (EXTRA_FORMAT >= 0 && EXTRA_FORMAT != KV_TYPE));
-  RUN_ITEMS(p, ctx, w, run_item, finish_unit_row);
-}
+void sparse_attention(const params_t *p, oi_ctx *ctx) { run(p, ctx); }

@@ -5,6 +5,7 @@
 import { dtypeBits, type Tensor } from "@open-infra/tensor";
 import { bytesPerKey, type KvFormat } from "./kv-layout.ts";
 import type { Plan } from "./plan.ts";
+import type { Workspace } from "./workspace.ts";
 
 /** Keys of one split. Counted from key 0 of a request, so that a row's arithmetic is its own. */
 export const SPLIT_KEYS = 256;
@@ -53,8 +54,8 @@ export interface AttentionCall {
   readonly contextLens: Tensor;
   /** Null on backends that schedule for themselves. */
   readonly plan: Plan | null;
-  /** Split partials, f32; null if the plan needs none. */
-  readonly partials: Tensor | null;
+  /** What a device lends to a launch. */
+  readonly workspace?: Workspace;
 }
 
 /** Keys that query token `i` of request `r` may see (causal masks are bottom-right aligned). */

@@ -192,7 +192,6 @@ function denseDecode(
     blockTable,
     contextLens,
     plan: null,
-    partials: null,
   });
 }
 
@@ -279,7 +278,6 @@ export function flashMlaVarlen(device: Device, options: FlashMlaVarlenOptions): 
     blockTable,
     contextLens,
     plan: null,
-    partials: null,
   });
 }
 

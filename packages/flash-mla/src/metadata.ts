@@ -36,7 +36,8 @@ export class SchedMeta {
 
   /** i32 `[items, 8]`: request, kv head, first row, end row, first split, end split, slot, 0. */
   get tileSchedulerMetadata(): Tensor<"i32"> | undefined {
-    return this.#plan?.items.slice(0, 0, this.#plan.itemCount);
+    const plan = this.#plan?.fill();
+    return plan?.items.slice(0, 0, plan.itemCount);
   }
 
   /**
@@ -68,13 +69,13 @@ export class SchedMeta {
     },
   ): Plan {
     if (this.#plan === undefined) {
-      const plan = new Plan();
-      plan.fill(problem);
       this.#config = config;
       this.#values = Object.fromEntries(Object.entries(values).map(([k, v]) => [k, v.slice()]));
-      this.#keyLengths = problem.keyLengths.slice();
-      this.#plan = plan;
-      return plan;
+      const keyLengths = problem.keyLengths.slice();
+      const queryLengths = problem.queryLengths.slice();
+      this.#keyLengths = keyLengths;
+      this.#plan = new Plan().pose({ ...problem, keyLengths, queryLengths });
+      return this.#plan;
     }
     for (const key of new Set([...Object.keys(config), ...Object.keys(this.#config)])) {
       const was = this.#config[key] ?? "none";

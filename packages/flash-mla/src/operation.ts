@@ -13,7 +13,14 @@ import { type AttentionCall, attentionWork, formatOfKeys, SPLIT_KEYS } from "./c
 import { BlockTableError } from "./errors.ts";
 import { commonType, formatCode } from "./kv-layout.ts";
 import { attentionReference } from "./reference.ts";
-import { dotConstants, planOf, scratchBytes, typeCode, withWorkspace } from "./workspace.ts";
+import {
+  arithmeticOf,
+  partialsOf,
+  planOf,
+  scratchBytes,
+  typeCode,
+  withWorkspace,
+} from "./workspace.ts";
 
 /** Block ids are only trusted after this: O(blocks in use), on every launch. */
 function checkBlockTable(call: AttentionCall): void {
@@ -91,15 +98,15 @@ const cpuKernel: AnyKernel<AttentionCall> = defineKernel({
     lse_scale: "f64",
   },
   constants: (call: AttentionCall, target: Target) => ({
-    ...dotConstants(target.isa, call.q, call.roundProbabilities),
+    ...arithmeticOf(target.isa, call, [formatOfKeys(call)]),
     D: call.headDimQk,
     DV: call.headDimV,
     KV_FORMAT: formatCode[formatOfKeys(call)],
     KV_TYPE: formatCode[commonType([formatOfKeys(call)])],
     SPLIT_KEYS,
   }),
-  pack: (call: AttentionCall) => {
-    const plan = planOf(call);
+  plan: (call: AttentionCall, target: Target) => planOf(call, target.isa, [formatOfKeys(call)]),
+  pack: (call: AttentionCall, _target, plan) => {
     const { k, q, out, lse } = call;
     const [q_request, q_token, q_head] = rowStrides(q);
     const [out_request, out_token, out_head] = rowStrides(out);
@@ -117,7 +124,7 @@ const cpuKernel: AnyKernel<AttentionCall> = defineKernel({
       max_logits: call.maxLogits ?? null,
       items: plan.items,
       merges: plan.merges,
-      partials: call.partials,
+      partials: partialsOf(call, plan),
       item_count: plan.itemCount,
       merge_count: plan.mergeCount,
       partial_rows: plan.partialRows,
@@ -148,11 +155,9 @@ const cpuKernel: AnyKernel<AttentionCall> = defineKernel({
       lse_scale: call.lseScale ?? 1,
     };
   },
-  threads: (call: AttentionCall) => planOf(call).threads,
-  scratchBytes: (call: AttentionCall) => {
-    const format = formatOfKeys(call);
-    return scratchBytes({ ...call, formats: [format], rows: planOf(call).rowTile });
-  },
+  threads: (_call: AttentionCall, _target, plan) => plan.threads,
+  scratchBytes: (call: AttentionCall, target, plan) =>
+    scratchBytes(target.isa, call, [formatOfKeys(call)], plan.rowTile),
 });
 
 /** Attention over paged or packed keys, in the lowered form. */

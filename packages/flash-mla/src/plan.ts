@@ -7,10 +7,17 @@ import { BLOCK_KEYS, SPLIT_KEYS } from "./call.ts";
 
 /** i32 words of an item: request, kv head, first row, end row, first split, end split, slot, 0. */
 export const ITEM_WORDS = 8;
-/** Rows (token × head of one kv head) that share one pass over the keys. */
-export const MAX_ROW_TILE = 66;
-/** The register tile has six rows; row tiles are multiples of it. */
-const ROW_STEP = 6;
+/** Rows (token × head of one kv head) that share one pass over the keys, as a kernel likes them. */
+export interface RowRule {
+  /** Row tiles are multiples of it. */
+  readonly step: number;
+  /** Rows of a tile at most. */
+  readonly most: number;
+}
+/** The register tile has six rows. */
+export const vectorRows: RowRule = { step: 6, most: 66 };
+/** A matrix tile has sixteen; the kernel has the same limit. */
+export const matrixRows: RowRule = { step: 16, most: 128 };
 /** Splits go to different items only while their partial results stay below this. */
 const MAX_PARTIAL_BYTES = 64 * 2 ** 20;
 /** A unit is cut up if it is more than one part in this many of a thread's fair share. */
@@ -52,7 +59,9 @@ export class Plan {
   /** Threads worth waking. */
   threads = 1;
   /** Largest row tile of the plan. */
-  rowTile: number = ROW_STEP;
+  rowTile = 0;
+  #problem: PlanProblem | undefined;
+  #rule: RowRule | undefined;
 
   /** i32 `[at least itemCount, 8]`. */
   get items(): Tensor<"i32"> {
@@ -64,15 +73,29 @@ export class Plan {
     return this.#merges.tensor;
   }
 
-  /** Refills the plan. */
-  fill(problem: PlanProblem): void {
+  /** Sets another problem, whose lengths must stay as they are until {@link fill}. */
+  pose(problem: PlanProblem): this {
+    this.#problem = problem;
+    this.#rule = undefined;
+    return this;
+  }
+
+  /** Divides the problem's rows by a rule, if that is not how they are divided already. */
+  fill(rule: RowRule = this.#rule ?? vectorRows): this {
+    if (this.#rule === rule || this.#problem === undefined) return this;
+    this.#divide(this.#problem, rule);
+    this.#rule = rule;
+    return this;
+  }
+
+  #divide(problem: PlanProblem, rule: RowRule): void {
     this.itemCount = 0;
     this.mergeCount = 0;
     this.partialRows = 0;
     const work = totalWork(problem);
     const threads = Math.max(1, Math.min(problem.threads, Math.ceil(work / MIN_WORK_PER_THREAD)));
-    this.rowTile = chooseRowTile(problem, threads);
-    const units = listUnits(problem, this.rowTile);
+    this.rowTile = chooseRowTile(problem, threads, rule);
+    const units = listUnits(problem, this.rowTile, rule);
     units.sort((a, b) => unitWork(b) - unitWork(a));
     const share = work / (threads * UNITS_PER_THREAD);
     const partialBytes = (problem.headDimV + 2) * 4;
@@ -144,10 +167,10 @@ function totalWork(problem: PlanProblem): number {
 }
 
 /** Smaller row tiles where the whole call would otherwise give some thread nothing to do. */
-function chooseRowTile(problem: PlanProblem, threads: number): number {
+function chooseRowTile(problem: PlanProblem, threads: number, rule: RowRule): number {
   const group = problem.headsQ / problem.headsK;
-  let tile = MAX_ROW_TILE;
-  while (tile > ROW_STEP) {
+  let tile = rule.most;
+  while (tile > rule.step) {
     let items = 0;
     for (let r = 0; r < problem.queryLengths.length && items < threads; r++) {
       const rows = (problem.queryLengths[r] as number) * group;
@@ -155,12 +178,12 @@ function chooseRowTile(problem: PlanProblem, threads: number): number {
       items += Math.ceil(rows / tile) * problem.headsK * splits;
     }
     if (items >= threads) break;
-    tile = Math.ceil(tile / 2 / ROW_STEP) * ROW_STEP;
+    tile = Math.ceil(tile / 2 / rule.step) * rule.step;
   }
   return tile;
 }
 
-function listUnits(problem: PlanProblem, rowTile: number): Unit[] {
+function listUnits(problem: PlanProblem, rowTile: number, rule: RowRule): Unit[] {
   const units: Unit[] = [];
   const group = problem.headsQ / problem.headsK;
   for (let request = 0; request < problem.queryLengths.length; request++) {
@@ -168,8 +191,8 @@ function listUnits(problem: PlanProblem, rowTile: number): Unit[] {
     const all = problem.keyLengths[request] as number;
     const rows = tokens * group;
     const tiles = Math.ceil(rows / rowTile);
-    // Tiles of equal size, rounded to the register tile: 128 rows are 66 + 62.
-    const step = Math.ceil(rows / Math.max(1, tiles) / ROW_STEP) * ROW_STEP;
+    // Tiles of equal size, rounded to the kernel's: 128 rows are 66 + 62, or 128.
+    const step = Math.ceil(rows / Math.max(1, tiles) / rule.step) * rule.step;
     for (let rowBegin = 0; rowBegin < rows; rowBegin += step) {
       const rowEnd = Math.min(rows, rowBegin + step);
       const lastToken = Math.floor((rowEnd - 1) / group);

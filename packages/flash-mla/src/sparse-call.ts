@@ -6,6 +6,7 @@ import type { Tensor } from "@open-infra/tensor";
 import { SPLIT_KEYS } from "./call.ts";
 import { bytesPerKey, type KvFormat } from "./kv-layout.ts";
 import type { Plan, PlanProblem } from "./plan.ts";
+import type { Workspace } from "./workspace.ts";
 
 /** A cache, and which of its keys each query sees. */
 export interface SparseScope {
@@ -47,8 +48,8 @@ export interface SparseCall {
   readonly sink: Tensor | null;
   /** Null on backends that schedule for themselves. */
   readonly plan: Plan | null;
-  /** Split partials, f32; null if the plan needs none. */
-  readonly partials: Tensor | null;
+  /** What a device lends to a launch. */
+  readonly workspace?: Workspace;
 }
 
 /** How many leading indices of query (r, i) count in a scope. */

@@ -140,7 +140,6 @@ export function sparseDecode(
     roundProbabilities: mayRound(operation, options.probabilities),
     sink: checkedSink(operation, options.attnSink, headsQ),
     plan: null,
-    partials: null,
   };
   checkLengths(call);
   const { schedMeta } = options;

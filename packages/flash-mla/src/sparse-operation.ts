@@ -11,10 +11,18 @@ import {
 import type { Tensor } from "@open-infra/tensor";
 import { SPLIT_KEYS } from "./call.ts";
 import { ArgumentError } from "./errors.ts";
-import { byteTypes, commonType, formatCode } from "./kv-layout.ts";
+import { byteTypes, commonType, formatCode, type KvFormat } from "./kv-layout.ts";
+import type { Plan } from "./plan.ts";
 import { type SparseCall, type SparseScope, sparseProblem, sparseWork } from "./sparse-call.ts";
 import { sparseReference } from "./sparse-reference.ts";
-import { dotConstants, planOf, scratchBytes, typeCode, withWorkspace } from "./workspace.ts";
+import {
+  arithmeticOf,
+  partialsOf,
+  planOf,
+  scratchBytes,
+  typeCode,
+  withWorkspace,
+} from "./workspace.ts";
 
 /**
  * Lists must not be longer than their indices; O(queries), on every launch.
@@ -84,8 +92,9 @@ function rows<P extends string>(prefix: P, tensor: Tensor | null) {
   } as Record<`${P}_request` | `${P}_token` | `${P}_head`, number>;
 }
 
-function packCall(call: SparseCall) {
-  const plan = planOf(call);
+const formatsOf = (call: SparseCall): KvFormat[] => call.scopes.map((scope) => scope.format);
+
+function packCall(call: SparseCall, _target: Target, plan: Plan) {
   const extra = scopeParams(call.scopes[1]);
   return {
     ...scopeParams(call.scopes[0]),
@@ -109,7 +118,7 @@ function packCall(call: SparseCall) {
     sink: call.sink,
     items: plan.items,
     merges: plan.merges,
-    partials: call.partials,
+    partials: partialsOf(call, plan),
     item_count: plan.itemCount,
     merge_count: plan.mergeCount,
     partial_rows: plan.partialRows,
@@ -188,9 +197,9 @@ const cpuKernel: AnyKernel<SparseCall> = defineKernel({
     lse_scale: "f64",
   },
   constants: (call: SparseCall, target: Target) => {
-    const formats = call.scopes.map((scope) => scope.format);
+    const formats = formatsOf(call);
     return {
-      ...dotConstants(target.isa, call.q, call.roundProbabilities),
+      ...arithmeticOf(target.isa, call, formats),
       D: call.headDimQk,
       DV: call.headDimV,
       KV_FORMAT: formatCode[formats[0] as "bf16"],
@@ -199,12 +208,11 @@ const cpuKernel: AnyKernel<SparseCall> = defineKernel({
       SPLIT_KEYS,
     };
   },
+  plan: (call: SparseCall, target: Target) => planOf(call, target.isa, formatsOf(call)),
   pack: packCall,
-  threads: (call: SparseCall) => planOf(call).threads,
-  scratchBytes: (call: SparseCall) => {
-    const formats = call.scopes.map((scope) => scope.format);
-    return scratchBytes({ ...call, formats, rows: planOf(call).rowTile });
-  },
+  threads: (_call: SparseCall, _target, plan) => plan.threads,
+  scratchBytes: (call: SparseCall, target, plan) =>
+    scratchBytes(target.isa, call, formatsOf(call), plan.rowTile),
 });
 
 /** Attention of queries over lists of keys, in the lowered form. */

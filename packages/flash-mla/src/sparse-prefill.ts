@@ -141,7 +141,6 @@ export function flashMlaSparseFwd(
     roundProbabilities: mayRound(operation, options.probabilities),
     sink: checkedSink(operation, options.attnSink, h_q),
     plan: null,
-    partials: null,
   };
   checkLengths(call);
   runSparse(device, call);

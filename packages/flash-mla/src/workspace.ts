@@ -4,9 +4,10 @@
 import { cpus } from "node:os";
 import type { Device } from "@open-infra/jit";
 import { type DType, Tensor } from "@open-infra/tensor";
+import { SPLIT_KEYS } from "./call.ts";
 import { ArgumentError } from "./errors.ts";
 import { commonType, type KvFormat } from "./kv-layout.ts";
-import { Plan, type PlanProblem } from "./plan.ts";
+import { matrixRows, Plan, type PlanProblem, vectorRows } from "./plan.ts";
 
 /** The numbers by which kernels know the dtypes of queries and outputs. */
 export const typeCode: Partial<Record<DType, number>> = { f32: 0, bf16: 1, f16: 2 };
@@ -31,13 +32,43 @@ export function dotConstants(
   };
 }
 
-/** What the size of a thread's scratch depends on. */
-export interface ScratchShape {
+/** What decides how a kernel over a latent cache multiplies. */
+export interface LatentCall {
+  readonly q: Tensor;
   readonly headDimQk: number;
   readonly headDimV: number;
-  /** Rows of an item, at most. */
-  readonly rows: number;
-  readonly formats: readonly KvFormat[];
+  readonly roundProbabilities?: boolean;
+}
+
+/** bf16 numbers that add up to a float exactly, each taking what the ones before it left. */
+const EXACT_PARTS = 3;
+
+/**
+ * Matrix tiles multiply bf16 only. A query of another dtype, and a probability that shall not be
+ * rounded, is multiplied in parts. Q_PARTS is 0 where there are no tiles, or they do not fit.
+ */
+function tileConstants(
+  isa: string,
+  call: LatentCall,
+  kvType: "f32" | "bf16" | "f16",
+): { Q_PARTS: number; P_PARTS: number } {
+  const { q, headDimQk, headDimV, roundProbabilities = true } = call;
+  const fits = isa === "amx" && kvType === "bf16" && headDimQk % 32 === 0 && headDimV % 32 === 0;
+  if (!fits) return { Q_PARTS: 0, P_PARTS: 0 };
+  if (q.dtype !== "bf16") return { Q_PARTS: EXACT_PARTS, P_PARTS: EXACT_PARTS };
+  return { Q_PARTS: 1, P_PARTS: roundProbabilities ? 1 : EXACT_PARTS };
+}
+
+/** The constants by which the kernels over latent caches choose their arithmetic. */
+export function arithmeticOf(
+  isa: string,
+  call: LatentCall,
+  formats: readonly KvFormat[],
+): { Q_BF16: number; DOT_PAYS: number; Q_PARTS: number; P_PARTS: number } {
+  return {
+    ...dotConstants(isa, call.q, call.roundProbabilities),
+    ...tileConstants(isa, call, commonType(formats)),
+  };
 }
 
 /** Floats of one scratch row: whole vectors, and an odd number of cache lines. */
@@ -45,62 +76,84 @@ function padded(channels: number): number {
   return Math.ceil(channels / 16) * 16 + 16;
 }
 
-/** Covers `carve_scratch` of kernels/attention_split.h: queries, scores, sums, panel, stage. */
-export function scratchBytes(shape: ScratchShape): number {
-  const d = padded(shape.headDimQk);
-  const dv = padded(shape.headDimV);
+/** Scratch of a thread whose items have up to `rows` rows. */
+export function scratchBytes(
+  isa: string,
+  call: LatentCall,
+  formats: readonly KvFormat[],
+  rows: number,
+): number {
+  const d = padded(call.headDimQk);
+  const dv = padded(call.headDimV);
+  const { Q_PARTS, P_PARTS } = arithmeticOf(isa, call, formats);
+  if (Q_PARTS > 0) {
+    // In the order of carve_scratch of kernels/attention_amx.h: queries on the way in and packed,
+    // scores, probabilities, values, sums of a tile, of rows, copies of keys.
+    const groups = Math.ceil(rows / 16);
+    const packed = 32 * Q_PARTS * call.headDimQk * (groups + 1);
+    const tiles = 1024 * (32 + 8 * P_PARTS * groups + 16 + 4);
+    return packed + tiles + 4 * dv * (rows + 1) + SPLIT_KEYS * 2 * call.headDimQk + 4096;
+  }
+  // As carve_scratch of kernels/attention_vectors.h: queries, scores, sums, panel, stage.
   const panel = Math.max(8 * d, 64 * 64);
-  const type = commonType(shape.formats);
-  const staged = shape.formats.some((format) => format !== type);
+  const type = commonType(formats);
+  const staged = formats.some((format) => format !== type);
   const stage = staged ? 64 * (d + 32) * (type === "f32" ? 4 : 2) : 0;
-  return 4 * (shape.rows * (d + 64 + 2 * dv) + panel) + stage + 4096;
+  return 4 * (rows * (d + 64 + 2 * dv) + panel) + stage + 4096;
 }
 
-/** The plan a kernel runs by. */
-export function planOf(call: { readonly operation: string; readonly plan: Plan | null }): Plan {
+/** What a call lacks before it can be launched. */
+interface Launch extends LatentCall {
+  readonly operation: string;
+  readonly plan: Plan | null;
+}
+
+/** The plan a kernel runs by, with rows divided as this machine's kernel likes them. */
+export function planOf(call: Launch, isa: string, formats: readonly KvFormat[]): Plan {
   if (call.plan === null) throw new ArgumentError(call.operation, "plan", "missing", "a plan");
-  return call.plan;
+  return call.plan.fill(arithmeticOf(isa, call, formats).Q_PARTS > 0 ? matrixRows : vectorRows);
 }
 
 /** What a device keeps between calls: a plan for calls without metadata, and split partials. */
-interface Workspace {
-  readonly plan: Plan;
-  partials: Tensor<"f32">;
+export class Workspace {
+  readonly plan: Plan = new Plan();
+  #partials: Tensor<"f32"> = Tensor.empty([16], "f32", "attention.partials");
+
+  /** Room for the partial results of a plan: grows to what was needed, freed with the device. */
+  partials(plan: Plan, headDimV: number): Tensor<"f32"> {
+    const floats = plan.partialRows * (headDimV + 2);
+    if (floats > this.#partials.size) {
+      this.#partials[Symbol.dispose]();
+      this.#partials = Tensor.empty([floats], "f32", "attention.partials");
+    }
+    return this.#partials;
+  }
 }
 
 const workspaces = new WeakMap<Device, Workspace>();
 
-function workspaceOf(device: Device): Workspace {
-  let workspace = workspaces.get(device);
-  if (workspace === undefined) {
-    workspace = { plan: new Plan(), partials: Tensor.empty([16], "f32", "attention.partials") };
-    workspaces.set(device, workspace);
-  }
-  return workspace;
-}
-
-/** What a call lacks before it can be launched. */
-interface Launch {
-  readonly plan: Plan | null;
-  readonly headDimV: number;
-}
-
-/** A call with a plan, made now if it has none, and with room for the plan's partial results. */
+/** A call with a plan, made now if it has none, and with the memory that its device lends. */
 export function withWorkspace<C extends Launch>(
   device: Device,
   call: C,
   problem: Omit<PlanProblem, "threads">,
-): C & { readonly plan: Plan; readonly partials: Tensor } {
-  const workspace = workspaceOf(device);
-  let { plan } = call as Launch;
-  if (plan === null) {
-    plan = workspace.plan;
-    plan.fill({ ...problem, threads: device.threads });
+): C & { readonly plan: Plan; readonly workspace: Workspace } {
+  let workspace = workspaces.get(device);
+  if (workspace === undefined) {
+    workspace = new Workspace();
+    workspaces.set(device, workspace);
   }
-  const floats = plan.partialRows * (call.headDimV + 2);
-  if (floats > workspace.partials.size) {
-    workspace.partials[Symbol.dispose]();
-    workspace.partials = Tensor.empty([floats], "f32", "attention.partials");
+  const plan = call.plan ?? workspace.plan.pose({ ...problem, threads: device.threads });
+  return { ...call, plan, workspace };
+}
+
+/** Where the partial results of a launch go. */
+export function partialsOf(
+  call: { readonly operation: string; readonly headDimV: number; readonly workspace?: Workspace },
+  plan: Plan,
+): Tensor {
+  if (call.workspace === undefined) {
+    throw new ArgumentError(call.operation, "workspace", "missing", "the device's workspace");
   }
-  return { ...call, plan, partials: workspace.partials };
+  return call.workspace.partials(plan, call.headDimV);
 }

@@ -78,7 +78,7 @@ const compiled: readonly Dims[] = [
 ];
 
 for (const backend of backends("dense decode")) {
-  const slow = backend.name === "reference";
+  const { slow } = backend;
   // The narrower instruction sets run what differs by them; each kernel costs a compilation.
   const narrow = backend.name.includes("/");
   describe(`dense decode, ${backend.name}`, () => {
@@ -129,18 +129,21 @@ for (const backend of backends("dense decode")) {
       }
     });
 
-    it.skipIf(slow)("probabilities that stay f32, where they would be rounded", () => {
-      const shape = { sq: 2, hq: 7, d: 96, dv: 64, page: 16, dtype: "bf16" } as const;
-      const problem = pagedProblem(random, { ...shape, lens: [300, 77], sharp: 5 });
-      const { q, kCache, blockTable, cacheSeqlens } = problem;
-      const args = { q, kCache, blockTable, cacheSeqlens, headDimV: 64 };
-      const out = poisoned([2, 2, 7, 64], "f32");
-      flashMlaWithKvcache(device, { ...args, probabilities: "f32", out });
-      const want = Array.from({ length: 28 }, (_, at) => [
-        ...problem.row(Math.floor(at / 14), Math.floor(at / 7) % 2, at % 7, false).out,
-      ]).flat();
-      expect(notClose(out.toFloat64(), want, 1e-6, 1e-5, 1e-12), `seed ${seed}`).toBe("");
-    });
+    it.skipIf(backend.name === "reference")(
+      "probabilities that stay f32, where they would be rounded",
+      () => {
+        const shape = { sq: 2, hq: 7, d: 96, dv: 64, page: 16, dtype: "bf16" } as const;
+        const problem = pagedProblem(random, { ...shape, lens: [300, 77], sharp: 5 });
+        const { q, kCache, blockTable, cacheSeqlens } = problem;
+        const args = { q, kCache, blockTable, cacheSeqlens, headDimV: 64 };
+        const out = poisoned([2, 2, 7, 64], "f32");
+        flashMlaWithKvcache(device, { ...args, probabilities: "f32", out });
+        const want = Array.from({ length: 28 }, (_, at) => [
+          ...problem.row(Math.floor(at / 14), Math.floor(at / 7) % 2, at % 7, false).out,
+        ]).flat();
+        expect(notClose(out.toFloat64(), want, 1e-6, 1e-5, 1e-12), `seed ${seed}`).toBe("");
+      },
+    );
 
     it("more queries than keys: rows without a key are 0 and +inf", () => {
       const shape = { sq: 5, hq: 3, d: 96, dv: 64, page: 64, dtype: "bf16" } as const;

@@ -5,7 +5,7 @@ import { Tensor } from "@open-infra/tensor";
 import { seededRandom, testSeed } from "@open-infra/testing";
 import { describe, expect, it } from "vitest";
 import { getMlaMetadataLegacy, SchedMeta } from "../src/metadata.ts";
-import { ITEM_WORDS, Plan, type PlanProblem } from "../src/plan.ts";
+import { ITEM_WORDS, matrixRows, Plan, type PlanProblem, vectorRows } from "../src/plan.ts";
 
 const seed = testSeed();
 
@@ -173,7 +173,7 @@ describe("Plan", () => {
         causal: dice.next() < 0.5,
         threads: dice.pick([1, 2, 16, 64]),
       });
-      plan.fill(problem);
+      plan.pose(problem).fill(dice.pick([vectorRows, matrixRows]));
       const label = `seed ${seed}, case ${n} ${JSON.stringify(problem)}`;
       const done = new Map<string, number>();
       const slots = new Set<number>();
@@ -228,10 +228,10 @@ describe("Plan", () => {
       keyLengths: new Int32Array([8192]),
       headsQ: 16,
     };
-    plan.fill(random({ ...one, threads: 16 }));
+    plan.pose(random({ ...one, threads: 16 })).fill();
     expect(plan.itemCount).toBeGreaterThanOrEqual(16);
     expect(plan.threads).toBe(16);
-    plan.fill(random({ ...one, threads: 1 }));
+    plan.pose(random({ ...one, threads: 1 })).fill();
     expect(plan.mergeCount).toBe(0);
   });
 });

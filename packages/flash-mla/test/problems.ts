@@ -8,26 +8,36 @@ import { calcDiff, type Random, requirement } from "@open-infra/testing";
 
 export interface Backend {
   readonly name: string;
+  /** Too slow for shapes of the real size: float64 in TypeScript, or matrix tiles in C. */
+  readonly slow: boolean;
   open(threads?: number): Device;
 }
 
 const cpu = (isa?: string): Backend => ({
   name: isa === undefined ? "cpu" : `cpu/${isa}`,
+  slow: isa === "amx-emulated",
   open: (threads = 2) =>
     createDevice({ backend: "cpu", threads, ...(isa !== undefined && { isa }) }),
 });
+
+/** The machine's best, tiles and dot products of bf16 emulated, and narrower vectors. */
+const isas = [undefined, "amx-emulated", "avx512bf16-emulated", "avx512", "avx2", "scalar"];
 
 /** Every backend that can be had here; the rest print a SKIP line that says why. */
 export function backends(test: string, options: { reference?: boolean } = {}): Backend[] {
   const list: Backend[] = [];
   if (options.reference !== false) {
-    list.push({ name: "reference", open: () => createDevice({ backend: "reference" }) });
+    list.push({
+      name: "reference",
+      slow: true,
+      open: () => createDevice({ backend: "reference" }),
+    });
   }
   const compiler =
     findCompiler() !== undefined || "no C compiler; install one, e.g. 'apt-get install gcc'";
   if (requirement(`${test} on cpu`, compiler)) return list;
-  for (const isa of [undefined, "avx512bf16-emulated", "avx2", "scalar"]) {
-    if (isa?.startsWith("avx") === true && process.arch !== "x64") continue;
+  for (const isa of isas) {
+    if (isa?.startsWith("a") === true && process.arch !== "x64") continue;
     try {
       cpu(isa).open(1)[Symbol.dispose]();
       list.push(cpu(isa));

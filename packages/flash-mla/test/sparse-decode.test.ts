@@ -85,7 +85,7 @@ const v32 = { d: 576, dv: 512, dtype: "bf16" } as const;
 const model1 = { d: 512, dv: 512, dtype: "bf16" } as const;
 
 for (const backend of backends("sparse decode")) {
-  const slow = backend.name === "reference";
+  const { slow } = backend;
   // The narrower instruction sets run what differs by them; each kernel costs a compilation.
   const narrow = backend.name.includes("/");
   describe(`sparse decode, ${backend.name}`, () => {

@@ -124,7 +124,7 @@ function check(shape: Shape, p: ReturnType<typeof problem>, got: ReturnType<type
 }
 
 for (const backend of backends("sparse prefill")) {
-  const slow = backend.name === "reference";
+  const { slow } = backend;
   const narrow = backend.name.includes("/");
   describe(`sparse prefill, ${backend.name}`, () => {
     const device = backend.open();

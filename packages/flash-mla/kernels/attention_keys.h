@@ -1,10 +1,41 @@
-// Keys that are not read as they lie: the two FP8 byte layouts, and keys of another type than the
-// rest of the call. They are decoded a block at a time into rows of kv_t, which the tiles then read
-// like a cache. A decoded channel is bf16(code × scale), whatever kv_t is.
+// Which keys a split has, what shares a pass over them, and the keys of the two FP8 byte layouts,
+// or of another type than the rest of the call, as kv_t. A decoded channel is bf16(code × scale),
+// whatever kv_t is.
 //
 // Not here: where keys lie (attention.c, sparse.c) and encoding (src/quantize.ts).
 #pragma once
-#include "attention_dot.h"
+#include "attention_types.h"
+
+// Bytes of a key in the cache: nothing behind a key is fetched.
+#ifndef KEY_BYTES
+#define KEY_BYTES ((int)(D * sizeof(kv_t)))
+#endif
+// Where channel i of a decoded key lies from its first one: in a row, or where matrix tiles read
+// it, 32 channels of a tile's 16 keys after another.
+#if AMX
+#define CHANNEL(i) ((i) / 32 * 512 + (i) % 32)
+#else
+#define CHANNEL(i) (i)
+#endif
+// How the second cache of a sparse call stores its keys; -1 without one.
+#ifndef EXTRA_FORMAT
+#define EXTRA_FORMAT -1
+#endif
+
+#define NO_SCORE (-1e30f)  // where the running maximum starts, so that no inf − inf appears
+
+// Rows of one request and key head, and the splits of their keys to be computed; `slot` is where
+// the splits' results go one by one, -1 if they are joined here and written.
+typedef struct {
+  int32_t request, kv_head, row_begin, row_end, split_begin, split_end, slot, unused;
+} item_t;
+
+// The keys of one split, in order.
+typedef struct {
+  int count, extra;                  // whether they are of the second cache
+  const void *row[SPLIT_KEYS];
+  const uint8_t *scale[SPLIT_KEYS];  // where a MODEL1 key's exponents lie
+} keys_t;
 
 // Where the parts of a key lie: V32 is 512 codes, 4 float scales, 64 bf16. MODEL1 is 448 codes and
 // 64 bf16, with 7 exponents elsewhere.
@@ -52,8 +83,8 @@ INLINE void look_up_codes(uint16_t *dst, const uint8_t *src, int n, int exponent
     const __m512i lower = _mm512_permutex2var_epi8(lower_0, c, lower_1);
     __m512i upper = _mm512_permutex2var_epi8(upper_0, c, upper_1);
     upper = _mm512_ternarylogic_epi32(upper, c, sign, 0xf8);  // | (c & 0x80)
-    _mm512_storeu_si512(dst + i, _mm512_unpacklo_epi8(lower, upper));
-    _mm512_storeu_si512(dst + i + 32, _mm512_unpackhi_epi8(lower, upper));
+    _mm512_storeu_si512(dst + CHANNEL(i), _mm512_unpacklo_epi8(lower, upper));
+    _mm512_storeu_si512(dst + CHANNEL(i + 32), _mm512_unpackhi_epi8(lower, upper));
   }
 }
 #endif
@@ -78,15 +109,20 @@ static void decode_tile(kv_t *dst, const uint8_t *src, int n, float scale) {
   }
 #endif
   for (int i = 0; i < n; i += OI_VF)
-    store_kv(dst + i, vf_to_bf16_bits(vf_load_e4m3(src + i) * scale));
+    store_kv(dst + CHANNEL(i), vf_to_bf16_bits(vf_load_e4m3(src + i) * scale));
 }
 
 static void copy_bf16(kv_t *dst, const uint16_t *src, int n) {
+#if AMX
+  for (int i = 0; i < n; i += 32)
+    _mm512_storeu_si512(dst + CHANNEL(i), _mm512_loadu_si512(src + i));
+#else
   for (int i = 0; i < n; i += OI_VF) {
     vu16 x;
     memcpy(&x, src + i, sizeof x);
     store_kv(dst + i, x);
   }
+#endif
 }
 
 // A power of two from its biased exponent; 255 is NaN.
@@ -103,38 +139,27 @@ INLINE void stage_key(kv_t *dst, int type, const uint8_t *row, const uint8_t *sc
     for (int t = 0; t < V32_CODES / V32_TILE; t++) {
       float factor;
       memcpy(&factor, row + V32_CODES + t * 4, 4);
-      decode_tile(dst + t * V32_TILE, row + t * V32_TILE, V32_TILE, factor);
+      decode_tile(dst + CHANNEL(t * V32_TILE), row + t * V32_TILE, V32_TILE, factor);
     }
-    copy_bf16(dst + V32_CODES, (const uint16_t *)(row + V32_CODES + 16), ROPE);
+    copy_bf16(dst + CHANNEL(V32_CODES), (const uint16_t *)(row + V32_CODES + 16), ROPE);
   } else if (type == TYPE_MODEL1) {
     for (int t = 0; t < MODEL1_CODES / MODEL1_TILE; t++)
-      decode_tile(dst + t * MODEL1_TILE, row + t * MODEL1_TILE, MODEL1_TILE,
+      decode_tile(dst + CHANNEL(t * MODEL1_TILE), row + t * MODEL1_TILE, MODEL1_TILE,
                   power_of_two(scale[t]));
-    copy_bf16(dst + MODEL1_CODES, (const uint16_t *)(row + MODEL1_CODES), ROPE);
+    copy_bf16(dst + CHANNEL(MODEL1_CODES), (const uint16_t *)(row + MODEL1_CODES), ROPE);
   } else {
 #if KV_TYPE == 0
     for (int i = 0; i < D; i++) dst[i] = scalar_of(row, type, i);
+#elif AMX
+    copy_bf16(dst, (const uint16_t *)row, D);
 #endif
   }
 }
 
-// Makes w->key name rows of kv_t: the keys themselves where they are kv_t, else decoded copies.
-INLINE void stage_block(work_t *w, int type, int n, const void *const *row,
-                        const uint8_t *const *scale, int next) {
-  w->fetched = 0;
-  if (type == KV_TYPE) {
-    memcpy(w->key, row, sizeof w->key[0] * (size_t)n);
-    return;
-  }
-  // A third of the next keys is fetched here, a third of a key at a time.
-  enum { LINES = (KEY_BYTES + 63) / 64, THIRD = (LINES + 2) / 3 };
-  w->fetched = n == BLOCK ? next / 3 : 0;
-  for (int j = 0; j < n; j++) {
-    if (j / 3 < w->fetched)
-      for (int i = j % 3 * THIRD; i < (j % 3 + 1) * THIRD && i < LINES; i++)
-        __builtin_prefetch((const char *)w->next[j / 3] + i * 64, 0, 2);
-    kv_t *dst = w->stage + j * STAGE_LD;
-    stage_key(dst, type, row[j], type == TYPE_MODEL1 ? scale[j] : NULL);
-    w->key[j] = dst;
-  }
+// Key j of a split, in a cache of a compile-time type.
+INLINE void stage_split_key(kv_t *dst, int type, const keys_t *keys, int j) {
+  stage_key(dst, type, keys->row[j], type == TYPE_MODEL1 ? keys->scale[j] : NULL);
 }
+
+// Whether the keys of a cache are read as they lie.
+#define STAGED(format) ((format) >= 0 && (format) != KV_TYPE)
