@@ -11,7 +11,7 @@ const layers: readonly (readonly string[])[] = [
   ["profile", "eplb", "tensor"],
   ["jit"],
   ["ranks"],
-  ["deep-gemm", "flash-mla", "deep-ep", "hfreduce"],
+  ["deep-gemm", "flash-mla", "deep-ep", "hfreduce", "smallpond"],
   ["dualpipe"],
   ["model"],
   ["engine"],

@@ -1,0 +1,74 @@
+// What flows between tasks: descriptors of data on a shared file system, never the data. Plain data
+// throughout, so that they go through JSON, over a wire, and into content keys.
+
+/** A file, or a range of its rows. */
+export interface FilePart {
+  readonly path: string;
+  /** First row and the one after the last; all rows without. Parquet only. */
+  readonly rows?: readonly [start: number, end: number];
+  /** Rows in the part, where known. */
+  readonly numRows?: number;
+  readonly bytes?: number;
+}
+
+/** Names and DuckDB types, in order. */
+export type Schema = Readonly<Record<string, string>>;
+
+/** Parquet files; a missing column of one file is NULL with `unionByName`, else an error. */
+export interface ParquetData {
+  readonly format: "parquet";
+  readonly parts: readonly FilePart[];
+  /** Columns to read, all without. */
+  readonly columns?: readonly string[];
+  readonly unionByName?: boolean;
+}
+
+/** Delimited text without a header unless it says so. */
+export interface CsvData {
+  readonly format: "csv";
+  readonly parts: readonly FilePart[];
+  readonly schema: Schema;
+  readonly delimiter: string;
+  readonly header: boolean;
+}
+
+/** One JSON object a line. */
+export interface JsonData {
+  readonly format: "json";
+  readonly parts: readonly FilePart[];
+  readonly schema: Schema;
+}
+
+/** Files of no known form, as scripts write them. */
+export interface FilesData {
+  readonly format: "files";
+  readonly parts: readonly FilePart[];
+}
+
+export type DataSet = ParquetData | CsvData | JsonData | FilesData;
+
+/** The same data under more parts; both must be of one form. */
+export function concatData(sets: readonly DataSet[]): DataSet {
+  const [first, ...rest] = sets;
+  if (first === undefined) return { format: "files", parts: [] };
+  if (rest.length === 0) return first;
+  return { ...first, parts: sets.flatMap((set) => set.parts) };
+}
+
+/** Rows, if every part knows its own. */
+export function knownRows(data: DataSet): number | undefined {
+  let rows = 0;
+  for (const part of data.parts) {
+    if (part.numRows === undefined) return undefined;
+    rows += part.numRows;
+  }
+  return rows;
+}
+
+/** A data set over some of another's parts; over none, it keeps the columns and has no rows. */
+export function withParts(data: DataSet, parts: readonly FilePart[]): DataSet {
+  const [first] = data.parts;
+  if (parts.length > 0 || data.format !== "parquet" || first === undefined)
+    return { ...data, parts };
+  return { ...data, parts: [{ path: first.path, rows: [0, 0], numRows: 0 }] };
+}

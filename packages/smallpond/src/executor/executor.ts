@@ -1,0 +1,74 @@
+// Runs tasks as they come and says how each ended. Where messages come from (a parent process, a
+// queue) is the caller's.
+
+import { rmSync } from "node:fs";
+import { join } from "node:path";
+import { serializeError } from "@open-infra/errors";
+import { knownRows } from "../dataset/dataset.ts";
+import { JobFolder } from "../task/commit.ts";
+import { type BoundTask, runTask } from "../task/run.ts";
+import type { TaskMetrics } from "../task/task.ts";
+import { EnginePool, engineVersion } from "./engine.ts";
+import type { ExecutorStart, FromExecutor, ToExecutor } from "./protocol.ts";
+
+/** One executor of a job. */
+export class Executor {
+  readonly #start: ExecutorStart;
+  readonly #folder: JobFolder;
+  readonly #engine: EnginePool;
+  readonly #send: (message: FromExecutor) => void;
+
+  constructor(start: ExecutorStart, send: (message: FromExecutor) => void) {
+    this.#start = start;
+    this.#send = send;
+    this.#folder = new JobFolder(start.jobRoot);
+    this.#engine = new EnginePool(join(start.jobRoot, "staging", `spill.${start.id}`));
+    send({ ready: start.capacity, engine: engineVersion() });
+  }
+
+  take(message: ToExecutor): void {
+    if ("run" in message) void this.#run(message.run, message.attempt, message.memoryBytes);
+  }
+
+  async #run(bound: BoundTask, attempt: number, memoryBytes: number): Promise<void> {
+    const { key, resources, seed } = bound.task;
+    const staging = this.#folder.staging(key, `${attempt}.${this.#start.id}`);
+    const startedMs = Date.now();
+    const cpuBefore = process.cpuUsage();
+    try {
+      const threads = Math.max(1, Math.ceil(resources.cpus));
+      const outputs = await this.#engine.with({ threads, memoryBytes, seed }, (connection) =>
+        runTask(bound, connection, staging),
+      );
+      const cpu = process.cpuUsage(cpuBefore);
+      const rows = outputs.map(knownRows);
+      const metrics: TaskMetrics = {
+        startedMs,
+        elapsedMs: Date.now() - startedMs,
+        inputRows: sumKnown(bound.inputs.map(knownRows)),
+        outputRows: sumKnown(rows),
+        outputBytes: outputs.flatMap((data) => data.parts).reduce((n, p) => n + (p.bytes ?? 0), 0),
+        cpuMs: (cpu.user + cpu.system) / 1000,
+        maxRssBytes: process.resourceUsage().maxRSS * 1024,
+        executor: this.#start.id,
+      };
+      this.#send({ done: this.#folder.commit(key, staging, outputs, metrics), attempt });
+    } catch (error) {
+      rmSync(staging, { recursive: true, force: true });
+      this.#send({ failed: key, attempt, error: serializeError(error) });
+    }
+  }
+
+  close(): void {
+    this.#engine.close();
+  }
+}
+
+function sumKnown(values: readonly (number | undefined)[]): number | undefined {
+  let sum = 0;
+  for (const value of values) {
+    if (value === undefined) return undefined;
+    sum += value;
+  }
+  return sum;
+}

@@ -1,0 +1,79 @@
+// Makes plan nodes: numbers them, knows their dimensions, remembers which line of the user's script
+// asked for them.
+
+import { fileURLToPath } from "node:url";
+import type { DataSet } from "../dataset/dataset.ts";
+import { PlanError } from "../errors.ts";
+import type { FunctionCall } from "../functions/run-function.ts";
+import {
+  joinDimensions,
+  type NodeOptions,
+  type PlanNode,
+  type SourceNode,
+  type SqlNode,
+} from "../plan/node.ts";
+import type { TemplatePiece } from "../plan/template.ts";
+
+/** The dimension that `repartition` cuts along unless told otherwise. */
+export const defaultDimension = "__data_partition__";
+
+/** `file:line` of the first frame outside this package. */
+export function callerOf(): string {
+  const frames = (new Error().stack ?? "").split("\n").slice(2);
+  const own = fileURLToPath(new URL("..", import.meta.url));
+  const frame = frames.find((line) => !line.includes(own) && !line.includes("node:internal"));
+  return (
+    /\(?((?:file:\/\/)?\/[^()]+:\d+):\d+\)?$/.exec(frame ?? "")?.[1]?.replace("file://", "") ?? ""
+  );
+}
+
+/** Numbers nodes of one session. */
+export class NodeFactory {
+  #next = 0;
+
+  source(data: DataSet, source: string): SourceNode {
+    return { kind: "source", id: this.#next++, dimensions: [], options: {}, source, data };
+  }
+
+  sql(
+    inputs: readonly PlanNode[],
+    query: readonly TemplatePiece[],
+    options: NodeOptions = {},
+    source: string,
+  ): SqlNode {
+    const dimensions = joinDimensions(inputs);
+    return { kind: "sql", id: this.#next++, dimensions, options, source, inputs, queries: [query] };
+  }
+
+  call(input: PlanNode, call: FunctionCall, options: NodeOptions, source: string): PlanNode {
+    const { dimensions } = input;
+    return { kind: "call", id: this.#next++, dimensions, options, source, input, call };
+  }
+
+  limit(input: PlanNode, count: number, source: string): PlanNode {
+    return { kind: "limit", id: this.#next++, dimensions: [], options: {}, source, input, count };
+  }
+
+  split(input: PlanNode, by: "files" | "rows", count: number, source: string): PlanNode {
+    const dimensions = [{ name: defaultDimension, count }];
+    return { kind: "split", id: this.#next++, dimensions, options: {}, source, input, by, count };
+  }
+
+  cut(
+    input: PlanNode,
+    cut: {
+      readonly expression: string;
+      readonly count: number;
+      readonly column: string | undefined;
+      readonly label: string;
+    },
+    options: NodeOptions,
+    source: string,
+  ): PlanNode {
+    if (cut.count < 1 || !Number.isInteger(cut.count)) {
+      throw new PlanError(`cannot repartition into ${cut.count} partitions`);
+    }
+    const dimensions = [{ name: cut.column ?? defaultDimension, count: cut.count }];
+    return { kind: "partition", id: this.#next++, dimensions, options, source, input, ...cut };
+  }
+}

@@ -1,0 +1,216 @@
+// A session: a job's folder, its executors and scheduler, and the calls that start DataFrames.
+
+import { randomUUID } from "node:crypto";
+import { existsSync } from "node:fs";
+import { availableParallelism, freemem, homedir } from "node:os";
+import { join } from "node:path";
+import { InputError } from "@open-infra/errors";
+import type { DataSet, Schema } from "../dataset/dataset.ts";
+import { resolveFiles } from "../dataset/resolve.ts";
+import { PlanError, SessionClosedError } from "../errors.ts";
+import { EnginePool, engineVersion } from "../executor/engine.ts";
+import { type ExecutorHandle, startLocalExecutor } from "../executor/local.ts";
+import { writeRows } from "../functions/table-writer.ts";
+import type { NodeOptions, PlanNode } from "../plan/node.ts";
+import { planTasks } from "../plan/planner.ts";
+import { parseTemplate } from "../plan/template.ts";
+import { Scheduler, type TaskEvent } from "../scheduler/scheduler.ts";
+import { JobFolder } from "../task/commit.ts";
+import { contentKey } from "../task/key.ts";
+import type { ParquetOptions } from "../task/task.ts";
+import { DataFrame, type Row } from "./dataframe.ts";
+import { callerOf, NodeFactory } from "./node-factory.ts";
+
+/** How a session runs. */
+export interface SessionOptions {
+  /** Names the job's folder; the same one again resumes it. @default random */
+  readonly jobId?: string;
+  /** Below it all jobs' folders lie, on a file system that all executors share. */
+  readonly dataRoot?: string;
+  /** Executor processes. @default 1, with all cores */
+  readonly numExecutors?: number;
+  /** Cores of an executor. @default this machine's, shared out */
+  readonly executorCpus?: number;
+  readonly executorMemoryBytes?: number;
+  readonly maxFailures?: number;
+  readonly seed?: number;
+  readonly parquet?: Partial<ParquetOptions>;
+}
+
+const defaultParquet: ParquetOptions = { compression: "zstd", compressionLevel: 3 };
+
+/** Starts a session; its executors come up when the first action needs them. */
+export async function init(options: SessionOptions = {}): Promise<Session> {
+  const session = new Session(options);
+  await session.start();
+  return session;
+}
+
+/** See {@link init}. */
+export class Session implements AsyncDisposable {
+  readonly jobId: string;
+  readonly folder: JobFolder;
+  readonly #options: SessionOptions;
+  readonly #nodes = new NodeFactory();
+  readonly #scheduler: Scheduler;
+  readonly #executors: ExecutorHandle[] = [];
+  readonly #engine: EnginePool;
+  #open = true;
+
+  constructor(options: SessionOptions) {
+    this.#options = options;
+    this.jobId = options.jobId ?? randomUUID().slice(0, 8);
+    if (!/^[\w.-]+$/.test(this.jobId)) {
+      throw new InputError("jobId", this.jobId, "letters, digits, '_', '.' and '-'");
+    }
+    const root = options.dataRoot ?? join(homedir(), ".cache", "open-infra", "smallpond");
+    this.folder = new JobFolder(join(root, this.jobId));
+    this.#scheduler = new Scheduler(this.folder, { maxFailures: options.maxFailures ?? 3 });
+    this.#engine = new EnginePool(join(root, this.jobId, "staging", "spill.driver"));
+  }
+
+  async start(): Promise<void> {
+    this.folder.create();
+    const count = this.#options.numExecutors ?? 1;
+    const cpus =
+      this.#options.executorCpus ?? Math.max(1, Math.floor(availableParallelism() / count));
+    const memoryBytes =
+      this.#options.executorMemoryBytes ?? Math.floor((freemem() * 0.8) / Math.max(1, count));
+    for (let i = 0; i < count; i++) {
+      const capacity = { cpus, memoryBytes, gpus: 0 };
+      const id = `local-${i}`;
+      const handle = startLocalExecutor({ id, jobRoot: this.folder.root, capacity });
+      this.#executors.push(handle);
+      this.#scheduler.addExecutor(handle);
+    }
+  }
+
+  /** Columns and types must be given, as text has none. */
+  async readCsv(
+    paths: string | readonly string[],
+    options: { readonly schema: Schema; readonly delimiter?: string; readonly header?: boolean },
+  ): Promise<DataFrame> {
+    const { schema, delimiter = ",", header = false } = options;
+    const parts = await resolveFiles(paths, "readCsv");
+    return this.#source({ format: "csv", parts, schema, delimiter, header });
+  }
+
+  /** One JSON object a line. */
+  async readJson(
+    paths: string | readonly string[],
+    options: { readonly schema: Schema },
+  ): Promise<DataFrame> {
+    const parts = await resolveFiles(paths, "readJson");
+    return this.#source({ format: "json", parts, schema: options.schema });
+  }
+
+  async readParquet(
+    paths: string | readonly string[],
+    options: {
+      readonly columns?: readonly string[];
+      readonly recursive?: boolean;
+      readonly unionByName?: boolean;
+    } = {},
+  ): Promise<DataFrame> {
+    const parts = await resolveFiles(paths, "readParquet", options.recursive ?? false, ".parquet");
+    const { columns, unionByName } = options;
+    return this.#source({
+      format: "parquet",
+      parts,
+      ...(columns !== undefined && { columns }),
+      ...(unionByName !== undefined && { unionByName }),
+    });
+  }
+
+  /**
+   * A query over each partition of its inputs, `{0}`, `{1}`, …; an input of one partition goes to
+   * every partition of the others.
+   *
+   * @throws PlanError if partitions do not match, or the query names an input that there is not
+   */
+  partialSql(query: string, ...rest: readonly (DataFrame | NodeOptions)[]): DataFrame {
+    const frames = rest.filter((item) => item instanceof DataFrame);
+    const options = rest.find((item) => !(item instanceof DataFrame)) as NodeOptions | undefined;
+    const inputs = frames.map((frame) => frame.node);
+    const names = inputs.flatMap((input) => input.dimensions.map(({ name }) => name));
+    const pieces = parseTemplate(query, names);
+    for (const piece of pieces) {
+      if (typeof piece === "object" && "input" in piece && piece.input >= inputs.length) {
+        throw new PlanError(
+          `the query names {${piece.input}}, but has ${inputs.length} inputs: ${query}`,
+        );
+      }
+    }
+    return new DataFrame(this, this.#nodes, this.#nodes.sql(inputs, pieces, options, callerOf()));
+  }
+
+  /**
+   * Rows from memory: objects, or plain values as a column `item`.
+   *
+   * @throws InputError for none, as their columns are not known
+   */
+  async fromItems(items: readonly unknown[]): Promise<DataFrame> {
+    if (items.length === 0) throw new InputError("fromItems: items", "empty", "at least one item");
+    const isRow = (item: unknown): item is Row =>
+      item !== null && typeof item === "object" && !Array.isArray(item) && !(item instanceof Date);
+    const rows = items.map((item) => (isRow(item) ? item : { item }));
+    const path = this.folder.item(`items-${contentKey(rows.map(jsonSafe))}.parquet`);
+    if (!existsSync(path)) {
+      const limits = { threads: 1, memoryBytes: 2 ** 30, seed: 0 };
+      await this.#engine.with(limits, (connection) => writeRows(rows, path, connection));
+    }
+    return this.#source({ format: "parquet", parts: await resolveFiles(path, "fromItems") });
+  }
+
+  /** Runs what a node needs; the data of each of its partitions. */
+  async execute(node: PlanNode): Promise<readonly DataSet[]> {
+    if (!this.#open) throw new SessionClosedError();
+    const cpus = this.#executors.reduce((sum, { capacity }) => sum + capacity.cpus, 0);
+    const [graph] = planTasks([node], {
+      parallelism: Math.max(1, 2 * cpus),
+      seed: this.#options.seed ?? 0,
+      engine: engineVersion(),
+      parquet: { ...defaultParquet, ...this.#options.parquet },
+    });
+    return await this.#scheduler.run(graph as NonNullable<typeof graph>);
+  }
+
+  /** A query run here, over finished data; for results that a person looks at. */
+  async query(sql: string): Promise<Record<string, unknown>[]> {
+    const limits = { threads: 2, memoryBytes: 2 ** 30, seed: 0 };
+    return await this.#engine.with(limits, async (connection) => {
+      const reader = await connection.runAndReadAll(sql);
+      return reader.getRowObjectsJS() as Record<string, unknown>[];
+    });
+  }
+
+  listen(listener: (event: TaskEvent) => void): () => void {
+    return this.#scheduler.listen(listener);
+  }
+
+  #source(data: DataSet): DataFrame {
+    return new DataFrame(this, this.#nodes, this.#nodes.source(data, callerOf()));
+  }
+
+  /** Ends the executors. What was computed stays in the job's folder. */
+  async shutdown(): Promise<void> {
+    if (!this.#open) return;
+    this.#open = false;
+    await Promise.all(this.#executors.map((executor) => executor.close()));
+    this.#engine.close();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.shutdown();
+  }
+}
+
+/** Values that JSON has no form for, as text; only for a key. */
+function jsonSafe(row: Row): unknown {
+  return Object.fromEntries(
+    Object.entries(row).map(([name, value]) => [
+      name,
+      typeof value === "bigint" ? `${value}n` : value instanceof Uint8Array ? [...value] : value,
+    ]),
+  );
+}
