@@ -12,8 +12,13 @@ process.stdout.on("error", (error: NodeJS.ErrnoException) => {
   if (error.code !== "EPIPE") throw error;
   process.exit();
 });
-// The parser takes a flag of one letter with one dash only; two mean the same.
-const args = process.argv.slice(2).map((arg) => arg.replace(/^--(?=[a-z](?:=|$))/i, "-"));
+// The parser takes a flag of one letter with one dash only; two mean the same. What comes after a
+// lone `--` is another program's.
+const given = process.argv.slice(2);
+const end = given.indexOf("--");
+const args = given.map((arg, i) =>
+  end >= 0 && i > end ? arg : arg.replace(/^--(?=[a-z](?:=|$))/i, "-"),
+);
 await run(app, args, context);
 
 // Stricli's own codes are negative; a shell knows 2 as 'wrong usage' and 1 as 'failed'.

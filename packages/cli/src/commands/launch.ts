@@ -12,6 +12,7 @@ interface Flags {
   readonly masterPort?: number;
   readonly transport?: "auto" | "shm" | "ucx" | "tcp";
   readonly timeout: number;
+  readonly grace: number;
   readonly prefix: boolean;
   readonly json: boolean;
 }
@@ -33,6 +34,7 @@ export default async function launch(
     nodes: flags.nnodes,
     nodeRank: flags.nodeRank,
     timeoutMs: Math.round(flags.timeout * 1000),
+    graceMs: Math.round(flags.grace * 1000),
     prefix: flags.prefix,
     env,
     onWarning: (message) => note(this, `open-infra: ${message}`),

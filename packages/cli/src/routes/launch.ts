@@ -57,6 +57,13 @@ export const launch: Command<CliContext> = buildCommand({
         placeholder: "S",
         default: "100",
       },
+      grace: {
+        kind: "parsed",
+        parse: positiveNumber,
+        brief: "Seconds from SIGTERM to SIGKILL when ranks are ended",
+        placeholder: "S",
+        default: "5",
+      },
       prefix: {
         kind: "boolean",
         brief: "Put the rank before each line: [3] …",
