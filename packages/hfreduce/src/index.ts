@@ -1,3 +1,20 @@
 // The public face: collectives over nodes and devices.
 
-export {};
+export type { Algorithm, ReduceOp } from "./kernel.ts";
+export { openReducer, type ReducerOptions } from "./open.ts";
+export type { Devices } from "./operands.ts";
+export {
+  type AllreduceOptions,
+  type GatherOptions,
+  HfReduce,
+  type ReduceOptions,
+  type RootOptions,
+} from "./reducer.ts";
+export {
+  doubleTree,
+  type Members,
+  membersOf,
+  rootedTrees,
+  type Tree,
+  treeHeight,
+} from "./topology.ts";
