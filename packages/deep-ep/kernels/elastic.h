@@ -6,10 +6,7 @@
 // into this rank's window: who has sent it has finished the operation before. Whoever has put all
 // that a rank awaits raises that rank's flag to the epoch.
 #pragma once
-#include <sched.h>
-#include <stdlib.h>
-#include "oi_ranks.h"
-#include "oi_simd.h"
+#include "ep_common.h"
 
 // A rank's flags in the window: so many of each kind, one for each rank.
 enum {
@@ -73,11 +70,11 @@ static inline int64_t take(elastic_work *work, int which, int64_t chunk) {
 
 // Everyone's bytes are written before, everyone learns how the first thread's waits ended.
 static inline int all_go_on(oi_ctx *ctx, elastic_work *work) {
-#if defined(__x86_64__)
-  _mm_sfence();  // rows may have gone past the caches
-#endif
+  ep_fence();  // rows may have gone past the caches
   oi_barrier(ctx);
-  return work->code == OI_ARRIVED;
+  int go_on = work->code == OI_ARRIVED;
+  oi_barrier(ctx);  // nobody writes the code before all have read it
+  return go_on;
 }
 
 // ---- Messages
@@ -153,24 +150,9 @@ static inline record_t record_of(int64_t row_bytes, int64_t sf_packs, int64_t to
 
 // ---- Rows
 
-// Copies past the caches where that pays: the reader is another core, and much later.
+// Long rows go past the caches: their reader is another core, and much later.
 static inline void copy_row(uint8_t *to, const uint8_t *from, int64_t bytes) {
-#if defined(__AVX512F__)
-  if (bytes >= 1024 && ((uintptr_t)to & 63) == 0) {
-    int64_t i = 0;
-    for (; i + 256 <= bytes; i += 256) {
-      __m512i a = _mm512_loadu_si512(from + i), b = _mm512_loadu_si512(from + i + 64);
-      __m512i c = _mm512_loadu_si512(from + i + 128), d = _mm512_loadu_si512(from + i + 192);
-      _mm512_stream_si512((__m512i *)(to + i), a);
-      _mm512_stream_si512((__m512i *)(to + i + 64), b);
-      _mm512_stream_si512((__m512i *)(to + i + 128), c);
-      _mm512_stream_si512((__m512i *)(to + i + 192), d);
-    }
-    if (i < bytes) memcpy(to + i, from + i, (size_t)(bytes - i));
-    return;
-  }
-#endif
-  memcpy(to, from, (size_t)bytes);
+  ep_copy(to, from, bytes, bytes >= 1024);
 }
 
 // What one row of the result is a sum of: in the order of the group of rows that each was summed
@@ -187,41 +169,82 @@ static inline void add_term(terms_t *t, const void *row) {
 }
 
 static inline vf bf16_rounded(vf v) { return vf_from_bf16_bits(vf_to_bf16_bits(v)); }
+static inline float f32_rounded(float v) { return bf16_to_f32(f32_to_bf16(v)); }
 
-static inline __attribute__((always_inline)) vf sum_terms(const terms_t *t, vf sum, int64_t i) {
-  int32_t j = 0;
-  for (int32_t g = 0; g < t->groups; g++) {
-    if (t->end[g] == j + 1) {
-      sum += vf_load_bf16(t->row[j++] + i);
-      continue;
-    }
-    vf part = vf_zero();
-    for (; j < t->end[g]; j++) part += vf_load_bf16(t->row[j] + i);
-    sum += bf16_rounded(part);
-  }
-  return sum;
+static inline __attribute__((always_inline)) vf bias_at(const uint16_t *bias0,
+                                                        const uint16_t *bias1, int64_t i) {
+  vf sum = bias0 != NULL ? vf_load_bf16(bias0 + i) : vf_zero();
+  return bias1 != NULL ? sum + vf_load_bf16(bias1 + i) : sum;
 }
 
-// out = bf16(bias0 + bias1 + terms), added in this order in float32.
-static inline void reduce_row(uint16_t *out, const terms_t *t, const uint16_t *bias0,
-                              const uint16_t *bias1, int64_t length) {
+// Terms that are rows as they are: four vectors at a time, so that their sums do not wait for each
+// other.
+static inline int64_t sum_plain(uint16_t *out, const terms_t *t, const uint16_t *bias0,
+                                const uint16_t *bias1, int64_t length) {
+  int64_t i = 0;
+  for (; i + 4 * OI_VF <= length; i += 4 * OI_VF) {
+    vf a = bias_at(bias0, bias1, i), b = bias_at(bias0, bias1, i + OI_VF);
+    vf c = bias_at(bias0, bias1, i + 2 * OI_VF), d = bias_at(bias0, bias1, i + 3 * OI_VF);
+    for (int32_t j = 0; j < t->rows; j++) {
+      const uint16_t *row = t->row[j] + i;
+      a += vf_load_bf16(row);
+      b += vf_load_bf16(row + OI_VF);
+      c += vf_load_bf16(row + 2 * OI_VF);
+      d += vf_load_bf16(row + 3 * OI_VF);
+    }
+    vf_store_bf16(out + i, a);
+    vf_store_bf16(out + i + OI_VF, b);
+    vf_store_bf16(out + i + 2 * OI_VF, c);
+    vf_store_bf16(out + i + 3 * OI_VF, d);
+  }
+  return i;
+}
+
+// A group of one row is that row as it is.
+static inline int64_t sum_grouped(uint16_t *out, const terms_t *t, const uint16_t *bias0,
+                                  const uint16_t *bias1, int64_t length) {
   int64_t i = 0;
   for (; i + OI_VF <= length; i += OI_VF) {
-    vf sum = vf_zero();
-    if (bias0 != NULL) sum = vf_load_bf16(bias0 + i);
-    if (bias1 != NULL) sum += vf_load_bf16(bias1 + i);
-    vf_store_bf16(out + i, sum_terms(t, sum, i));
+    vf sum = bias_at(bias0, bias1, i);
+    int32_t j = 0;
+    for (int32_t g = 0; g < t->groups; g++) {
+      if (t->end[g] == j + 1) {
+        sum += vf_load_bf16(t->row[j++] + i);
+        continue;
+      }
+      vf part = vf_zero();
+      for (; j < t->end[g]; j++) part += vf_load_bf16(t->row[j] + i);
+      sum += bf16_rounded(part);
+    }
+    vf_store_bf16(out + i, sum);
   }
+  return i;
+}
+
+// out = bf16(bias0 + bias1 + terms), added in this order in float32, from zero without biases.
+static inline void reduce_row(uint16_t *out, const terms_t *t, const uint16_t *bias0,
+                              const uint16_t *bias1, int64_t length) {
+  int64_t i = t->rows == t->groups ? sum_plain(out, t, bias0, bias1, length)
+                                   : sum_grouped(out, t, bias0, bias1, length);
   for (; i < length; i++) {
     float sum = bias0 != NULL ? bf16_to_f32(bias0[i]) : 0.0f;
     if (bias1 != NULL) sum += bf16_to_f32(bias1[i]);
     int32_t j = 0;
     for (int32_t g = 0; g < t->groups; g++) {
+      if (t->end[g] == j + 1) {
+        sum += bf16_to_f32(t->row[j++][i]);
+        continue;
+      }
       float part = 0.0f;
-      int32_t single = t->end[g] == j + 1;
       for (; j < t->end[g]; j++) part += bf16_to_f32(t->row[j][i]);
-      sum += single ? part : bf16_to_f32(f32_to_bf16(part));
+      sum += f32_rounded(part);
     }
     out[i] = f32_to_bf16(sum);
   }
+}
+
+// What a level passes on to the next: one row as it is, several as their rounded sum.
+static inline void pass_on(uint8_t *out, const terms_t *t, int64_t length) {
+  if (t->rows == 1) copy_row(out, (const uint8_t *)t->row[0], length * 2);
+  else reduce_row((uint16_t *)out, t, NULL, NULL, length);
 }

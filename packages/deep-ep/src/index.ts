@@ -8,6 +8,7 @@ export {
   getLowLatencyRdmaSizeHint,
   type LowLatencyShape,
 } from "./config.ts";
+export * from "./elastic/index.ts";
 export { BufferCapacityError, BufferStateError } from "./errors.ts";
 export { EventOverlap } from "./event.ts";
 export {
