@@ -2,7 +2,7 @@
 // The arithmetic is the original's, one float32 rounding per step: scale = max(|x|, 1e-4) / 6, and
 // x · (1 / scale) becomes the code whose neighbours' middles it lies between, a middle itself the
 // smaller one. There is no negative zero. Of a byte the low half comes first.
-#include "cast_types.h"
+#include "cast_wide.h"
 #include "columns.h"
 
 // Two codes a byte.
@@ -68,11 +68,72 @@ static inline __attribute__((always_inline)) void cast_block(const params_t *p, 
   }
 }
 
+#if CAST_WIDE
+// `columns` of a row, a multiple of 32, whose groups of `len` have these inverse scales.
+static inline __attribute__((always_inline)) void cast_columns(const x_t *x, uint8_t *q,
+                                                               const float *inverses,
+                                                               int64_t columns, int64_t len,
+                                                               int stream) {
+  int64_t k = 0, end = len;  // of the group that *inverses is of
+  for (; k + 128 <= columns; k += 128) {
+    __m512i pairs[4];
+    for (int i = 0; i < 4; i++) {
+      if (k + 32 * i >= end) inverses++, end += len;
+      __m512 inverse = _mm512_set1_ps(*inverses);
+      pairs[i] = e2m1_pairs(wide_times(wide_load(x + k + 32 * i), inverse, inverse));
+    }
+    wide_store(q + k / 2, low_bytes(pairs), stream);
+  }
+  for (; k < columns; k += 32) {
+    if (k >= end) inverses++, end += len;
+    __m512 inverse = _mm512_set1_ps(*inverses);
+    __m512i pairs = e2m1_pairs(wide_times(wide_load(x + k), inverse, inverse));
+    _mm_storeu_si128((__m128i *)(q + k / 2), _mm512_cvtepi32_epi8(pairs));
+  }
+}
+
+// As many groups as there are, sixteen at most; 0 if there is no whole one, or not all are finite.
+static inline __attribute__((always_inline)) int cast_groups(const params_t *p, const x_t *x,
+                                                             uint8_t *q, float *scale,
+                                                             int64_t left, int64_t len) {
+  int groups = (int)oi_min(GROUPS, left / len);
+  __m512 largest = group_maxima(x, groups, len);
+  if (groups == 0 || !all_finite(largest)) return 0;
+  __m512 scales = wide_scales(largest, 6.0f, (int)p->ue8m0);
+  scales_store(scale, p->s_k, scales, groups);
+  float inverses[GROUPS];
+  _mm512_storeu_ps(inverses, wide_inverses(scales));
+  if (fills_lines(p, q)) cast_columns(x, q, inverses, groups * len, len, 1);
+  else cast_columns(x, q, inverses, groups * len, len, 0);
+  return groups;
+}
+
+// Groups that are whole vectors, from the first of `left` columns on; how many were done.
+static int cast_wide(const params_t *p, const x_t *x, uint8_t *q, float *scale, int64_t left) {
+  int64_t len = p->gran_k;
+  if (len == 32) return cast_groups(p, x, q, scale, left, 32);
+  return len % 32 == 0 ? cast_groups(p, x, q, scale, left, len) : 0;
+}
+#else
+static int cast_wide(const params_t *p, const x_t *x, uint8_t *q, float *scale, int64_t left) {
+  (void)p, (void)x, (void)q, (void)scale, (void)left;
+  return 0;
+}
+#endif
+
 static void cast_row(const params_t *p, const x_t *x, uint8_t *q, float *scales) {
-  for (int64_t k = 0; k < p->k; k += p->gran_k, scales += p->s_k) {
+  for (int64_t k = 0; k < p->k;) {
+    int done = cast_wide(p, x + k, q + k / 2, scales, p->k - k);
+    if (done > 0) {
+      k += done * p->gran_k;
+      scales += done * p->s_k;
+      continue;
+    }
     int64_t len = oi_min(p->gran_k, p->k - k);
     if (len == 32) cast_block(p, x + k, q + k / 2, scales, 32);
     else cast_block(p, x + k, q + k / 2, scales, len);
+    k += len;
+    scales += p->s_k;
   }
 }
 
@@ -83,6 +144,7 @@ void cast_to_fp4(const params_t *p, oi_ctx *ctx) {
                (float *)p->scales + m * p->s_m);
     }
   }
+  oi_stream_fence();
 }
 
 void cast_from_fp4(const params_t *p, oi_ctx *ctx) {

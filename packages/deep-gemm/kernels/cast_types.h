@@ -58,6 +58,13 @@ static inline float largest_of(vu largest) {
   return x;
 }
 
+// After stores past the caches, before anyone is told of them.
+static inline void oi_stream_fence(void) {
+#if defined(__SSE__)
+  _mm_sfence();
+#endif
+}
+
 // 2 · OI_VF finite numbers of at most 448 or so as e4m3. Times 2^-8 they have f16's range where e4m3
 // becomes subnormal, so seven bits less of f16 are e4m3; what f16 cut off goes into its last bit, and
 // the one rounding that counts is exact.

@@ -4,6 +4,7 @@
 
 import { type Device, defineKernel, type Operation } from "@open-infra/jit";
 import { type DType, expectRows, expectTensor, ShapeError, Tensor } from "@open-infra/tensor";
+import { elementsPerThread, streams } from "./cast.ts";
 import { ArgumentError } from "./errors.ts";
 import { fp8ScaleOf } from "./fp8-scale.ts";
 import { SCALE_BLOCK, type ScaledTensor } from "./operand.ts";
@@ -53,9 +54,6 @@ function channelsReference({ x, scaled, granM, useUe8m0 }: ChannelCall): void {
   scaled.scales.copyFrom(Tensor.from(scales, scaled.scales.shape, "f32"));
 }
 
-/** Below this many elements a thread, waking it costs more than it saves. */
-const elementsPerThread = 32768;
-
 const channelOperation: Operation<ChannelCall> = {
   name: "castChannelsToFp8",
   check: checkChannels,
@@ -78,6 +76,7 @@ const channelOperation: Operation<ChannelCall> = {
         s_c: "i64",
         gran_m: "i64",
         ue8m0: "i64",
+        stream: "i64",
       },
       constants: ({ x }: ChannelCall) => ({ X_TYPE: floats.indexOf(x.dtype) }),
       pack: ({ x, scaled, granM, useUe8m0 }) => ({
@@ -93,6 +92,7 @@ const channelOperation: Operation<ChannelCall> = {
         s_c: scaled.scales.stride(1),
         gran_m: granM,
         ue8m0: useUe8m0 ? 1 : 0,
+        stream: streams(scaled.data) ? 1 : 0,
       }),
       threads: ({ x }) => Math.max(1, Math.floor(x.size / elementsPerThread)),
     }),

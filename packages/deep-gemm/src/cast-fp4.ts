@@ -3,6 +3,7 @@
 
 import { type Device, defineKernel, type Operation } from "@open-infra/jit";
 import { type DType, expectRows, expectTensor, ShapeError, Tensor } from "@open-infra/tensor";
+import { elementsPerThread, streams } from "./cast.ts";
 import { ArgumentError } from "./errors.ts";
 import { fp4CodeOf, fp4ScaleOf } from "./fp4-scale.ts";
 import { SCALE_BLOCK, type ScaledTensor } from "./operand.ts";
@@ -87,9 +88,6 @@ function fromFp4Reference({ x, scaled, granK }: Fp4Call): void {
   storeMatrix(x, values);
 }
 
-/** Below this many elements a thread, waking it costs more than it saves. */
-const elementsPerThread = 32768;
-
 const source = new URL("../kernels/cast_fp4.c", import.meta.url);
 const params = {
   x: "ptr",
@@ -103,6 +101,7 @@ const params = {
   s_k: "i64",
   gran_k: "i64",
   ue8m0: "i64",
+  stream: "i64",
 } as const;
 
 function castKernel(entry: "cast_to_fp4" | "cast_from_fp4") {
@@ -124,6 +123,7 @@ function castKernel(entry: "cast_to_fp4" | "cast_from_fp4") {
       s_k: scaled.scales.stride(1),
       gran_k: granK,
       ue8m0: useUe8m0 ? 1 : 0,
+      stream: streams(scaled.data) ? 1 : 0,
     }),
     threads: ({ x }) => Math.max(1, Math.floor(x.size / elementsPerThread)),
   });
@@ -246,6 +246,7 @@ const turnOperation: Operation<TurnCall> = {
         s_k: 0,
         gran_k: 1,
         ue8m0: 0,
+        stream: 0,
       }),
       threads: ({ x }) => Math.max(1, Math.floor(x.size / elementsPerThread)),
     }),
