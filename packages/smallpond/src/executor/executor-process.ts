@@ -12,4 +12,5 @@ process.on("message", (message: ToExecutor) => {
   }
   executor.take(message);
 });
+setInterval(() => process.send?.({ alive: Date.now() }), 500).unref();
 process.on("disconnect", () => process.exit(0));

@@ -3,6 +3,7 @@
 
 import { rmSync } from "node:fs";
 import { join } from "node:path";
+import type { DuckDBConnection } from "@duckdb/node-api";
 import { serializeError } from "@open-infra/errors";
 import { knownRows } from "../dataset/dataset.ts";
 import { JobFolder } from "../task/commit.ts";
@@ -17,6 +18,7 @@ export class Executor {
   readonly #folder: JobFolder;
   readonly #engine: EnginePool;
   readonly #send: (message: FromExecutor) => void;
+  readonly #running = new Map<string, DuckDBConnection>();
 
   constructor(start: ExecutorStart, send: (message: FromExecutor) => void) {
     this.#start = start;
@@ -27,7 +29,13 @@ export class Executor {
   }
 
   take(message: ToExecutor): void {
-    if ("run" in message) void this.#run(message.run, message.attempt, message.memoryBytes);
+    if ("stop" in message) this.#stop(message.stop);
+    else if ("run" in message) void this.#run(message.run, message.attempt, message.memoryBytes);
+  }
+
+  /** Another attempt was first. */
+  #stop(key: string): void {
+    this.#running.get(key)?.interrupt();
   }
 
   async #run(bound: BoundTask, attempt: number, memoryBytes: number): Promise<void> {
@@ -37,9 +45,10 @@ export class Executor {
     const cpuBefore = process.cpuUsage();
     try {
       const threads = Math.max(1, Math.ceil(resources.cpus));
-      const outputs = await this.#engine.with({ threads, memoryBytes, seed }, (connection) =>
-        runTask(bound, connection, staging),
-      );
+      const outputs = await this.#engine.with({ threads, memoryBytes, seed }, (connection) => {
+        this.#running.set(key, connection);
+        return runTask(bound, connection, staging);
+      });
       const cpu = process.cpuUsage(cpuBefore);
       const rows = outputs.map(knownRows);
       const metrics: TaskMetrics = {
@@ -56,6 +65,8 @@ export class Executor {
     } catch (error) {
       rmSync(staging, { recursive: true, force: true });
       this.#send({ failed: key, attempt, error: serializeError(error) });
+    } finally {
+      this.#running.delete(key);
     }
   }
 

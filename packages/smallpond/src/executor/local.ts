@@ -7,6 +7,7 @@ import type { Capacity, ExecutorStart, FromExecutor, ToExecutor } from "./protoc
 export interface ExecutorHandle {
   readonly id: string;
   readonly capacity: Capacity;
+  readonly pid: number;
   send(message: ToExecutor): void;
   onMessage(take: (message: FromExecutor) => void): void;
   /** Called once, when it is gone for good. */
@@ -36,6 +37,7 @@ export function startLocalExecutor(start: ExecutorStart): ExecutorHandle {
   return {
     id: start.id,
     capacity: start.capacity,
+    pid: child.pid ?? 0,
     send: (message) => {
       if (child.connected) child.send(message);
     },

@@ -1,6 +1,6 @@
-// Decides which task runs where and when: dependencies, resources, retries, executors that vanish.
-// One scheduler serves all actions of a session. It holds no data and reads no clock; what it knows
-// comes in as calls.
+// Decides which task runs where and when: dependencies, resources, retries, stragglers, executors
+// that vanish. One scheduler serves all actions of a session. It holds no data, and time comes in
+// through `tick`, so that a test can run it on a clock of its own.
 
 import { deserializeError } from "@open-infra/errors";
 import { concatData, type DataSet } from "../dataset/dataset.ts";
@@ -10,52 +10,48 @@ import type { FromExecutor } from "../executor/protocol.ts";
 import type { TaskGraph } from "../plan/planner.ts";
 import type { JobFolder } from "../task/commit.ts";
 import type { InputRef, Task, TaskResult } from "../task/task.ts";
+import { Entry, NodeTimes } from "./entry.ts";
+import { Seat } from "./seat.ts";
 
-/** How failures are met. */
+/** How failures and slowness are met. */
 export interface SchedulerOptions {
-  /** Failures of one task before the job ends. @default 3 */
+  /** Failures of one task before the job ends. */
   readonly maxFailures: number;
+  /** An executor that was silent for so long is taken for lost. */
+  readonly heartbeatTimeoutMs: number;
+  /** Races copies of stragglers where executors are free. */
+  readonly speculation: boolean;
+  /** A task is a straggler after this and three times its node's median. */
+  readonly stragglerMs: number;
+  /** Told of each executor that was lost; true if another one will come for it. */
+  readonly onLost?: (executor: ExecutorHandle, reason: string) => boolean;
 }
 
 /** What a listener is told. */
 export interface TaskEvent {
-  readonly type: "started" | "finished" | "failed" | "reused";
+  readonly type: "started" | "finished" | "failed" | "reused" | "retried" | "speculated";
   readonly task: Task;
   readonly attempt: number;
   readonly executor: string | undefined;
   readonly result?: TaskResult;
+  readonly error?: Error;
 }
 
-interface Entry {
-  readonly task: Task;
-  state: "waiting" | "ready" | "running" | "done" | "failed";
-  waits: number;
-  readonly users: Set<Entry>;
-  attempts: number;
-  failures: number;
-  memoryScale: number;
-  result: TaskResult | undefined;
-  readonly finished: PromiseWithResolvers<TaskResult>;
-}
-
-interface Seat {
-  readonly handle: ExecutorHandle;
-  freeCpus: number;
-  freeMemory: number;
-  readonly running: Map<
-    string,
-    { readonly attempt: number; readonly cpus: number; readonly memory: number }
-  >;
-}
+/** Executors that may die under one task before it is taken for the cause. */
+const maxLosses = 4;
+/** Finished tasks of a node before its stragglers are told. */
+const speculationSamples = 5;
 
 /** Runs task graphs on executors. */
 export class Scheduler {
   readonly #folder: JobFolder;
   readonly #options: SchedulerOptions;
   readonly #entries = new Map<string, Entry>();
-  readonly #ready: Entry[] = [];
   readonly #seats: Seat[] = [];
+  readonly #times = new NodeTimes();
   readonly #listeners = new Set<(event: TaskEvent) => void>();
+  #ready: Entry[] = [];
+  #nowMs = 0;
 
   constructor(folder: JobFolder, options: SchedulerOptions) {
     this.#folder = folder;
@@ -63,12 +59,15 @@ export class Scheduler {
   }
 
   addExecutor(handle: ExecutorHandle): void {
-    const { cpus, memoryBytes } = handle.capacity;
-    const seat: Seat = { handle, freeCpus: cpus, freeMemory: memoryBytes, running: new Map() };
+    const seat = new Seat(handle, this.#nowMs);
     this.#seats.push(seat);
     handle.onMessage((message) => this.#take(seat, message));
     handle.onExit((reason) => this.#lost(seat, reason));
     this.#dispatch();
+  }
+
+  get executors(): readonly Seat[] {
+    return this.#seats;
   }
 
   listen(listener: (event: TaskEvent) => void): () => void {
@@ -89,38 +88,72 @@ export class Scheduler {
     return graph.roots.map((refs) => concatData(refs.map((ref) => this.#data(ref))));
   }
 
-  #expectFeasible(task: Task): void {
-    const largest = this.#seats.reduce(
-      (most, { handle }) => Math.max(most, handle.capacity.cpus),
-      0,
-    );
-    const memory = this.#seats.reduce(
-      (most, { handle }) => Math.max(most, handle.capacity.memoryBytes),
-      0,
-    );
-    const { cpus, memoryBytes = 0 } = task.resources;
-    if (cpus > largest)
-      throw new InfeasibleTaskError(task.node, `${cpus} cores`, `${largest} cores`);
-    if (memoryBytes > memory) {
-      throw new InfeasibleTaskError(task.node, `${memoryBytes} bytes of memory`, `${memory}`);
+  /** Tells the time: who is silent, whose time is over, who is slow. */
+  tick(nowMs: number): void {
+    this.#nowMs = nowMs;
+    for (const seat of [...this.#seats]) {
+      const silentMs = nowMs - seat.lastSeenMs;
+      if (silentMs > this.#options.heartbeatTimeoutMs) {
+        seat.handle.kill();
+        this.#lost(seat, `silent for ${Math.round(silentMs)} ms`);
+      } else this.#expectInTime(seat);
     }
+    if (this.#options.speculation) this.#speculate();
+    this.#dispatch();
+  }
+
+  #expectInTime(seat: Seat): void {
+    for (const [key, { startedMs, attempt }] of seat.running) {
+      const entry = this.#entries.get(key) as Entry;
+      const limitMs = entry.task.resources.timeoutMs;
+      if (limitMs === undefined || this.#nowMs - startedMs <= limitMs) continue;
+      // A query can be interrupted, a function's endless loop cannot: only the process ends both.
+      const message = `took longer than its timeout of ${limitMs} ms`;
+      const error = new TaskError(entry.task.node, attempt + 1, "timeout", message);
+      seat.leave(key);
+      entry.live--;
+      this.#failed(entry, error, seat.handle.id);
+      seat.handle.kill();
+      this.#lost(seat, "ended with a task that took too long");
+      return;
+    }
+  }
+
+  #speculate(): void {
+    if (this.#ready.length > 0) return;
+    for (const seat of this.#seats) {
+      for (const [key, { startedMs }] of seat.running) {
+        const entry = this.#entries.get(key) as Entry;
+        const usual = this.#times.quantile(entry.task.node, 0.5);
+        if (entry.live > 1 || usual === undefined || usual.samples < speculationSamples) continue;
+        const late = Math.max(this.#options.stragglerMs, 3 * usual.ms);
+        if (this.#nowMs - startedMs < late) continue;
+        const other = this.#seatFor(entry, seat);
+        if (other !== undefined) this.#start(entry, other, "speculated");
+      }
+    }
+  }
+
+  #expectFeasible({ node, resources }: Task): void {
+    if (this.#seats.some((seat) => seat.couldRun(resources))) return;
+    const { cpus, gpus = 0, memoryBytes } = resources;
+    const memory = memoryBytes === undefined ? "" : ` and ${memoryBytes} bytes of memory`;
+    const largest = this.#seats
+      .map(({ handle: { capacity } }) => capacity)
+      .sort((a, b) => b.cpus - a.cpus || b.memoryBytes - a.memoryBytes)[0];
+    throw new InfeasibleTaskError(
+      node,
+      `${cpus} cores, ${gpus} GPUs${memory}`,
+      largest === undefined
+        ? "nothing: there is no executor"
+        : `${largest.cpus} cores, ${largest.gpus} GPUs and ${largest.memoryBytes} bytes of memory`,
+    );
   }
 
   #enter(task: Task): Entry {
     const known = this.#entries.get(task.key);
     if (known !== undefined && known.state !== "failed") return known;
-    const entry: Entry = {
-      task,
-      state: "waiting",
-      waits: 0,
-      users: new Set(),
-      attempts: 0,
-      failures: 0,
-      memoryScale: 1,
-      result: undefined,
-      finished: Promise.withResolvers(),
-    };
-    entry.finished.promise.catch(() => {});
+    const entry = new Entry(task);
     this.#entries.set(task.key, entry);
     const done = this.#folder.finished(task.key);
     if (done !== undefined) {
@@ -144,46 +177,40 @@ export class Scheduler {
   }
 
   #dispatch(): void {
-    for (let i = 0; i < this.#ready.length; ) {
-      const entry = this.#ready[i] as Entry;
-      const seat = this.#seatFor(entry);
-      if (seat === undefined) {
-        i++;
-        continue;
+    const rest: Entry[] = [];
+    let full = false;
+    for (const entry of this.#ready) {
+      const seat = full ? undefined : this.#seatFor(entry);
+      if (seat !== undefined) this.#start(entry, seat, "started");
+      else {
+        rest.push(entry);
+        // Most tasks ask for a core; when none is free there is no use in asking for each.
+        full = this.#seats.every(({ freeCpus }) => freeCpus <= 0);
       }
-      this.#ready.splice(i, 1);
-      this.#startOn(entry, seat);
     }
+    this.#ready = rest;
   }
 
-  #memoryOf(entry: Entry, seat: Seat): number {
-    const { cpus, memoryBytes } = entry.task.resources;
-    const { capacity } = seat.handle;
-    const share = (capacity.memoryBytes * Math.min(cpus, capacity.cpus)) / capacity.cpus;
-    return Math.min(capacity.memoryBytes, (memoryBytes ?? share) * entry.memoryScale);
-  }
-
-  #seatFor(entry: Entry): Seat | undefined {
-    const { cpus } = entry.task.resources;
+  #seatFor(entry: Entry, not?: Seat): Seat | undefined {
     let best: Seat | undefined;
     for (const seat of this.#seats) {
-      if (seat.freeCpus < cpus || seat.freeMemory < this.#memoryOf(entry, seat) - 1) continue;
+      if (seat === not || !seat.fits(entry.task.resources, entry.memoryScale)) continue;
       if (best === undefined || seat.freeCpus > best.freeCpus) best = seat;
     }
     return best;
   }
 
-  #startOn(entry: Entry, seat: Seat): void {
+  #start(entry: Entry, seat: Seat, type: "started" | "speculated"): void {
     const { task } = entry;
-    const memory = this.#memoryOf(entry, seat);
     const attempt = entry.attempts++;
+    const memoryBytes = seat.memoryFor(task.resources, entry.memoryScale);
+    const { cpus, gpus = 0 } = task.resources;
     entry.state = "running";
-    seat.freeCpus -= task.resources.cpus;
-    seat.freeMemory -= memory;
-    seat.running.set(task.key, { attempt, cpus: task.resources.cpus, memory });
+    entry.live++;
+    seat.take(task.key, { attempt, startedMs: this.#nowMs, cpus, gpus, memoryBytes });
     const inputs = task.inputs.map((refs) => concatData(refs.map((ref) => this.#data(ref))));
-    this.#tell({ type: "started", task, attempt, executor: seat.handle.id });
-    seat.handle.send({ run: { task, inputs }, attempt, memoryBytes: memory });
+    this.#tell({ type, task, attempt, executor: seat.handle.id });
+    seat.handle.send({ run: { task, inputs }, attempt, memoryBytes });
   }
 
   #data(ref: InputRef): DataSet {
@@ -193,42 +220,54 @@ export class Scheduler {
   }
 
   #take(seat: Seat, message: FromExecutor): void {
-    if ("done" in message) {
-      const entry = this.#entries.get(message.done.key);
-      this.#leave(seat, message.done.key);
-      if (entry !== undefined && entry.state !== "done") {
-        this.#finish(entry, message.done, "finished", seat.handle.id);
-      }
-    } else if ("failed" in message) {
+    seat.lastSeenMs = this.#nowMs;
+    if ("done" in message) this.#done(seat, message.done);
+    else if ("failed" in message) {
       const entry = this.#entries.get(message.failed);
-      this.#leave(seat, message.failed);
-      if (entry?.state === "running") {
-        this.#retry(entry, deserializeError(message.error, [TaskError]), seat.handle.id);
-      }
+      if (entry === undefined || !seat.running.has(message.failed)) return;
+      seat.leave(message.failed);
+      entry.live--;
+      this.#failed(entry, deserializeError(message.error, [TaskError]), seat.handle.id);
     }
     this.#dispatch();
   }
 
-  #leave(seat: Seat, key: string): void {
-    const held = seat.running.get(key);
-    if (held === undefined) return;
-    seat.running.delete(key);
-    seat.freeCpus += held.cpus;
-    seat.freeMemory += held.memory;
+  #done(seat: Seat, result: TaskResult): void {
+    const entry = this.#entries.get(result.key);
+    if (entry === undefined || !seat.running.has(result.key)) return;
+    seat.leave(result.key);
+    entry.live--;
+    if (entry.state === "done" || entry.state === "failed") return;
+    this.#times.add(entry.task.node, result.metrics.elapsedMs);
+    for (const other of this.#seats) {
+      if (other.running.has(result.key)) other.handle.send({ stop: result.key });
+    }
+    this.#finish(entry, result, "finished", seat.handle.id);
   }
 
-  #retry(entry: Entry, error: Error, executor: string): void {
-    entry.failures++;
-    this.#tell({ type: "failed", task: entry.task, attempt: entry.attempts - 1, executor });
+  #failed(entry: Entry, error: Error, executor: string): void {
+    if (entry.state !== "running") return;
+    const { task } = entry;
+    const attempt = entry.attempts - 1;
     const reason = error instanceof TaskError ? error.reason : "internal";
+    if (reason === "executor-lost") entry.losses++;
+    else entry.failures++;
     if (reason === "memory") entry.memoryScale *= 2;
-    // A query that is wrong stays wrong.
-    if (reason !== "sql" && entry.failures < this.#options.maxFailures) this.#makeReady(entry);
-    else this.#fail(entry, error);
+    // A query or a function that is wrong stays wrong; what the machine did may not happen again.
+    const lasting = reason === "sql" || reason === "function";
+    const again = entry.failures < this.#options.maxFailures && entry.losses <= maxLosses;
+    if (!lasting && again) {
+      this.#tell({ type: "retried", task, attempt, executor, error });
+      if (entry.live === 0) this.#makeReady(entry);
+      return;
+    }
+    this.#tell({ type: "failed", task, attempt, executor, error });
+    this.#fail(entry, error);
   }
 
   #fail(entry: Entry, error: Error): void {
     entry.state = "failed";
+    this.#ready = this.#ready.filter((other) => other !== entry);
     entry.finished.reject(error);
     for (const user of entry.users) if (user.state !== "failed") this.#fail(user, error);
   }
@@ -241,6 +280,7 @@ export class Scheduler {
   ): void {
     entry.state = "done";
     entry.result = result;
+    this.#ready = this.#ready.filter((other) => other !== entry);
     this.#tell({ type, task: entry.task, attempt: entry.attempts - 1, executor, result });
     for (const user of entry.users) {
       user.waits--;
@@ -255,23 +295,26 @@ export class Scheduler {
     this.#seats.splice(at, 1);
     const { id } = seat.handle;
     for (const key of seat.running.keys()) {
-      const entry = this.#entries.get(key);
-      if (entry?.state !== "running") continue;
+      const entry = this.#entries.get(key) as Entry;
+      entry.live--;
       const message = `executor ${id} was lost (${reason})`;
-      this.#retry(
+      this.#failed(
         entry,
         new TaskError(entry.task.node, entry.attempts, "executor-lost", message),
         id,
       );
     }
-    if (this.#seats.length === 0) {
-      for (const entry of this.#entries.values()) {
-        if (entry.state === "done" || entry.state === "failed") continue;
-        const message = `no executor is left; the last one, ${id}, was lost (${reason})`;
-        this.#fail(entry, new TaskError(entry.task.node, entry.attempts, "executor-lost", message));
-      }
-    }
+    const replaced = this.#options.onLost?.(seat.handle, reason) ?? false;
+    if (this.#seats.length === 0 && !replaced) this.#nobodyLeft(id, reason);
     this.#dispatch();
+  }
+
+  #nobodyLeft(id: string, reason: string): void {
+    for (const entry of this.#entries.values()) {
+      if (entry.state === "done" || entry.state === "failed") continue;
+      const message = `no executor is left; the last one, ${id}, was lost (${reason})`;
+      this.#fail(entry, new TaskError(entry.task.node, entry.attempts, "executor-lost", message));
+    }
   }
 
   #tell(event: TaskEvent): void {

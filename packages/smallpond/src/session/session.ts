@@ -32,11 +32,22 @@ export interface SessionOptions {
   /** Cores of an executor. @default this machine's, shared out */
   readonly executorCpus?: number;
   readonly executorMemoryBytes?: number;
+  /** Failures of one task before the job ends. @default 3 */
   readonly maxFailures?: number;
+  /** An executor silent for so long is taken for lost. @default 10 s */
+  readonly heartbeatTimeoutMs?: number;
+  /** Races copies of tasks that take much longer than their kind. @default true */
+  readonly speculation?: boolean;
+  /** No task is a straggler before this. @default 10 s */
+  readonly stragglerMs?: number;
+  /** Executors started anew for lost ones, in all. @default 3 */
+  readonly maxRestarts?: number;
   readonly seed?: number;
   readonly parquet?: Partial<ParquetOptions>;
 }
 
+const tickMs = 100;
+const restartDelayMs = 200;
 const defaultParquet: ParquetOptions = { compression: "zstd", compressionLevel: 3 };
 
 /** Starts a session; its executors come up when the first action needs them. */
@@ -53,8 +64,10 @@ export class Session implements AsyncDisposable {
   readonly #options: SessionOptions;
   readonly #nodes = new NodeFactory();
   readonly #scheduler: Scheduler;
-  readonly #executors: ExecutorHandle[] = [];
+  readonly #executors = new Set<ExecutorHandle>();
   readonly #engine: EnginePool;
+  #restarts = 0;
+  #clock: NodeJS.Timeout | undefined;
   #open = true;
 
   constructor(options: SessionOptions) {
@@ -65,24 +78,45 @@ export class Session implements AsyncDisposable {
     }
     const root = options.dataRoot ?? join(homedir(), ".cache", "open-infra", "smallpond");
     this.folder = new JobFolder(join(root, this.jobId));
-    this.#scheduler = new Scheduler(this.folder, { maxFailures: options.maxFailures ?? 3 });
+    this.#scheduler = new Scheduler(this.folder, {
+      maxFailures: options.maxFailures ?? 3,
+      heartbeatTimeoutMs: options.heartbeatTimeoutMs ?? 10_000,
+      speculation: options.speculation ?? true,
+      stragglerMs: options.stragglerMs ?? 10_000,
+      onLost: (executor) => this.#replace(executor),
+    });
+    this.#scheduler.tick(performance.now());
     this.#engine = new EnginePool(join(root, this.jobId, "staging", "spill.driver"));
   }
 
   async start(): Promise<void> {
     this.folder.create();
+    this.#clock = setInterval(() => this.#scheduler.tick(performance.now()), tickMs);
+    // An idle session must not keep a script alive; a running action has its executors.
+    this.#clock.unref();
     const count = this.#options.numExecutors ?? 1;
     const cpus =
       this.#options.executorCpus ?? Math.max(1, Math.floor(availableParallelism() / count));
     const memoryBytes =
       this.#options.executorMemoryBytes ?? Math.floor((freemem() * 0.8) / Math.max(1, count));
-    for (let i = 0; i < count; i++) {
-      const capacity = { cpus, memoryBytes, gpus: 0 };
-      const id = `local-${i}`;
-      const handle = startLocalExecutor({ id, jobRoot: this.folder.root, capacity });
-      this.#executors.push(handle);
-      this.#scheduler.addExecutor(handle);
-    }
+    for (let i = 0; i < count; i++) this.#launch(`local-${i}`, { cpus, memoryBytes, gpus: 0 });
+  }
+
+  #launch(id: string, capacity: ExecutorHandle["capacity"]): void {
+    const handle = startLocalExecutor({ id, jobRoot: this.folder.root, capacity });
+    this.#executors.add(handle);
+    this.#scheduler.addExecutor(handle);
+  }
+
+  /** Starts an executor in the place of a lost one, if any may still be. */
+  #replace({ id, capacity }: ExecutorHandle): boolean {
+    if (!this.#open || this.#restarts >= (this.#options.maxRestarts ?? 3)) return false;
+    this.#restarts++;
+    // Not at once: whatever ended the other one may still be going on.
+    setTimeout(() => {
+      if (this.#open) this.#launch(`${id.replace(/\+\d+$/, "")}+${this.#restarts}`, capacity);
+    }, restartDelayMs);
+    return true;
   }
 
   /** Columns and types must be given, as text has none. */
@@ -165,7 +199,7 @@ export class Session implements AsyncDisposable {
   /** Runs what a node needs; the data of each of its partitions. */
   async execute(node: PlanNode): Promise<readonly DataSet[]> {
     if (!this.#open) throw new SessionClosedError();
-    const cpus = this.#executors.reduce((sum, { capacity }) => sum + capacity.cpus, 0);
+    const cpus = [...this.#executors].reduce((sum, { capacity }) => sum + capacity.cpus, 0);
     const [graph] = planTasks([node], {
       parallelism: Math.max(1, 2 * cpus),
       seed: this.#options.seed ?? 0,
@@ -184,6 +218,13 @@ export class Session implements AsyncDisposable {
     });
   }
 
+  /** Process ids of the executors that are there, by name. */
+  get executorPids(): Readonly<Record<string, number>> {
+    return Object.fromEntries(
+      this.#scheduler.executors.map(({ handle }) => [handle.id, handle.pid]),
+    );
+  }
+
   listen(listener: (event: TaskEvent) => void): () => void {
     return this.#scheduler.listen(listener);
   }
@@ -196,7 +237,8 @@ export class Session implements AsyncDisposable {
   async shutdown(): Promise<void> {
     if (!this.#open) return;
     this.#open = false;
-    await Promise.all(this.#executors.map((executor) => executor.close()));
+    clearInterval(this.#clock);
+    await Promise.all([...this.#executors].map((executor) => executor.close()));
     this.#engine.close();
   }
 

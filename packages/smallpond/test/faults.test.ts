@@ -1,0 +1,160 @@
+// What may happen to executors: killed, frozen, out of memory, too slow, never enough. The job ends
+// right or with an error that says why.
+
+import { mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, expect, test } from "vitest";
+import {
+  type DataFrame,
+  fromModule,
+  InfeasibleTaskError,
+  init,
+  type Session,
+  type SessionOptions,
+  type TaskEvent,
+} from "../src/index.ts";
+
+const roots: string[] = [];
+const sessions: Session[] = [];
+
+async function open(options: SessionOptions): Promise<Session> {
+  const root = options.dataRoot ?? mkdtempSync(join(tmpdir(), "smallpond-faults-"));
+  roots.push(root);
+  const session = await init({ jobId: "job", dataRoot: root, ...options });
+  sessions.push(session);
+  return session;
+}
+
+afterEach(async () => {
+  for (const session of sessions.splice(0)) await session.shutdown();
+  for (const root of roots.splice(0)) rmSync(root, { recursive: true, force: true });
+});
+
+const steps = new URL("./steps.ts", import.meta.url);
+
+/** As many partitions, each of ten rows, that take a while. */
+async function slowRows(session: Session, partitions: number, ms: number): Promise<DataFrame> {
+  const items = Array.from({ length: partitions * 10 }, (_, i) => i);
+  const frame = (await session.fromItems(items)).repartition(partitions, { byRows: true });
+  return frame.mapBatches(fromModule(steps, "slow", [ms]));
+}
+
+async function sum(frame: DataFrame): Promise<number> {
+  const rows = await frame.takeAll();
+  return rows.reduce((total, row) => total + Number(row.item), 0);
+}
+
+const expected = (count: number): number => (count * (count - 1)) / 2;
+
+test("four of six executors are killed and the result is whole", async () => {
+  const session = await open({ numExecutors: 6, executorCpus: 1, maxRestarts: 0 });
+  const frame = await slowRows(session, 60, 20);
+  const killed = new Set<number>();
+  session.listen((event) => {
+    if (event.type !== "finished" || killed.size >= 4) return;
+    const pid = Object.values(session.executorPids).find((other) => !killed.has(other)) as number;
+    killed.add(pid);
+    process.kill(pid, "SIGKILL");
+  });
+  expect(await sum(frame)).toBe(expected(600));
+  expect(killed.size).toBe(4);
+  expect(Object.values(session.executorPids).filter((pid) => !killed.has(pid))).toHaveLength(2);
+  expect(readdirSync(join(session.folder.root, "output")).length).toBeGreaterThanOrEqual(60);
+});
+
+test("a frozen executor is taken for lost", async () => {
+  const session = await open({ numExecutors: 2, executorCpus: 1, heartbeatTimeoutMs: 1500 });
+  const frame = await slowRows(session, 12, 20);
+  const [frozen] = Object.values(session.executorPids) as [number];
+  let stopped = false;
+  session.listen((event) => {
+    if (stopped || event.type !== "finished") return;
+    stopped = true;
+    process.kill(frozen, "SIGSTOP");
+  });
+  expect(await sum(frame)).toBe(expected(120));
+  expect(Object.values(session.executorPids)).not.toContain(frozen);
+});
+
+test("a job goes on where a killed one ended", async () => {
+  const root = mkdtempSync(join(tmpdir(), "smallpond-resume-"));
+  const first = await open({
+    dataRoot: root,
+    numExecutors: 2,
+    executorCpus: 1,
+    maxRestarts: 0,
+  });
+  let finished = 0;
+  const half = new Promise<void>((resolve) => {
+    first.listen((event) => event.type === "finished" && ++finished === 10 && resolve());
+  });
+  const ends = sum(await slowRows(first, 30, 20)).catch((error: Error) => error);
+  await half;
+  for (const pid of Object.values(first.executorPids)) process.kill(pid, "SIGKILL");
+  expect(await ends).toBeInstanceOf(Error);
+  const second = await open({ dataRoot: root, numExecutors: 2, executorCpus: 1 });
+  const events: TaskEvent[] = [];
+  second.listen((event) => events.push(event));
+  expect(await sum(await slowRows(second, 30, 20))).toBe(expected(300));
+  expect(events.filter(({ type }) => type === "reused").length).toBeGreaterThanOrEqual(10);
+  expect(events.filter(({ type }) => type === "started").length).toBeLessThanOrEqual(21);
+});
+
+test("an executor that dies is replaced, a task that kills each of them is not run for ever", async () => {
+  const session = await open({ numExecutors: 1, executorCpus: 1, maxRestarts: 2 });
+  const [pid] = Object.values(session.executorPids) as [number];
+  const frame = await slowRows(session, 6, 20);
+  let killed = false;
+  session.listen((event) => {
+    if (killed || event.type !== "finished") return;
+    killed = true;
+    process.kill(pid, "SIGKILL");
+  });
+  expect(await sum(frame)).toBe(expected(60));
+  const deadly = (await session.fromItems([1])).mapBatches(fromModule(steps, "deadly"));
+  await expect(deadly.compute()).rejects.toThrow(/was lost \(SIGKILL\)/);
+});
+
+test("what no executor has is refused at once", async () => {
+  const session = await open({ numExecutors: 1, executorCpus: 2 });
+  const frame = (await session.fromItems([1])).map("item", { cpus: 16 });
+  await expect(frame.compute()).rejects.toThrow(InfeasibleTaskError);
+  await expect(frame.compute()).rejects.toThrow(/16 cores.*2 cores/);
+});
+
+test("a task that is out of memory gets more", async () => {
+  const session = await open({ numExecutors: 1, executorCpus: 1 });
+  const frame = (await session.fromItems([1])).map(
+    "(SELECT count(DISTINCT md5(range::VARCHAR)) FROM range(300000)) AS n",
+    { memoryBytes: 8 * 2 ** 20 },
+  );
+  const events: TaskEvent[] = [];
+  session.listen((event) => events.push(event));
+  expect(await frame.takeAll()).toEqual([{ n: 300000n }]);
+});
+
+test("a task that takes longer than it may is ended, and says so", async () => {
+  const session = await open({ numExecutors: 2, executorCpus: 1, maxFailures: 1 });
+  const frame = (await session.fromItems([1])).mapBatches(fromModule(steps, "endless"), {
+    timeoutMs: 500,
+  });
+  await expect(frame.compute()).rejects.toThrow(/timeout of 500 ms/);
+  expect(await sum(await slowRows(session, 2, 1))).toBe(expected(20));
+});
+
+test("a straggler is raced, and one result counts", async () => {
+  const session = await open({ numExecutors: 2, executorCpus: 1, stragglerMs: 400 });
+  const marker = join(session.folder.root, "log", "straggler");
+  const items = Array.from({ length: 200 }, (_, i) => i);
+  const frame = (await session.fromItems(items))
+    .repartition(20, { byRows: true })
+    .mapBatches(fromModule(steps, "straggle", [marker]));
+  const events: TaskEvent[] = [];
+  session.listen((event) => events.push(event));
+  const start = performance.now();
+  expect(await sum(frame)).toBe(expected(200));
+  expect(performance.now() - start).toBeLessThan(15_000);
+  expect(events.filter(({ type }) => type === "speculated").length).toBeGreaterThan(0);
+  expect(events.filter(({ type }) => type === "finished")).toHaveLength(21);
+});
