@@ -37,6 +37,8 @@ export interface TaskEvent {
   readonly error?: Error;
 }
 
+/** How long an executor may take to come up. */
+const startTimeoutMs = 60_000;
 /** Executors that may die under one task before it is taken for the cause. */
 const maxLosses = 4;
 /** Finished tasks of a node before its stragglers are told. */
@@ -93,7 +95,8 @@ export class Scheduler {
     this.#nowMs = nowMs;
     for (const seat of [...this.#seats]) {
       const silentMs = nowMs - seat.lastSeenMs;
-      if (silentMs > this.#options.heartbeatTimeoutMs) {
+      const limitMs = seat.ready ? this.#options.heartbeatTimeoutMs : startTimeoutMs;
+      if (silentMs > limitMs) {
         seat.handle.kill();
         this.#lost(seat, `silent for ${Math.round(silentMs)} ms`);
       } else this.#expectInTime(seat);
@@ -185,7 +188,7 @@ export class Scheduler {
       else {
         rest.push(entry);
         // Most tasks ask for a core; when none is free there is no use in asking for each.
-        full = this.#seats.every(({ freeCpus }) => freeCpus <= 0);
+        full = this.#seats.every(({ ready, freeCpus }) => !ready || freeCpus <= 0);
       }
     }
     this.#ready = rest;
@@ -221,6 +224,7 @@ export class Scheduler {
 
   #take(seat: Seat, message: FromExecutor): void {
     seat.lastSeenMs = this.#nowMs;
+    seat.ready = true;
     if ("done" in message) this.#done(seat, message.done);
     else if ("failed" in message) {
       const entry = this.#entries.get(message.failed);

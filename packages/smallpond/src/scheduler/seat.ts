@@ -19,6 +19,8 @@ export class Seat {
   /** By task key. */
   readonly running: Map<string, Running> = new Map();
   lastSeenMs: number;
+  /** It has spoken: it is up. */
+  ready = false;
   #freeCpus: number;
   #freeGpus: number;
   #freeMemory: number;
@@ -56,6 +58,7 @@ export class Seat {
     // Shares of cores are sums of fractions, which do not come out to the last bit.
     const slack = 1e-9;
     return (
+      this.ready &&
       cpus <= this.#freeCpus + slack &&
       gpus <= this.#freeGpus + slack &&
       this.memoryFor(resources, scale) <= this.#freeMemory
