@@ -19,6 +19,7 @@ export interface CommKernel<L extends ParamLayout = ParamLayout> {
   readonly source: URL;
   /** `void entry(const params_t *p, oi_ctx *ctx)`. */
   readonly entry: string;
+  /** At most 64. */
   readonly params: L;
 }
 
@@ -39,13 +40,13 @@ export function defineCommKernel<const L extends ParamLayout>(
   return kernel;
 }
 
-const headerWords = 4;
+const paramsMax = 64;
 
 /** Compiled kernels of one rank, by kernel and constants. */
 export class CommKernels {
   readonly #native: RanksNative;
-  readonly #loaded = new Map<string, NativeCode>();
-  readonly #scalar = new DataView(new ArrayBuffer(8));
+  readonly #loaded = new WeakMap<CommKernel, Map<string, NativeCode>>();
+  readonly #fields = new WeakMap<CommKernel, readonly (readonly [string, string])[]>();
 
   constructor(native: RanksNative) {
     this.#native = native;
@@ -53,61 +54,65 @@ export class CommKernels {
 
   /** Compiles and loads, or finds. @throws CompileError */
   load(kernel: CommKernel, constants: KernelConstants): NativeCode {
-    let name = kernel.name;
-    for (const key in constants) name += `|${key}=${constants[key]}`;
-    const key = `${kernel.source.href}|${kernel.entry}|${name}`;
-    let code = this.#loaded.get(key);
+    let byConstants = this.#loaded.get(kernel);
+    if (byConstants === undefined) {
+      byConstants = new Map();
+      this.#loaded.set(kernel, byConstants);
+    }
+    let key = "";
+    for (const name in constants) key += `|${name}=${constants[name]}`;
+    let code = byConstants.get(key);
     if (code === undefined) {
       const { source, entry, params } = kernel;
-      code = this.#native.toolchain.load({
-        name,
-        source,
-        entry,
-        constants,
-        params,
-        headers: ranksHeaders,
-      });
-      this.#loaded.set(key, code);
+      const name = `${kernel.name}${key}`;
+      const spec = { name, source, entry, constants, params, headers: ranksHeaders };
+      code = this.#native.toolchain.load(spec);
+      byConstants.set(key, code);
     }
     return code;
   }
 
-  /** The block of a launch: pool, entry, threads, scratch bytes, parameters. */
-  pack<L extends ParamLayout>(
-    kernel: CommKernel<L>,
-    values: CommValues<L>,
-    launch: { pool: number; entry: number; threads: number; scratchBytes: number },
-    room: number,
-  ): BigInt64Array {
-    const names = Object.keys(kernel.params);
-    const block = new BigInt64Array(room + headerWords + names.length);
-    block[room] = BigInt(launch.pool);
-    block[room + 1] = BigInt(launch.entry);
-    block[room + 2] = BigInt(launch.threads);
-    block[room + 3] = BigInt(launch.scratchBytes);
-    names.forEach((name, i) => {
-      const kind = kernel.params[name] as "ptr" | "i64" | "f64";
+  /**
+   * Writes the parameters into the native block, from word `first` on. Returns the word after them.
+   *
+   * @throws InputError naming the parameter
+   */
+  pack<L extends ParamLayout>(kernel: CommKernel<L>, values: CommValues<L>, first: number): number {
+    const fields = this.#fieldsOf(kernel as unknown as CommKernel);
+    for (let i = 0; i < fields.length; i++) {
+      const [name, kind] = fields[i] as readonly [string, string];
       const value = (values as Record<string, unknown>)[name];
-      block[room + headerWords + i] = this.#word(`${kernel.name}: ${name}`, kind, value);
-    });
-    return block;
+      if (kind === "ptr") this.#native.word(first + i, addressIn(kernel.name, name, value));
+      else if (typeof value !== "number") throw wrong(kernel.name, name, value, "a number");
+      else if (kind === "f64") this.#native.block[first + i] = value;
+      else if (Number.isSafeInteger(value)) this.#native.word(first + i, value);
+      else throw wrong(kernel.name, name, value, "an integer");
+    }
+    return first + fields.length;
   }
 
-  #word(what: string, kind: "ptr" | "i64" | "f64", value: unknown): bigint {
-    if (kind === "ptr") {
-      if (value === null) return 0n;
-      if (value instanceof Tensor) return BigInt(pointerOf(what, value));
-      if (typeof value === "number") return BigInt(value);
-      const address = (value as Addressed | undefined)?.address;
-      if (typeof address === "number") return BigInt(address);
-      throw new InputError(what, String(value), "a tensor, a window, an address or null");
+  #fieldsOf(kernel: CommKernel): readonly (readonly [string, string])[] {
+    let fields = this.#fields.get(kernel);
+    if (fields === undefined) {
+      fields = Object.entries(kernel.params);
+      if (fields.length > paramsMax) {
+        const allowed = `at most ${paramsMax} parameters`;
+        throw new InputError(kernel.name, `${fields.length} parameters`, allowed);
+      }
+      this.#fields.set(kernel, fields);
     }
-    if (typeof value !== "number") throw new InputError(what, String(value), "a number");
-    if (kind === "f64") {
-      this.#scalar.setFloat64(0, value);
-      return this.#scalar.getBigInt64(0);
-    }
-    if (!Number.isSafeInteger(value)) throw new InputError(what, `${value}`, "an integer");
-    return BigInt(value);
+    return fields;
   }
+}
+
+function addressIn(kernel: string, name: string, value: unknown): number {
+  if (value === null) return 0;
+  if (value instanceof Tensor) return pointerOf(`${kernel}: ${name}`, value);
+  const address = typeof value === "number" ? value : (value as Addressed | undefined)?.address;
+  if (typeof address === "number" && Number.isSafeInteger(address)) return address;
+  throw wrong(kernel, name, value, "a tensor, a window, an address or null");
+}
+
+function wrong(kernel: string, name: string, value: unknown, allowed: string): InputError {
+  return new InputError(`${kernel}: ${name}`, String(value), allowed);
 }

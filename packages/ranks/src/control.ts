@@ -1,8 +1,7 @@
 // The control region that ranks sharing memory have in common: who is there, what each is in, and
 // the first failure. Layout: oi_control in kernels/include/oi_ranks.h.
 
-import { addressOf } from "@open-infra/jit";
-import { cString, type RanksNative, readText, Words } from "./native.ts";
+import { type RanksNative, readText } from "./native.ts";
 import type { Region } from "./region.ts";
 
 export type RankState = "absent" | "running" | "left" | "dead";
@@ -22,7 +21,7 @@ export interface RankActivity {
   readonly operation: string;
   /** Operations it has begun. */
   readonly operations: number;
-  /** The rank it waits for; −1 if for none. */
+  /** The rank it waits for; −1 if it does not wait, −2 if for anyone. */
   readonly awaited: number;
 }
 
@@ -56,46 +55,23 @@ export class Control {
     return this.address + this.#slot(rank);
   }
 
-  /** A rank of a process of its own, watched by its pid; `pid` 0 for a thread or another host. */
-  enter(rank: number, pid: number, startTime: number): void {
-    const slot = this.#slot(rank);
-    const { slotPid, slotStartTime } = this.#native.layout;
-    this.#view.setBigInt64(slot + slotPid, BigInt(pid), true);
-    this.#view.setBigInt64(slot + slotStartTime, BigInt(startTime), true);
-    this.setState(rank, "running");
+  /**
+   * A rank enters. `pid` is its process on this host, which others watch; 0 for a rank of another
+   * host. `name` is for people.
+   */
+  enter(rank: number, pid: number, startTime: number, name: string): void {
+    const text = this.#native.text(name, 100);
+    this.#native.invoke("oi_slot_enter", this.slotAddress(rank), pid, startTime, text);
   }
 
   state(rank: number): RankState {
     return states[Atomics.load(this.#words, this.#stateIndex(rank))] ?? "absent";
   }
 
-  /** Changes a state for good; what left or died stays so. */
+  /** Changes a state for good, and tells all; what left or died stays so. */
   setState(rank: number, state: RankState): void {
-    const index = this.#stateIndex(rank);
-    const now = Atomics.load(this.#words, index);
-    if (now >= 2) return;
-    Atomics.compareExchange(this.#words, index, now, states.indexOf(state));
-  }
-
-  setMasked(rank: number, masked: boolean): void {
-    const index = (this.#slot(rank) + this.#native.layout.slotMasked) >> 2;
-    Atomics.store(this.#words, index, masked ? 1 : 0);
-  }
-
-  isMasked(rank: number): boolean {
-    return (
-      Atomics.load(this.#words, (this.#slot(rank) + this.#native.layout.slotMasked) >> 2) !== 0
-    );
-  }
-
-  /** Notes what a rank begins, for the errors of others. */
-  begin(rank: number, operation: string): void {
-    const slot = this.#slot(rank);
-    const { slotOperation, slotOperations } = this.#native.layout;
-    const bytes = new TextEncoder().encode(operation.slice(0, 51));
-    for (let i = 0; i < 52; i++) this.#view.setUint8(slot + slotOperation + i, bytes[i] ?? 0);
-    const at = slot + slotOperations;
-    this.#view.setBigInt64(at, this.#view.getBigInt64(at, true) + 1n, true);
+    const number = states.indexOf(state);
+    this.#native.invoke("oi_set_state", this.address, this.#size, rank, number);
   }
 
   activity(rank: number): RankActivity {
@@ -110,23 +86,26 @@ export class Control {
 
   /** Ends the group for all that share this region; the first reason stays. */
   abort(code: number, culprit: number, reporter: number, text: string): boolean {
-    const message = cString(text, 410);
-    const address = addressOf(message);
-    const words = new Words([this.address, this.#size, code, culprit, reporter, address]);
-    return this.#native.call("oi_abort", words) === 1;
+    const at = this.#native.text(text, 480);
+    const size = this.#size;
+    return this.#native.invoke("oi_abort", this.address, size, code, culprit, reporter, at) === 1;
+  }
+
+  /** The same as `aborted !== undefined`, without making anything. */
+  get isAborted(): boolean {
+    return Atomics.load(this.#words, this.#native.layout.controlAborted >> 2) !== 0;
   }
 
   get aborted(): AbortReason | undefined {
-    const { controlAborted, controlReported, controlCulprit, controlReporter, controlText } =
-      this.#native.layout;
+    const { controlAborted, controlCulprit, controlReporter, controlText } = this.#native.layout;
     const code = Atomics.load(this.#words, controlAborted >> 2);
     if (code === 0) return undefined;
-    const complete = Atomics.load(this.#words, controlReported >> 2) !== 0;
+    const text = readText(this.address + controlText, 496);
     return {
       code,
-      culprit: complete ? this.#view.getInt32(controlCulprit, true) : -1,
-      reporter: complete ? this.#view.getInt32(controlReporter, true) : -1,
-      text: complete ? readText(this.address + controlText, 416) : "the group was aborted",
+      culprit: this.#view.getInt32(controlCulprit, true),
+      reporter: this.#view.getInt32(controlReporter, true),
+      text: text === "" ? "the group was aborted" : text,
     };
   }
 

@@ -78,12 +78,32 @@ export class GroupClosedError extends InfraError {
   }
 }
 
+/** What the system may say, by its number on Linux. */
+const errnoNames: Readonly<Record<number, string>> = {
+  2: "ENOENT, no such file",
+  11: "EAGAIN, no more threads or processes",
+  12: "ENOMEM, not enough memory",
+  13: "EACCES, not allowed",
+  22: "EINVAL, not a usable size",
+  23: "ENFILE, too many open files on this machine",
+  24: "EMFILE, too many open files in this process",
+  27: "EFBIG, larger than a file may be",
+  28: "ENOSPC, no space",
+  116: "ESTALE, it stands for something else",
+};
+
 /** The system refused shared memory, a thread, a socket. */
 export class RanksSystemError extends InfraError {
   readonly errno: number;
 
-  constructor(what: string, errno: number, options?: ErrorOptions) {
-    super("ranks-system", `${what} failed with errno ${errno}`, options);
+  constructor(
+    what: string,
+    errno: number,
+    options: ErrorOptions & { readonly advice?: string } = {},
+  ) {
+    const name = errnoNames[errno] ?? `errno ${errno}`;
+    const { advice = "", ...rest } = options;
+    super("ranks-system", `${what} failed: ${name}${advice === "" ? "" : `; ${advice}`}`, rest);
     this.errno = errno;
   }
 }

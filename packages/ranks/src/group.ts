@@ -1,73 +1,56 @@
 // A process group as one rank sees it: who the others are, symmetric windows, kernels that
-// communicate, and the end of it all, orderly or not. How ranks come to be (threads, processes,
-// hosts) is in launch*.ts; how bytes reach a rank whose memory is not mapped is a Link's matter.
+// communicate, messages, and the end of it all, orderly or not. How ranks join is in join.ts, how
+// they come to be in threads.ts, processes.ts and launch*.ts; how bytes reach a rank whose memory is
+// not mapped is a Link's matter.
 
-import { availableParallelism, hostname } from "node:os";
 import { InputError } from "@open-infra/errors";
 import type { KernelConstants, ParamLayout } from "@open-infra/jit";
 import { type CommKernel, CommKernels, type CommValues } from "./comm-kernel.ts";
-import { Control, controlBytes, type RankActivity } from "./control.ts";
-import {
-  describeRank,
-  type FailureFacts,
-  GroupAbortedError,
-  GroupClosedError,
-  type GroupError,
-  RankDeadError,
-  RankMismatchError,
-  type RankName,
-  RankTimeoutError,
-} from "./errors.ts";
+import { Control, type RankActivity, type RankState } from "./control.ts";
+import { describeRank, GroupClosedError, type GroupError, RankMismatchError } from "./errors.ts";
+import { FailureWatch, outcome } from "./failure.ts";
+import type {
+  Card,
+  JoinOptions,
+  KernelRun,
+  LinkKind,
+  RankExitPolicy,
+  SlowRankReport,
+  Traffic,
+} from "./group-options.ts";
 import type { Link } from "./link.ts";
-import { openLinks } from "./link-open.ts";
-import { RanksNative, readText, Words } from "./native.ts";
-import { Region, type RegionName } from "./region.ts";
+import { systemWindow } from "./message-rings.ts";
+import { Messages } from "./messages.ts";
+import { type RanksNative, Words } from "./native.ts";
+import { Region } from "./region.ts";
+import { reportSlowRanks } from "./slow-ranks.ts";
 import type { Store } from "./store.ts";
 import { type CommEvent, CommStream } from "./stream.ts";
-import { Window, type WindowOptions, windowRegionBytes } from "./window.ts";
+import { checkWindow, Window, type WindowOptions, windowRegionBytes } from "./window.ts";
+import { expectSameWindow, type WindowCard } from "./window-card.ts";
 
-/** How bytes reach a peer: the same memory, another process's memory, or over a link. */
-export type LinkKind = "self" | "heap" | "shm" | "ucx" | "tcp";
-
-/** What a rank needs to join. */
-export interface JoinOptions {
-  readonly rank: number;
-  readonly size: number;
-  readonly store: Store;
-  /**
-   * Ranks of a node, for algorithms with two levels; consecutive ranks share a node. @default the
-   * ranks of a host
-   */
-  readonly ranksPerNode?: number;
-  /** `auto`: memory where it is shared, else UCX where it is installed, else TCP. */
-  readonly transport?: "auto" | "heap" | "shm" | "ucx" | "tcp";
-  /** How long any wait for another rank may take. @default 100 s, as DeepEP */
-  readonly timeoutMs?: number;
-  /** Threads of the communication stream. @default 1 */
-  readonly commThreads?: number;
-  /** How long a wait stays awake before it sleeps. @default 20 µs; 2 µs with more ranks than cores */
-  readonly spinUs?: number;
-  /** What links between ranks are proved by. @default the store's, or one made up for the group */
-  readonly secret?: string;
-  /** The address that ranks of other hosts reach this one by. @default found by way of the store */
-  readonly linkHost?: string;
+/** What {@link Group} is made from; see join.ts. */
+export interface GroupInit {
+  readonly options: Required<
+    Pick<JoinOptions, "rank" | "size" | "store" | "timeoutMs" | "commThreads" | "onRankExit">
+  >;
+  readonly ranksPerNode: number;
+  readonly spinUs: number;
+  readonly native: RanksNative;
+  readonly cards: readonly Card[];
+  readonly links: readonly LinkKind[];
+  readonly link: Link | undefined;
+  readonly controlRegion: Region;
+  /** Joins a group of some of these ranks. */
+  readonly joinPart: (group: Group, part: string, ranks: readonly number[]) => Promise<Group>;
 }
 
-/** Bytes, puts and signals that a rank has sent, by where they went. */
-export interface Traffic {
-  readonly bytes: number;
-  readonly puts: number;
-  readonly signals: number;
-}
-
-/** One rank's part of what all publish to each other when they join. */
-export interface Card extends RankName {
-  readonly machine: string;
-  readonly startTime: number;
-}
-
-const pauseNs = 40;
-const kernelThreadLimit = 64;
+/** A kernel runs on at most as many threads. */
+const kernelThreadLimit = 1024;
+/** Tags of the group's own messages, apart from anybody else's. */
+const exchangeTag = -(2 ** 31);
+/** Where a launch's parameters begin in the native block; before them stream, count, name, launch. */
+const firstParam = 7;
 
 /** One rank's handle on its group. */
 export class Group implements AsyncDisposable {
@@ -79,6 +62,7 @@ export class Group implements AsyncDisposable {
   readonly localRank: number;
   readonly ranksPerNode: number;
   readonly timeoutMs: number;
+  readonly onRankExit: RankExitPolicy;
   /** The native `oi_group`. */
   readonly address: number;
   readonly stream: CommStream;
@@ -91,26 +75,20 @@ export class Group implements AsyncDisposable {
   readonly #controlRegion: Region;
   readonly #kernels: CommKernels;
   readonly #windows = new Map<string, Window>();
-  readonly #syncThreads: number;
-  #system: Window | undefined;
+  readonly #failures: FailureWatch;
+  readonly #joinPart: GroupInit["joinPart"];
+  readonly #waitNs: BigInt64Array;
+  readonly #masked: Int32Array;
+  #messages: Messages | undefined;
   #opened = 0;
-  #barriers = 0;
-  #operation = "";
-  #failure: GroupError | undefined;
+  #parts = 0;
+  #operation: number;
+  #failure: GroupError | Error | undefined;
   #open = true;
 
   /** Use {@link joinGroup}. */
-  constructor(init: {
-    options: Required<Pick<JoinOptions, "rank" | "size" | "store" | "timeoutMs" | "commThreads">>;
-    ranksPerNode: number;
-    spinUs: number;
-    native: RanksNative;
-    cards: readonly Card[];
-    links: readonly LinkKind[];
-    link: Link | undefined;
-    controlRegion: Region;
-  }) {
-    const { rank, size, store, timeoutMs, commThreads } = init.options;
+  constructor(init: GroupInit) {
+    const { rank, size, store, timeoutMs, commThreads, onRankExit } = init.options;
     this.rank = rank;
     this.size = size;
     this.ranksPerNode = init.ranksPerNode;
@@ -118,6 +96,7 @@ export class Group implements AsyncDisposable {
     this.nodes = Math.ceil(size / init.ranksPerNode);
     this.localRank = rank % init.ranksPerNode;
     this.timeoutMs = timeoutMs;
+    this.onRankExit = onRankExit;
     this.#native = init.native;
     this.#cards = init.cards;
     this.#links = init.links;
@@ -126,21 +105,44 @@ export class Group implements AsyncDisposable {
     this.#controlRegion = init.controlRegion;
     this.#control = new Control(init.native, init.controlRegion, size);
     this.#kernels = new CommKernels(init.native);
-    const spins = Math.ceil((init.spinUs * 1000) / pauseNs);
-    const head = [rank, size, this.node, this.nodes, spins, 10, timeoutMs * 1e6];
-    const nodes = Array.from({ length: size }, (_, peer) => this.nodeOf(peer));
-    const words = [...head, this.#control.address, init.link === undefined ? 0 : 1, ...nodes];
-    const made = init.native.must("making a group", "oi_group_create", new Words(words));
-    this.address = made.at(0);
-    this.#syncThreads = commThreads;
-    this.stream = new CommStream(init.native, this.address, commThreads, () => this.check());
-    init.link?.start({
-      group: this,
-      native: init.native,
-      control: this.#control,
-      outbox: made.at(1),
-      eventFd: made.at(2),
+    this.#joinPart = init.joinPart;
+    this.#operation = init.native.name("its own work");
+    const { address, outbox, eventFd } = this.#makeNative(init);
+    this.address = address;
+    this.#failures = new FailureWatch({
+      ...{ native: init.native, control: this.#control, group: address, rank },
+      reason: (peer) => init.link?.reason(peer) ?? "",
     });
+    this.#waitNs = new BigInt64Array(this.#array("groupWaitNs", size * 8));
+    this.#masked = new Int32Array(this.#array("groupMasked", size * 4));
+    this.stream = new CommStream(init.native, address, commThreads, () => this.check());
+    const { native } = init;
+    init.link?.start({ group: this, native, control: this.#control, outbox, eventFd });
+  }
+
+  #makeNative(init: GroupInit): { address: number; outbox: number; eventFd: number } {
+    const { rank, size, timeoutMs, onRankExit } = init.options;
+    const spins = Math.ceil((init.spinUs * 1000) / init.native.pauseNs);
+    const yields = 10;
+    const nodes = Array.from({ length: size }, (_, peer) => this.nodeOf(peer));
+    const words = [
+      ...[rank, size, this.node, this.nodes, spins, yields, timeoutMs * 1e6],
+      ...[
+        this.#control.address,
+        init.link === undefined ? 0 : 1,
+        onRankExit === "continue" ? 1 : 0,
+      ],
+      ...nodes,
+    ];
+    const made = init.native.must("making a group", "oi_group_create", new Words(words));
+    return { address: made.at(0), outbox: made.at(1), eventFd: made.at(2) };
+  }
+
+  /** The memory of an array that the native record points to. */
+  #array(field: "groupWaitNs" | "groupMasked", bytes: number): ArrayBuffer {
+    const at = this.#native.view(this.address + this.#native.layout[field], 8);
+    const address = Number(new DataView(at.buffer, at.byteOffset, 8).getBigInt64(0, true));
+    return this.#native.view(address, bytes).buffer as ArrayBuffer;
   }
 
   nodeOf(rank: number): number {
@@ -160,8 +162,9 @@ export class Group implements AsyncDisposable {
 
   /** What this rank has sent so far: to itself, within its node, to other nodes. */
   get traffic(): { readonly self: Traffic; readonly node: Traffic; readonly network: Traffic } {
-    const { groupTraffic } = this.#native.layout;
-    const words = new BigInt64Array(this.#groupBytes(groupTraffic, 72));
+    this.#expectOpen();
+    const bytes = this.#native.view(this.address + this.#native.layout.groupTraffic, 72).slice();
+    const words = new BigInt64Array(bytes.buffer);
     const at = (i: number): Traffic => ({
       bytes: Number(words[i * 3]),
       puts: Number(words[i * 3 + 1]),
@@ -170,13 +173,61 @@ export class Group implements AsyncDisposable {
     return { self: at(0), node: at(1), network: at(2) };
   }
 
-  /** What a rank that shares memory with this one is in. */
+  /** What a rank is in, as far as it is known here. */
   activity(rank: number): RankActivity {
+    this.#expectOpen();
     return this.#control.activity(rank);
   }
 
+  /** Whether a rank is there, after a look at its process. */
+  stateOf(rank: number): RankState {
+    this.#expectOpen();
+    if (rank !== this.rank) this.#native.invoke("oi_group_look", this.address, rank);
+    return this.#control.state(rank);
+  }
+
+  /** Whether this rank does without another; see {@link setMasked}. */
   isMasked(rank: number): boolean {
-    return this.#control.isMasked(rank);
+    this.#expectOpen();
+    return this.#masked[rank] !== 0;
+  }
+
+  /**
+   * Masks a rank, for this one only: kernels neither send to it nor wait for it, and where the group
+   * goes on without some (`onRankExit: "continue"`) barriers and exchanges skip it.
+   */
+  setMasked(rank: number, masked: boolean): void {
+    this.#expectOpen();
+    if (!Number.isInteger(rank) || rank < 0 || rank >= this.size || rank === this.rank) {
+      throw new InputError("rank", `${rank}`, `another rank below ${this.size}`);
+    }
+    Atomics.store(this.#masked, rank, masked ? 1 : 0);
+  }
+
+  /** Ranks that this one has not masked, itself included. */
+  get liveRanks(): readonly number[] {
+    return Array.from({ length: this.size }, (_, rank) => rank).filter((r) => !this.isMasked(r));
+  }
+
+  /** How long this rank has waited for each, since it joined. */
+  slowRanks(): SlowRankReport {
+    this.#expectOpen();
+    const waits = Array.from(this.#waitNs, (ns) => Number(ns) / 1e6);
+    return reportSlowRanks(waits, this.rank, (rank) => this.describe(rank));
+  }
+
+  /** The same of all ranks: who kept the group waiting. Every rank calls it. */
+  async slowRanksOfGroup(): Promise<SlowRankReport> {
+    const own = Array.from(this.#waitNs, (ns) => Number(ns) / 1e6);
+    const all = await this.exchange("waits", JSON.stringify(own));
+    const sums = Array.from({ length: this.size }, () => 0);
+    for (const text of all) {
+      if (text === "") continue;
+      (JSON.parse(text) as number[]).forEach((ms, rank) => {
+        sums[rank] = (sums[rank] as number) + ms;
+      });
+    }
+    return reportSlowRanks(sums, -1, (rank) => this.describe(rank));
   }
 
   /**
@@ -187,41 +238,69 @@ export class Group implements AsyncDisposable {
   async openWindow(options: WindowOptions): Promise<Window> {
     this.check();
     checkWindow(options);
-    if (this.#windows.has(options.name)) {
+    if (this.#windows.has(options.name) || options.name === "system") {
       throw new InputError("name", options.name, "a name that no open window has");
     }
+    this.begin(`opening window ${options.name}`);
+    return this.#openWindow(options, (card) => this.exchange("window", card));
+  }
+
+  async #openWindow(
+    options: WindowOptions,
+    exchange: (card: string) => Promise<readonly string[]>,
+  ): Promise<Window> {
     const number = this.#opened++;
-    const region = Region.create(this.#native, windowRegionBytes(options));
-    const { bytes, flags = 0 } = options;
-    const key = `window/${number}`;
-    const own = { name: options.name, bytes, flags, region: region.name };
-    await this.#store.set(`${key}/${this.rank}`, JSON.stringify(own));
-    const regions: (Region | undefined)[] = [];
-    for (let peer = 0; peer < this.size; peer++) {
-      const theirs = JSON.parse(await this.#getFromPeer(`${key}/${peer}`, peer)) as typeof own;
-      this.#expectSame(`window ${options.name}`, own, theirs, peer);
-      const mapped = this.#links[peer] === "heap" || this.#links[peer] === "shm";
-      if (peer === this.rank) regions.push(region);
-      else regions.push(mapped ? this.#map(theirs.region) : undefined);
+    const { name, bytes, flags = 0 } = options;
+    const regions: (Region | undefined)[] = Array.from({ length: this.size }, () => undefined);
+    const own = Region.create(this.#native, windowRegionBytes(options));
+    regions[this.rank] = own;
+    let window: Window;
+    try {
+      const card: WindowCard = { name, bytes, flags, region: own.name };
+      const all = await exchange(JSON.stringify(card));
+      for (let peer = 0; peer < this.size; peer++) {
+        const text = all[peer];
+        if (text === undefined || text === "" || peer === this.rank) continue;
+        const theirs = JSON.parse(text) as WindowCard;
+        expectSameWindow(card, theirs, this.rank, peer, (rank) => this.describe(rank));
+        const mapped = this.#links[peer] === "heap" || this.#links[peer] === "shm";
+        if (mapped) regions[peer] = Region.open(this.#native, theirs.region);
+      }
+      window = new Window({
+        ...{ native: this.#native, group: this.address, number, rank: this.rank, options, regions },
+        isSystem: number === 0,
+        onFailure: () => this.check(),
+        operation: () => this.#operation,
+      });
+    } catch (error) {
+      for (const region of regions) region?.[Symbol.dispose]();
+      throw this.#fail(error);
     }
-    const window = new Window({
-      native: this.#native,
-      group: this.address,
-      number,
-      rank: this.rank,
-      options,
-      regions,
-      onFailure: () => this.check(),
-    });
-    this.#link?.register(number, window, region);
-    this.#windows.set(options.name, window);
-    await this.#exchangeReady(`${key}/ready`);
+    this.#link?.register(number, window, own);
+    this.#windows.set(name, window);
+    // Nobody writes before all have mapped it, and nobody lets go before that.
+    await exchange("");
     return window;
   }
 
-  /** Closes a window once every rank is done with it: a barrier is in it. */
+  /** What this rank alone has found ends the group for all. Returns the error. */
+  #fail(error: unknown): unknown {
+    if (error instanceof RankMismatchError) {
+      this.#failure ??= error;
+      this.#control.abort(outcome.badData, error.peer, this.rank, error.message);
+      this.#link?.abort(outcome.badData, error.peer, this.rank, error.message);
+    } else if (this.#failures.isSilent) {
+      this.abort(`${this.describe(this.rank)}: ${error instanceof Error ? error.message : error}`);
+    }
+    return error;
+  }
+
+  /** Closes a window once every rank is done with it: queued kernels and a barrier are in it. */
   closeWindow(window: Window): void {
-    if (this.#failure === undefined && this.#open) this.barrier();
+    if (this.#open && this.#failure === undefined && this.#failures.isSilent) {
+      this.stream.record().wait();
+      this.barrier();
+    } else if (this.#open) this.stream.record().wait();
     this.#link?.unregister(window);
     this.#windows.delete(window.name);
     window[Symbol.dispose]();
@@ -234,34 +313,85 @@ export class Group implements AsyncDisposable {
    */
   barrier(): void {
     this.check();
-    this.begin("barrier");
-    const system = this.#system as Window;
-    const round = ++this.#barriers;
-    // Dissemination: in step k each rank tells the one 2^k further; after log2(n) steps all know of
-    // all.
-    for (let step = 0, distance = 1; distance < this.size; step++, distance *= 2) {
-      const to = (this.rank + distance) % this.size;
-      const from = (this.rank - distance + this.size) % this.size;
-      system.signal(to, step, round);
-      system.wait(step, round, { peer: from, awaited: `step ${step} of the barrier` });
-    }
+    if (this.#native.invoke("oi_group_meet", this.address) !== outcome.arrived) this.check();
   }
 
-  /** Everybody's text, by rank; for control, not for tensors. */
-  async exchange(key: string, text: string): Promise<readonly string[]> {
+  /**
+   * Sends bytes to a rank; messages of a pair and tag arrive in order. Resolves when the bytes may
+   * change, which is when the receiver has taken all but what its ring holds.
+   *
+   * @param tag An integer of 32 bits, above −2^31.
+   */
+  send(peer: number, tag: number, bytes: Uint8Array): Promise<void> {
+    return this.#talk().send(peer, userTag(tag), bytes);
+  }
+
+  /** As {@link send}, blocking. */
+  sendSync(peer: number, tag: number, bytes: Uint8Array): void {
+    this.#talk().sendSync(peer, userTag(tag), bytes);
+  }
+
+  /** The next message of a rank with this tag. */
+  recv(peer: number, tag: number): Promise<Uint8Array<ArrayBuffer>> {
+    return this.#talk().recv(peer, userTag(tag));
+  }
+
+  /** As {@link recv}, blocking. */
+  recvSync(peer: number, tag: number): Uint8Array<ArrayBuffer> {
+    return this.#talk().recvSync(peer, userTag(tag));
+  }
+
+  #talk(): Messages {
     this.check();
-    await this.#store.set(`exchange/${key}/${this.rank}`, text);
-    const all: string[] = [];
-    for (let peer = 0; peer < this.size; peer++) {
-      all.push(await this.#getFromPeer(`exchange/${key}/${peer}`, peer));
-    }
+    return this.#messages as Messages;
+  }
+
+  /**
+   * Everybody's text, by rank; empty for masked ranks. For control, not for tensors.
+   *
+   * @param what Equal on all ranks; checked.
+   * @throws RankMismatchError if ranks exchange different things
+   */
+  async exchange(what: string, text: string): Promise<readonly string[]> {
+    const messages = this.#talk();
+    const bytes = new TextEncoder().encode(JSON.stringify([what, text]));
+    const peers = this.liveRanks;
+    const sends = peers.map((peer) => messages.send(peer, exchangeTag, bytes));
+    const all = Array.from({ length: this.size }, () => "");
+    const receives = peers.map(async (peer) => {
+      const got = new TextDecoder().decode(await messages.recv(peer, exchangeTag));
+      const [theirs, value] = JSON.parse(got) as [string, string];
+      if (theirs !== what) throw this.#fail(this.#mismatch(peer, what, theirs));
+      all[peer] = value;
+    });
+    await Promise.all([...sends, ...receives]);
     return all;
   }
 
-  /** Notes what this rank does now, for its own errors and those of others. */
+  #mismatch(peer: number, what: string, theirs: string): RankMismatchError {
+    const facts = { rank: this.rank, peer, operation: "exchange", awaited: what, waitedMs: 0 };
+    const text =
+      `${this.describe(this.rank)} exchanges ${what}, but ${this.describe(peer)} exchanges ` +
+      `${theirs}; all ranks must do the same in the same order`;
+    return new RankMismatchError(text, facts);
+  }
+
+  /**
+   * Groups of some ranks: every rank calls it, those that give the same color are a group, in the
+   * order of their ranks. It has windows, flags, streams and failures of its own.
+   */
+  async split(color: number | string): Promise<Group> {
+    const part = this.#parts++;
+    const colors = await this.exchange("color", String(color));
+    const ranks = this.liveRanks.filter((rank) => colors[rank] === String(color));
+    return this.#joinPart(this, `part/${part}/${color}`, ranks);
+  }
+
+  /** Notes what this rank's thread does now, for its own errors and those of others. */
   begin(operation: string): void {
-    this.#operation = operation;
-    this.#control.begin(this.rank, operation);
+    this.#expectOpen();
+    this.#operation = this.#native.name(operation);
+    this.#native.invoke("oi_group_begin", this.address, this.#operation);
   }
 
   /** Compiles a kernel ahead of its first use. */
@@ -269,81 +399,108 @@ export class Group implements AsyncDisposable {
     this.#kernels.load(kernel as CommKernel, constants);
   }
 
-  /**
-   * Queues a kernel on the communication thread.
-   *
-   * @param options.after The kernel's operands are ready only then; for another stream's event.
-   */
+  /** Queues a kernel on the communication thread. */
   enqueue<L extends ParamLayout>(
     kernel: CommKernel<L>,
     constants: KernelConstants,
     values: CommValues<L>,
     options: KernelRun = {},
   ): CommEvent {
-    this.check();
-    this.begin(options.operation ?? kernel.name);
-    const code = this.#kernels.load(kernel as unknown as CommKernel, constants);
-    const threads = Math.max(1, Math.min(this.#syncThreads, options.threads ?? kernelThreadLimit));
-    const launch = {
-      pool: this.stream.pool,
-      entry: code.address,
-      threads,
-      scratchBytes: options.scratchBytes ?? 0,
-    };
-    const block = this.#kernels.pack(kernel, values, launch, CommStream.room);
-    return this.stream.submit(block, [values, options.keep]);
+    const words = this.#packLaunch(kernel, constants, values, options);
+    return this.stream.submit(words, [values, options.keep]);
   }
 
-  /** Runs a kernel and waits for it, after all that is queued. @throws the group's failure */
+  /**
+   * Runs a kernel and waits for it, after all that is queued; on this thread if nothing is.
+   *
+   * @throws the group's failure
+   */
   run<L extends ParamLayout>(
     kernel: CommKernel<L>,
     constants: KernelConstants,
     values: CommValues<L>,
     options: KernelRun = {},
   ): void {
-    this.enqueue(kernel, constants, values, options).wait();
+    this.stream.run(this.#packLaunch(kernel, constants, values, options));
+  }
+
+  #packLaunch<L extends ParamLayout>(
+    kernel: CommKernel<L>,
+    constants: KernelConstants,
+    values: CommValues<L>,
+    options: KernelRun,
+  ): number {
+    this.check();
+    const code = this.#kernels.load(kernel as unknown as CommKernel, constants);
+    const name = this.#native.name(options.operation ?? kernel.name);
+    const end = this.#kernels.pack(kernel, values, firstParam);
+    const { threads } = this.stream;
+    this.#native.word(2, name);
+    this.#native.word(3, this.stream.pool);
+    this.#native.word(4, code.address);
+    this.#native.word(5, Math.max(1, Math.min(threads, options.threads ?? kernelThreadLimit)));
+    this.#native.word(6, options.scratchBytes ?? 0);
+    return end - 2;
   }
 
   /** Waits until links have taken what was put, so that sources may change. */
   flush(): void {
-    this.#native.call("oi_group_flush", new Words([this.address]));
     this.check();
+    const code = this.#native.invoke("oi_group_flush", this.address, this.#operation);
+    if (code !== outcome.arrived) this.check();
   }
 
   /** Throws the group's failure, if there is one. */
   check(): void {
-    if (!this.#open) throw new GroupClosedError("the group");
+    this.#expectOpen();
     if (this.#failure !== undefined) throw this.#failure;
-    const own = this.#ownFailure();
+    if (this.#failures.isSilent) return;
+    const error = this.#failures.error();
+    this.#failure = error;
+    // Ranks that share memory know already; those behind a link may not.
     const aborted = this.#control.aborted;
-    if (own === undefined && aborted === undefined) return;
-    this.#failure = this.#makeError(own, aborted);
-    throw this.#failure;
+    if (aborted !== undefined) {
+      this.#link?.abort(aborted.code, aborted.culprit, aborted.reporter, aborted.text);
+    }
+    throw error;
   }
 
   /** Ends the group: every rank's waits and later calls fail with this reason. */
   abort(reason: string, culprit: number = this.rank): void {
     if (!this.#open) return;
-    this.#control.abort(1, culprit, this.rank, reason);
-    this.#link?.abort(1, culprit, this.rank, reason);
+    this.#control.abort(outcome.aborted, culprit, this.rank, reason);
+    this.#link?.abort(outcome.aborted, culprit, this.rank, reason);
+  }
+
+  /**
+   * Ends this rank's part at once, without waiting for anybody: it counts as dead, and unless the
+   * group goes on without some, the others end with this reason. Only {@link close} may follow.
+   */
+  abandon(reason: string): void {
+    if (!this.#open) return;
+    if (this.onRankExit === "abort" && this.#failures.isSilent) this.abort(reason);
+    this.#native.invoke("oi_group_retire", this.address);
+    this.#messages?.[Symbol.dispose]();
+    this.stream[Symbol.dispose]();
   }
 
   /** Leaves. Orderly if all ranks close; after a failure it only lets go of what is held. */
   async close(): Promise<void> {
     if (!this.#open) return;
     try {
-      if (this.#failure === undefined && this.#control.aborted === undefined) {
+      if (this.#failure === undefined && this.#failures.isSilent) {
         this.stream.record().wait();
         this.barrier();
       }
     } finally {
       this.#control.setState(this.rank, "left");
+      this.#messages?.[Symbol.dispose]();
       this.stream[Symbol.dispose]();
       await this.#link?.close();
       this.#open = false;
       for (const window of this.#windows.values()) window[Symbol.dispose]();
       this.#windows.clear();
-      this.#native.call("oi_group_free", new Words([this.address]));
+      this.#native.invoke("oi_group_free", this.address);
       this.#controlRegion[Symbol.dispose]();
       this.#store.close();
     }
@@ -353,233 +510,27 @@ export class Group implements AsyncDisposable {
     await this.close();
   }
 
-  /** Called once by {@link joinGroup}: the window of barriers. */
-  async openSystemWindow(): Promise<void> {
-    this.#system = await this.openWindow({ name: "system", bytes: 4096, flags: 32 });
+  #expectOpen(): void {
+    if (!this.#open) throw new GroupClosedError("the group");
   }
 
-  #map(name: RegionName): Region {
-    return Region.open(this.#native, name);
-  }
-
-  async #exchangeReady(key: string): Promise<void> {
-    await this.#store.set(`${key}/${this.rank}`, "1");
-    for (let peer = 0; peer < this.size; peer++) await this.#getFromPeer(`${key}/${peer}`, peer);
-  }
-
-  async #getFromPeer(key: string, peer: number): Promise<string> {
-    try {
-      return await this.#store.get(key, { timeoutMs: this.timeoutMs });
-    } catch (cause) {
-      this.check();
-      const facts = this.#facts(peer, `what it should say about ${key}`, this.timeoutMs);
-      const message = `${this.describe(peer)} did not answer in ${this.timeoutMs} ms: ${key}`;
-      throw new RankTimeoutError(message, facts, { cause });
-    }
-  }
-
-  #expectSame(
-    what: string,
-    own: { name: string; bytes: number; flags: number },
-    theirs: { name: string; bytes: number; flags: number },
-    peer: number,
-  ): void {
-    for (const field of ["name", "bytes", "flags"] as const) {
-      if (own[field] === theirs[field]) continue;
-      const facts = this.#facts(peer, what, 0);
-      const text =
-        `${what}: ${field} is ${own[field]} here on ${this.describe(this.rank)}, but ` +
-        `${theirs[field]} on ${this.describe(peer)}; all ranks must agree`;
-      this.#control.abort(4, peer, this.rank, text);
-      this.#link?.abort(4, peer, this.rank, text);
-      throw new RankMismatchError(text, facts);
-    }
-  }
-
-  #groupBytes(offset: number, bytes: number): ArrayBuffer {
-    const view = this.#native.view(this.address + offset, bytes);
-    return view.slice().buffer as ArrayBuffer;
-  }
-
-  #ownFailure(): OwnFailure | undefined {
-    const { groupFailure, failureAwaited } = this.#native.layout;
-    const bytes = new DataView(this.#groupBytes(groupFailure, failureAwaited));
-    const code = bytes.getInt32(0, true);
-    if (code <= 0) return undefined;
-    return {
-      code,
-      peer: bytes.getInt32(4, true),
-      waitedMs: Number(bytes.getBigInt64(8, true)) / 1e6,
-      awaited: readText(this.address + groupFailure + failureAwaited, 96),
-    };
-  }
-
-  #facts(peer: number, awaited: string, waitedMs: number): FailureFacts {
-    return { rank: this.rank, peer, operation: this.#operation, awaited, waitedMs };
-  }
-
-  #makeError(
-    own: OwnFailure | undefined,
-    aborted: { code: number; culprit: number; text: string } | undefined,
-  ): GroupError {
-    if (aborted !== undefined || own === undefined) {
-      const culprit = aborted?.culprit ?? -1;
-      const facts = this.#facts(culprit, own?.awaited ?? "", own?.waitedMs ?? 0);
-      return new GroupAbortedError(aborted?.text ?? "the group was aborted", facts);
-    }
-    const { peer, awaited, waitedMs } = own;
-    const facts = this.#facts(peer, awaited, waitedMs);
-    const head = `${this.describe(this.rank)} in ${this.#operation}: `;
-    const who = peer < 0 ? "nobody" : this.describe(peer);
-    const waited = `waited ${Math.round(waitedMs)} ms for ${awaited}`;
-    const error =
-      own.code === 3
-        ? new RankDeadError(`${head}${who} is gone${this.#goneText(peer)}; ${waited}`, facts)
-        : own.code === 4
-          ? new RankMismatchError(`${head}${awaited}, from ${who}`, facts)
-          : new RankTimeoutError(`${head}${waited} from ${who}${this.#activityText(peer)}`, facts);
-    this.#control.abort(own.code, peer, this.rank, error.message);
-    this.#link?.abort(own.code, peer, this.rank, error.message);
-    return error;
-  }
-
-  /** What the link knows of a peer's end. */
-  #goneText(peer: number): string {
-    const reason = peer < 0 ? "" : (this.#link?.reason(peer) ?? "");
-    return reason === "" ? "" : `: ${reason}`;
-  }
-
-  #activityText(peer: number): string {
-    if (peer < 0) return "";
-    const { operation, awaited } = this.#control.activity(peer);
-    if (operation === "") return "";
-    return `, which is in ${operation}${awaited >= 0 ? ` and waits for rank ${awaited}` : ""}`;
+  /** Called once by {@link joinGroup}: the window of barriers and messages, by way of the store. */
+  async openSystemWindow(
+    exchange: (key: string, text: string) => Promise<readonly string[]>,
+  ): Promise<void> {
+    let round = 0;
+    const window = await this.#openWindow(systemWindow(this.size), (card) =>
+      exchange(`system/${round++}`, card),
+    );
+    this.#messages = new Messages({
+      ...{ native: this.#native, address: this.address, rank: this.rank, size: this.size },
+      ...{ timeoutMs: this.timeoutMs, window },
+      check: () => this.check(),
+    });
   }
 }
 
-/** How this rank's own operation failed; read from the native record. */
-interface OwnFailure {
-  readonly code: number;
-  readonly peer: number;
-  readonly waitedMs: number;
-  readonly awaited: string;
-}
-
-/** How a kernel is run. */
-export interface KernelRun {
-  /** For errors. @default the kernel's name */
-  readonly operation?: string;
-  /** @default the stream's */
-  readonly threads?: number;
-  readonly scratchBytes?: number;
-  /** Kept referenced until the kernel is done, besides its values. */
-  readonly keep?: unknown;
-}
-
-function checkWindow({ bytes, flags = 0 }: WindowOptions): void {
-  if (!Number.isSafeInteger(bytes) || bytes < 0) {
-    throw new InputError("bytes", `${bytes}`, "an integer of at least 0");
-  }
-  if (!Number.isSafeInteger(flags) || flags < 0) {
-    throw new InputError("flags", `${flags}`, "an integer of at least 0");
-  }
-}
-
-function checkJoin({ rank, size, ranksPerNode, timeoutMs }: JoinOptions): void {
-  const expect = (what: string, value: number | undefined, low: number, high: number): void => {
-    if (value === undefined || (Number.isInteger(value) && value >= low && value <= high)) return;
-    throw new InputError(what, `${value}`, `an integer from ${low} to ${high}`);
-  };
-  expect("size", size, 1, 65_536);
-  expect("rank", rank, 0, size - 1);
-  expect("ranksPerNode", ranksPerNode, 1, size);
-  expect("timeoutMs", timeoutMs, 1, 1e9);
-}
-
-/**
- * Joins a group: returns when all ranks are there.
- *
- * @throws InputError, RankTimeoutError naming who did not come, CompilerMissingError
- */
-export async function joinGroup(options: JoinOptions): Promise<Group> {
-  checkJoin(options);
-  const { rank, size, store, timeoutMs = 100_000, commThreads = 1 } = options;
-  const native = new RanksNative();
-  const startTime = native.must(
-    "reading the process's start time",
-    "oi_process_start",
-    new Words([process.pid]),
-  );
-  const card: Card = {
-    rank,
-    host: hostname(),
-    pid: process.pid,
-    machine: machineName(),
-    startTime: startTime.at(0),
-  };
-  await store.set(`card/${rank}`, JSON.stringify(card));
-  const cards: Card[] = [];
-  for (let peer = 0; peer < size; peer++) {
-    cards.push(JSON.parse(await store.get(`card/${peer}`, { timeoutMs })) as Card);
-  }
-  const transport = options.transport ?? "auto";
-  const chosen = cards.map((peer) => chooseLink(card, peer, transport));
-  const { links, link } = await openLinks({ ...options, timeoutMs }, cards, chosen);
-  const controlRegion = await openControl(native, store, cards, links, rank);
-  const crowded = cards.filter((peer) => peer.machine === card.machine).length;
-  const group = new Group({
-    options: { rank, size, store, timeoutMs, commThreads },
-    ranksPerNode: options.ranksPerNode ?? ranksPerHost(cards),
-    spinUs: options.spinUs ?? (crowded > availableParallelism() ? 2 : 20),
-    native,
-    cards,
-    links,
-    link,
-    controlRegion,
-  });
-  await group.openSystemWindow();
-  return group;
-}
-
-/** Ranks of a host, if all hosts have as many and they are consecutive; else all are one node. */
-function ranksPerHost(cards: readonly Card[]): number {
-  const first = cards.findIndex((card) => card.machine !== cards[0]?.machine);
-  return first < 0 ? cards.length : first;
-}
-
-/** Tells hosts apart, containers with process tables of their own included. */
-function machineName(): string {
-  return process.env.OPEN_INFRA_HOST_ID ?? `${hostname()}/${process.platform}`;
-}
-
-function chooseLink(own: Card, peer: Card, transport: string): LinkKind {
-  if (own.rank === peer.rank) return transport === "shm" ? "shm" : "heap";
-  if (transport === "tcp" || transport === "ucx") return transport;
-  if (own.pid === peer.pid && own.machine === peer.machine) return "heap";
-  if (own.machine === peer.machine) return "shm";
-  return "tcp";
-}
-
-/** The lowest rank of those that share memory makes the control region. */
-async function openControl(
-  native: RanksNative,
-  store: Store,
-  cards: readonly Card[],
-  links: readonly LinkKind[],
-  rank: number,
-): Promise<Region> {
-  const leader = links.findIndex((link) => link === "heap" || link === "shm");
-  const own = cards[rank] as Card;
-  const key = `control/${leader}`;
-  let region: Region;
-  if (leader === rank) {
-    region = Region.create(native, controlBytes(native, cards.length));
-    await store.set(key, JSON.stringify(region.name));
-  } else {
-    region = Region.open(native, JSON.parse(await store.get(key)) as RegionName);
-  }
-  const control = new Control(native, region, cards.length);
-  const alone = cards.filter((card) => card.pid === own.pid && card.host === own.host).length === 1;
-  control.enter(rank, alone ? own.pid : 0, own.startTime);
-  return region;
+function userTag(tag: number): number {
+  if (tag !== exchangeTag) return tag;
+  throw new InputError("tag", `${tag}`, `an integer above ${exchangeTag}`);
 }

@@ -9,12 +9,6 @@ export {
 } from "./comm-kernel.ts";
 export type { RankActivity, RankState } from "./control.ts";
 export {
-  type Environment,
-  type RankEnvironment,
-  RankEnvironmentError,
-  readRankEnvironment,
-} from "./environment.ts";
-export {
   describeRank,
   GroupAbortedError,
   GroupClosedError,
@@ -25,24 +19,20 @@ export {
   RanksSystemError,
   RankTimeoutError,
 } from "./errors.ts";
-export {
-  Group,
-  type JoinOptions,
-  joinGroup,
-  type KernelRun,
-  type LinkKind,
-  type Traffic,
-} from "./group.ts";
-export { type JoinEnvironmentOptions, joinFromEnvironment } from "./join-environment.ts";
-export {
-  type LaunchFailure,
-  type LaunchOptions,
-  type LaunchResult,
-  launchRanks,
-} from "./launch.ts";
-export type { LineSink } from "./launch-output.ts";
-export type { RankExit } from "./launch-process.ts";
-export type { Store } from "./store.ts";
+export { Group } from "./group.ts";
+export type {
+  JoinOptions,
+  KernelRun,
+  LinkKind,
+  RankExitPolicy,
+  RankWait,
+  SlowRankReport,
+  Traffic,
+} from "./group-options.ts";
+export { joinGroup } from "./join.ts";
+export { MemoryStore } from "./memory-store.ts";
+export { type ProcessesOptions, runProcesses } from "./processes.ts";
+export { type Store, StoreFailedError, StoreTimeoutError } from "./store.ts";
 export { type CommEvent, doneEvent } from "./stream.ts";
 export {
   PortInUseError,
@@ -52,6 +42,5 @@ export {
 } from "./tcp-errors.ts";
 export { TcpStore, type TcpStoreOptions } from "./tcp-store.ts";
 export { type StoreServerOptions, TcpStoreServer } from "./tcp-store-server.ts";
-export { MemoryStore, StoreTimeoutError } from "./thread-store.ts";
-export { runThreads, type ThreadsOptions } from "./threads.ts";
+export { type RunOptions, runThreads, type ThreadsOptions } from "./threads.ts";
 export type { WaitResult, Window, WindowOptions } from "./window.ts";

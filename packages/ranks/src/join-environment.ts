@@ -8,9 +8,11 @@ import {
   type SerializedError,
   serializeError,
 } from "@open-infra/errors";
-import koffi from "koffi";
 import { type RankEnvironment, readRankEnvironment } from "./environment.ts";
-import { type Group, type JoinOptions, joinGroup } from "./group.ts";
+import type { Group } from "./group.ts";
+import type { JoinOptions } from "./group-options.ts";
+import { joinGroup } from "./join.ts";
+import { endWithParent } from "./parent.ts";
 import { PortInUseError } from "./tcp-errors.ts";
 import { isLoopback } from "./tcp-guard.ts";
 import { TcpStore } from "./tcp-store.ts";
@@ -27,7 +29,7 @@ export type JoinEnvironmentOptions = Partial<Omit<JoinOptions, "rank" | "size" |
  */
 export async function joinFromEnvironment(options: JoinEnvironmentOptions = {}): Promise<Group> {
   const env = readRankEnvironment();
-  endWithLauncher();
+  endWithParent(Number(process.env.OPEN_INFRA_LAUNCHER_PID));
   reportErrors();
   const timeoutMs = options.timeoutMs ?? env.timeoutMs ?? 100_000;
   const server = await openServer(env);
@@ -87,18 +89,6 @@ async function openServer(env: RankEnvironment): Promise<Worker | undefined> {
   }
   worker.unref();
   return worker;
-}
-
-/** If the launcher is killed, the system kills this process too. Linux only. */
-function endWithLauncher(): void {
-  const launcher = Number(process.env.OPEN_INFRA_LAUNCHER_PID);
-  if (process.platform !== "linux" || process.ppid !== launcher) return;
-  const setDeathSignal = 1;
-  const kill = 9;
-  const prctl = koffi.load(null).func("int prctl(int, ulong, ulong, ulong, ulong)");
-  prctl(setDeathSignal, kill, 0, 0, 0);
-  // It may have ended in between.
-  if (process.ppid !== launcher) process.kill(process.pid, "SIGKILL");
 }
 
 let reporting = false;

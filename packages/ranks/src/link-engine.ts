@@ -24,8 +24,10 @@ export interface Carrier {
   pump(peer: number): void;
   /** Makes progress without waiting, for carriers that have to be driven. */
   poll?(): boolean;
-  /** True if the thread may sleep; it is woken by the carrier when something comes. */
+  /** True if the thread may sleep until {@link wakeFd} is readable. */
   arm?(): boolean;
+  /** Readable when {@link poll} has something to do. */
+  readonly wakeFd?: number;
   heartbeat(peer: number, activity: Uint8Array): void;
   /** Tells all peers, before what is still queued. */
   abort(reason: LinkAbort): void;

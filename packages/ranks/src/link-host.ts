@@ -16,6 +16,7 @@ import {
 import type { Region } from "./region.ts";
 import type { Store } from "./store.ts";
 import { PortInUseError, SecretRefusedError, UnreachableError } from "./tcp-errors.ts";
+import { UcxError, UcxMissingError } from "./ucx-library.ts";
 import type { Window } from "./window.ts";
 
 /** What a link needs to know before there is a group. */
@@ -27,6 +28,8 @@ export interface OpenLinkOptions {
   readonly peers: readonly number[];
   /** All ranks, for errors. */
   readonly names: readonly string[];
+  /** Which ranks are on this rank's host. */
+  readonly sharesHost: readonly boolean[];
   readonly store: Store;
   /** The address that others reach this rank by. */
   readonly host: string;
@@ -38,7 +41,9 @@ export interface OpenLinkOptions {
   readonly spinUs: number;
 }
 
-const errorClasses = [UnreachableError, SecretRefusedError, PortInUseError] as const;
+const errorClasses = [
+  ...[UnreachableError, SecretRefusedError, PortInUseError, UcxError, UcxMissingError],
+];
 
 /** Opens the link's thread and connects it to its peers. @throws UnreachableError and others */
 export async function openLink(options: OpenLinkOptions): Promise<WorkerLink> {
@@ -80,9 +85,9 @@ export class WorkerLink implements Link {
     this.#shared = new SharedArrayBuffer(reasonsOffset + size * reasonBytes);
     this.#acknowledged = new Int32Array(this.#shared, 0, 1);
     const { silenceMs = Math.max(1000, Math.min(timeoutMs / 2, 30_000)) } = options;
-    const { kind, rank, peers, names, host, secret, spinUs } = options;
+    const { kind, rank, peers, names, sharesHost, host, secret, spinUs } = options;
     const start: LinkThreadStart = {
-      ...{ kind, rank, size, peers, names, host, secret, timeoutMs, silenceMs, spinUs },
+      ...{ kind, rank, size, peers, names, sharesHost, host, secret, timeoutMs, silenceMs, spinUs },
       shared: this.#shared,
     };
     const source = import.meta.url.endsWith(".ts");

@@ -15,6 +15,8 @@ export interface LinkThreadStart {
   readonly peers: readonly number[];
   /** `rank 3 (host-a, process 4711)`, by rank. */
   readonly names: readonly string[];
+  /** Which ranks are on this rank's host, by rank. */
+  readonly sharesHost: readonly boolean[];
   /** The address that others reach this rank by. */
   readonly host: string;
   readonly secret: string;

@@ -3,7 +3,7 @@
 import { randomBytes } from "node:crypto";
 import { availableParallelism, networkInterfaces } from "node:os";
 import { describeRank } from "./errors.ts";
-import type { Card, JoinOptions, LinkKind } from "./group.ts";
+import type { Card, JoinOptions, LinkKind } from "./group-options.ts";
 import { openLink, type WorkerLink } from "./link-host.ts";
 import type { CarrierKind } from "./link-messages.ts";
 import type { Store } from "./store.ts";
@@ -34,6 +34,7 @@ export async function openLinks(
   const sameHost = cards.filter(({ machine }) => machine === own.machine).length;
   const link = await openLink({
     ...{ kind, rank, size, peers, store, timeoutMs },
+    sharesHost: cards.map(({ machine }) => machine === own.machine),
     names: cards.map((card) => describeRank(card)),
     host: options.linkHost ?? linkHost(store, sameHost === size),
     secret: options.secret ?? store.secret ?? (await groupSecret(store, rank)),

@@ -43,7 +43,16 @@ process.on("uncaughtException", fail);
 function watchOutbox(eventFd: number, carrier: Carrier): () => void {
   const token = new Uint8Array(8);
   let open = true;
+  let scheduled = false;
   let quietSince = 0;
+  const again = (): void => {
+    if (scheduled) return;
+    scheduled = true;
+    setImmediate(() => {
+      scheduled = false;
+      turn();
+    });
+  };
   const drain = (): void => {
     try {
       readSync(eventFd, token);
@@ -59,25 +68,29 @@ function watchOutbox(eventFd: number, carrier: Carrier): () => void {
     const busy = carrier.poll?.() === true;
     if (busy) quietSince = now;
     if ((now - quietSince) * 1000 < start.spinUs) {
-      setImmediate(turn);
+      again();
       return;
     }
     engine.outbox?.setIdle(true);
     if (engine.outbox?.hasMore || carrier.arm?.() === false) {
       engine.outbox?.setIdle(false);
-      setImmediate(turn);
+      again();
     }
   };
-  const handle = koffi.node.poll(eventFd, { readable: true }, drain);
+  const handles = [koffi.node.poll(eventFd, { readable: true }, drain)];
+  const { wakeFd } = carrier;
+  if (wakeFd !== undefined) handles.push(koffi.node.poll(wakeFd, { readable: true }, turn));
   turn();
   return () => {
     open = false;
-    handle.close();
+    for (const handle of handles) handle.close();
   };
 }
 
 async function makeCarrier(): Promise<Carrier> {
-  return new TcpCarrier(engine, start);
+  if (start.kind === "tcp") return new TcpCarrier(engine, start);
+  const { UcxCarrier } = await import("./ucx-carrier.ts");
+  return new UcxCarrier(engine, start);
 }
 
 async function main(): Promise<void> {

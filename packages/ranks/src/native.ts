@@ -1,6 +1,12 @@
 // The one caller of kernels/ranks.c: compiles and loads it, packs blocks of words, reads layouts.
 
-import { type NativeCode, type NativePool, NativeToolchain, viewOf } from "@open-infra/jit";
+import {
+  addressOf,
+  type NativeCode,
+  type NativePool,
+  NativeToolchain,
+  viewOf,
+} from "@open-infra/jit";
 import { RanksSystemError } from "./errors.ts";
 
 /** A block of 64-bit words for one native call; integers up to 2^53. */
@@ -21,25 +27,29 @@ export class Words {
 const layoutNames = [
   "controlBytes",
   "slotBytes",
+  "slotDoorbell",
   "slotState",
-  "slotMasked",
   "slotPid",
-  "slotStartTime",
-  "slotHeartbeatNs",
   "slotOperations",
-  "slotSinceNs",
+  "slotWaitsSinceNs",
   "slotAwaited",
+  "slotName",
   "slotOperation",
   "controlAborted",
-  "controlReported",
   "controlCulprit",
   "controlReporter",
   "controlText",
   "groupBytes",
   "groupFailure",
   "failureAwaited",
+  "failureOperation",
+  "failureText",
   "groupTraffic",
   "groupTimeoutNs",
+  "groupWaitNs",
+  "groupMasked",
+  "streamCompleted",
+  "streamBytes",
   "outboxPosted",
   "outboxTaken",
   "outboxIdle",
@@ -49,12 +59,26 @@ const layoutNames = [
 
 export type Layout = Readonly<Record<(typeof layoutNames)[number], number>>;
 
+type NativeCall = (block: ArrayBufferView) => number;
+
+/** Words of the block that calls reuse. */
+const blockWords = 96;
+const textBytes = 512;
+const encoder = new TextEncoder();
+
 /** A rank's native library. One per JavaScript thread. */
 export class RanksNative {
   readonly toolchain: NativeToolchain;
   readonly layout: Layout;
+  /** The reused block; {@link word} writes it, {@link invoke} passes it. */
+  readonly block: Float64Array = new Float64Array(blockWords);
+  readonly #halves: Int32Array = new Int32Array(this.block.buffer);
   readonly #code: NativeCode;
-  readonly #functions = new Map<string, (block: ArrayBufferView) => number>();
+  readonly #functions = new Map<string, NativeCall>();
+  readonly #text = new Uint8Array(textBytes);
+  readonly #textAddress = addressOf(this.#text);
+  readonly #names = new Map<string, { readonly bytes: Uint8Array; readonly address: number }>();
+  #pauseNs = 0;
 
   /** @throws CompilerMissingError, CompileError, CacheError */
   constructor(toolchain: NativeToolchain = new NativeToolchain()) {
@@ -77,12 +101,7 @@ export class RanksNative {
 
   /** Calls a function of ranks.c. */
   call(symbol: string, words: Words): number {
-    let native = this.#functions.get(symbol);
-    if (native === undefined) {
-      native = this.#code.func(symbol);
-      this.#functions.set(symbol, native);
-    }
-    return Number(native(words.block));
+    return Number(this.#find(symbol)(words.block));
   }
 
   /** The same for functions that return 0 or −errno. @throws RanksSystemError */
@@ -92,6 +111,53 @@ export class RanksNative {
     return words;
   }
 
+  /** Calls with up to 96 integers in the reused block, without making a BigInt of any. */
+  invoke(symbol: string, ...integers: number[]): number {
+    for (let i = 0; i < integers.length; i++) this.word(i, integers[i] as number);
+    return Number(this.#find(symbol)(this.block));
+  }
+
+  /** Calls with what {@link word} has written. */
+  invokeBlock(symbol: string): number {
+    return Number(this.#find(symbol)(this.block));
+  }
+
+  /** Writes an integer below 2^53 in magnitude into the reused block. */
+  word(index: number, value: number): void {
+    if (value === (value | 0)) {
+      this.#halves[2 * index] = value;
+      this.#halves[2 * index + 1] = value >> 31;
+      return;
+    }
+    const high = Math.floor(value / 0x100000000);
+    this.#halves[2 * index] = value - high * 0x100000000;
+    this.#halves[2 * index + 1] = high;
+  }
+
+  /** A text for one call, zero-terminated; the next text overwrites it. */
+  text(text: string, limit: number = textBytes - 1): number {
+    const room = this.#text.subarray(0, Math.min(limit, textBytes - 1));
+    this.#text[encoder.encodeInto(text, room).written] = 0;
+    return this.#textAddress;
+  }
+
+  /** A name that stays where it is: of an operation, of which there are few. */
+  name(text: string): number {
+    let name = this.#names.get(text);
+    if (name === undefined) {
+      const bytes = cString(text);
+      name = { bytes, address: addressOf(bytes) };
+      this.#names.set(text, name);
+    }
+    return name.address;
+  }
+
+  /** How long a pause of a spin takes on this processor. */
+  get pauseNs(): number {
+    if (this.#pauseNs === 0) this.#pauseNs = this.invoke("oi_pause_ps") / 1000;
+    return this.#pauseNs;
+  }
+
   /** Memory that native code owns; not to be touched after it is freed. */
   view(address: number, bytes: number): Uint8Array {
     return viewOf(address, bytes);
@@ -99,6 +165,15 @@ export class RanksNative {
 
   openPool(threads: number): NativePool {
     return this.toolchain.openPool(threads);
+  }
+
+  #find(symbol: string): NativeCall {
+    let native = this.#functions.get(symbol);
+    if (native === undefined) {
+      native = this.#code.func(symbol);
+      this.#functions.set(symbol, native);
+    }
+    return native;
   }
 }
 

@@ -3,6 +3,7 @@
 
 import type { NativePool } from "@open-infra/jit";
 import { GroupClosedError } from "./errors.ts";
+import { EventDescriptor } from "./event-descriptor.ts";
 import { type RanksNative, Words } from "./native.ts";
 
 /** A point in a stream's order; everything before it is done once `done` is true. */
@@ -21,6 +22,12 @@ export const doneEvent: CommEvent = {
   finished: () => Promise.resolve(),
 };
 
+/** Words of a launch's block before pool, entry, threads, scratch bytes and parameters. */
+export const streamWords = 3;
+
+/** Turns of the event loop in which a short operation is expected to end by itself. */
+const turnsBeforeSleep = 2;
+
 /** Runs launches in order on a thread of its own. */
 export class CommStream implements Disposable {
   readonly threads: number;
@@ -28,8 +35,10 @@ export class CommStream implements Disposable {
   readonly #pool: NativePool;
   readonly #address: number;
   readonly #check: () => void;
-  /** What queued launches read; kept until they are done. */
-  readonly #held = new Map<number, unknown>();
+  readonly #completed: Int32Array;
+  readonly #event: EventDescriptor;
+  /** What queued launches read, by number, oldest first; kept until they are done. */
+  readonly #held: { readonly number: number; readonly keep: unknown }[] = [];
   #last = 0;
   #open = true;
 
@@ -39,94 +48,117 @@ export class CommStream implements Disposable {
     this.threads = threads;
     this.#check = check;
     this.#pool = native.openPool(threads);
-    const words = new Words([group, this.#pool.launch], 2);
-    native.must("starting the communication thread", "oi_stream_create", words);
-    this.#address = words.at(0);
+    try {
+      const words = new Words([group, this.#pool.launch], 2);
+      native.must("starting the communication thread", "oi_stream_create", words);
+      this.#address = words.at(0);
+      const { streamCompleted, streamBytes } = native.layout;
+      const bytes = native.view(this.#address, streamBytes);
+      this.#completed = new Int32Array(bytes.buffer, bytes.byteOffset + streamCompleted, 2);
+      this.#event = new EventDescriptor(native, words.at(1));
+    } catch (error) {
+      this.#pool[Symbol.dispose]();
+      throw error;
+    }
   }
 
   get pool(): number {
     return this.#pool.address;
   }
 
-  /** Words that `submit` needs before those of the launch. */
-  static readonly room = 2;
-
   /**
-   * Queues a launch; `block` has {@link room} free words first. `keep` stays referenced until the
-   * launch is done.
+   * Queues the launch that `native.block` holds from its third word on: the operation's name, pool,
+   * entry, threads, scratch bytes, parameters. `keep` stays referenced until it is done.
    */
-  submit(block: BigInt64Array, keep: unknown): CommEvent {
-    if (!this.#open) throw new GroupClosedError("the communication stream");
-    block[0] = BigInt(this.#address);
-    block[1] = BigInt(block.length - CommStream.room);
-    const words = new Words([]);
-    (words as { block: BigInt64Array }).block = block;
-    let number = this.#native.call("oi_stream_submit", words);
+  submit(words: number, keep: unknown): CommEvent {
+    let number = this.#start("oi_stream_submit", words);
     while (number < 0) {
-      this.#wait(this.#last);
-      number = this.#native.call("oi_stream_submit", words);
+      // The wait uses the same block.
+      const launch = this.#native.block.slice();
+      this.#waitFor(this.#last);
+      this.#native.block.set(launch);
+      number = this.#start("oi_stream_submit", words);
     }
     this.#last = number;
-    this.#held.set(number, keep);
     this.#release();
-    return this.#event(number);
+    this.#held.push({ number, keep });
+    return this.#eventOf(number);
+  }
+
+  /** Runs a launch and returns when it is done; on this thread if nothing is queued. */
+  run(words: number): void {
+    this.#last = this.#start("oi_stream_run", words);
+    this.#release();
+    this.#check();
   }
 
   /** The point after all that was submitted so far. */
   record(): CommEvent {
-    return this.#last === 0 ? doneEvent : this.#event(this.#last);
+    return this.#isDone(this.#last) ? doneEvent : this.#eventOf(this.#last);
   }
 
-  #event(number: number): CommEvent {
+  #start(symbol: string, words: number): number {
+    if (!this.#open) throw new GroupClosedError("the communication stream");
+    this.#native.word(0, this.#address);
+    this.#native.word(1, words);
+    return this.#native.invokeBlock(symbol);
+  }
+
+  #eventOf(number: number): CommEvent {
     const stream = this;
     return {
       get done() {
         return stream.#isDone(number);
       },
       wait() {
-        stream.#wait(number);
+        stream.#waitFor(number);
         stream.#check();
       },
       async finished() {
-        // Short operations end within a few turns of the loop; long ones are asked for rarely.
-        for (let turns = 0; !stream.#isDone(number); turns++) {
-          await new Promise<void>((resolve) => {
-            if (turns < 50) setImmediate(resolve);
-            else setTimeout(resolve, 1);
-          });
-        }
-        stream.#release();
+        await stream.#finish(number);
         stream.#check();
       },
     };
   }
 
-  #isDone(number: number): boolean {
-    if (!this.#open) return true;
-    return this.#native.call("oi_stream_poll", new Words([this.#address, number])) === 1;
+  async #finish(number: number): Promise<void> {
+    for (let turns = 0; !this.#isDone(number); turns++) {
+      if (turns < turnsBeforeSleep) await new Promise<void>((resolve) => setImmediate(resolve));
+      else {
+        const written = this.#event.next();
+        if (this.#native.invoke("oi_stream_poll", this.#address, number) === 0) await written;
+      }
+    }
+    this.#release();
   }
 
-  #wait(number: number): void {
-    if (!this.#open || number === 0) return;
-    this.#native.call("oi_stream_wait", new Words([this.#address, number]));
+  #isDone(number: number): boolean {
+    if (!this.#open) return true;
+    // The low half is enough: no event is 2^31 operations old.
+    return ((Atomics.load(this.#completed, 0) - number) | 0) >= 0;
+  }
+
+  #waitFor(number: number): void {
+    if (this.#isDone(number)) return;
+    this.#native.invoke("oi_stream_wait", this.#address, number);
     this.#release();
   }
 
   /** Lets go of what finished launches held. */
   #release(): void {
-    for (const number of this.#held.keys()) {
-      if (!this.#isDone(number)) break;
-      this.#held.delete(number);
-    }
+    let done = 0;
+    while (done < this.#held.length && this.#isDone(this.#held[done]?.number as number)) done++;
+    if (done > 0) this.#held.splice(0, done);
   }
 
   /** Waits for what is queued, whose waits are bounded, and ends the thread. */
   [Symbol.dispose](): void {
     if (!this.#open) return;
-    this.#wait(this.#last);
+    this.#waitFor(this.#last);
     this.#open = false;
-    this.#native.call("oi_stream_free", new Words([this.#address]));
+    this.#event[Symbol.dispose]();
+    this.#native.invoke("oi_stream_free", this.#address);
     this.#pool[Symbol.dispose]();
-    this.#held.clear();
+    this.#held.length = 0;
   }
 }

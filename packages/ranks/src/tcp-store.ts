@@ -3,6 +3,7 @@
 
 import type { Socket } from "node:net";
 import type { Store } from "./store.ts";
+import { StoreTimeoutError } from "./store.ts";
 import { connectGuarded } from "./tcp-connect.ts";
 import { StoreLostError } from "./tcp-errors.ts";
 import {
@@ -11,7 +12,6 @@ import {
   type StoreRequest,
   type StoreResponse,
 } from "./tcp-store-frames.ts";
-import { StoreTimeoutError } from "./thread-store.ts";
 
 /** Where the store is. */
 export interface TcpStoreOptions {

@@ -1,12 +1,17 @@
-// Ranks as worker threads of this process: the embedded default. The host starts them, answers
-// their rendezvous, and ends all when one fails.
+// Ranks as worker threads of this process: the embedded default.
 
 import { Worker } from "node:worker_threads";
-import { InputError, type serializeError } from "@open-infra/errors";
-import { MemoryStore, serveStore } from "./thread-store.ts";
+import { workerChannel } from "./channel.ts";
+import type { JoinOptions } from "./group-options.ts";
+import { type Endpoint, expectSize, RankHost } from "./rank-host.ts";
+import type { RankStart } from "./rank-run.ts";
 
-/** How ranks are started. */
-export interface ThreadsOptions {
+/** What a run of ranks does, and how they join; equal on all of them. */
+export interface RunOptions
+  extends Pick<
+    JoinOptions,
+    "ranksPerNode" | "timeoutMs" | "commThreads" | "spinUs" | "transport" | "onRankExit"
+  > {
   readonly size: number;
   /** A module whose default export is `(group, data) => result`; it runs on every rank. */
   readonly module: URL;
@@ -14,102 +19,101 @@ export interface ThreadsOptions {
   readonly export?: string;
   /** Given to every rank; plain data. */
   readonly data?: unknown;
-  readonly ranksPerNode?: number;
-  readonly timeoutMs?: number;
-  readonly commThreads?: number;
-  readonly spinUs?: number;
-  /** How ranks reach each other. @default memory, which threads share */
-  readonly transport?: "auto" | "heap" | "shm" | "ucx" | "tcp";
+  /** Ends all ranks. */
   readonly signal?: AbortSignal;
 }
 
-/** What a worker is started with. */
-export interface RankStart {
-  readonly module: string;
-  readonly export: string;
-  readonly data: unknown;
-  readonly join: {
-    readonly rank: number;
-    readonly size: number;
-    readonly ranksPerNode?: number;
-    readonly timeoutMs?: number;
-    readonly commThreads?: number;
-    readonly spinUs?: number;
-    readonly transport?: "auto" | "heap" | "shm" | "ucx" | "tcp";
-  };
-}
+/** How ranks are started as threads. */
+export type ThreadsOptions = RunOptions;
 
 /**
- * Runs a function on `size` ranks and gives their results by rank. The first failure ends all.
+ * Runs a function on `size` ranks and gives their results by rank. The first failure ends all,
+ * unless `onRankExit` is `continue`: then a failed rank's result is undefined.
  *
- * @throws what the rank threw
+ * @throws what the rank threw; RankDeadError if it ended without a word
  */
 export async function runThreads<T = unknown>(options: ThreadsOptions): Promise<T[]> {
-  const { size } = options;
-  if (!Number.isInteger(size) || size < 1) {
-    throw new InputError("size", `${size}`, "an integer of at least 1");
-  }
-  const store = new MemoryStore();
-  const workers: Worker[] = [];
+  expectSize(options.size);
+  const host = new RankHost(hostOptions(options));
   try {
-    const runs = Array.from({ length: size }, (_, rank) => runRank(options, rank, store, workers));
-    return (await Promise.all(runs)) as T[];
-  } finally {
-    await Promise.all(workers.map((worker) => worker.terminate()));
+    for (const start of rankStarts(options)) host.add(startThread(start));
+  } catch (error) {
+    await host.destroy();
+    throw error;
   }
+  return (await host.finish()) as T[];
 }
 
-function runRank(
-  options: ThreadsOptions,
-  rank: number,
-  store: MemoryStore,
-  workers: Worker[],
-): Promise<unknown> {
-  const { size, ranksPerNode, timeoutMs, commThreads, spinUs, transport } = options;
-  const start: RankStart = {
-    module: options.module.href,
-    export: options.export ?? "default",
-    data: options.data,
-    join: {
-      rank,
-      size,
-      ...(ranksPerNode !== undefined && { ranksPerNode }),
-      ...(timeoutMs !== undefined && { timeoutMs }),
-      ...(commThreads !== undefined && { commThreads }),
-      ...(spinUs !== undefined && { spinUs }),
-      ...(transport !== undefined && { transport }),
-    },
+/** The part of the options that the host needs. */
+export function hostOptions({ size, signal, onRankExit }: RunOptions): {
+  readonly size: number;
+  readonly signal: AbortSignal | undefined;
+  readonly goesOn: boolean;
+} {
+  return { size, signal, goesOn: onRankExit === "continue" };
+}
+
+/** What each rank is started with. */
+export function rankStarts(options: RunOptions): RankStart[] {
+  const { size, module, data, signal: _, export: name = "default", ...join } = options;
+  return Array.from({ length: size }, (_unused, rank) => ({
+    module: module.href,
+    export: name,
+    data,
+    join: { ...pickJoin(join), rank, size },
+  }));
+}
+
+/** Only what ranks join by: whatever else an option object of a caller holds may not be copied. */
+function pickJoin(options: Partial<RunOptions>): Partial<JoinOptions> {
+  const { ranksPerNode, timeoutMs, commThreads, spinUs, transport, onRankExit } = options;
+  return {
+    ...(ranksPerNode !== undefined && { ranksPerNode }),
+    ...(timeoutMs !== undefined && { timeoutMs }),
+    ...(commThreads !== undefined && { commThreads }),
+    ...(spinUs !== undefined && { spinUs }),
+    ...(transport !== undefined && { transport }),
+    ...(onRankExit !== undefined && { onRankExit }),
   };
-  const source = import.meta.url.endsWith(".ts");
+}
+
+/** Arguments of Node with which a module of this package runs. */
+export function sourceArguments(): {
+  readonly url: (name: string) => URL;
+  readonly flags: string[];
+} {
+  const isSource = import.meta.url.endsWith(".ts");
   const flag = "--conditions=@open-infra/source";
-  const worker = new Worker(
-    new URL(source ? "./rank-thread.ts" : "./rank-thread.js", import.meta.url),
-    {
-      name: `open-infra-rank-${rank}`,
-      workerData: start,
-      ...(source && !process.execArgv.includes(flag) && { execArgv: [flag] }),
-    },
-  );
-  workers.push(worker);
-  serveStore(worker, store);
-  return new Promise((resolve, reject) => {
-    const abort = (): void => reject(options.signal?.reason);
-    options.signal?.addEventListener("abort", abort, { once: true });
-    worker.on(
-      "message",
-      (message: { result?: unknown; error?: ReturnType<typeof serializeError> }) => {
-        if ("result" in message) resolve(message.result);
-        else if (message.error !== undefined) {
-          reject(
-            Object.assign(new Error(message.error.message), message.error.fields, {
-              name: message.error.name,
-              code: message.error.code,
-            }),
-          );
-        }
-      },
-    );
-    worker.on("error", reject);
-    worker.on("exit", (code) => reject(new Error(`rank ${rank}'s thread ended with code ${code}`)));
+  const extension = isSource ? "ts" : "js";
+  return {
+    url: (name) => new URL(`./${name}.${extension}`, import.meta.url),
+    flags: isSource && !process.execArgv.includes(flag) ? [flag] : [],
+  };
+}
+
+/** Starts one rank as a thread. */
+export function startThread(start: RankStart): Endpoint {
+  const { rank } = start.join;
+  const { url, flags } = sourceArguments();
+  const worker = new Worker(url("rank-thread"), {
+    name: `open-infra-rank-${rank}`,
+    workerData: start,
+    ...(flags.length > 0 && { execArgv: flags }),
   });
+  let problem: unknown;
+  worker.on("error", (error) => {
+    problem = error;
+  });
+  const { promise: ended, resolve } = Promise.withResolvers<string>();
+  worker.on("exit", (code) => {
+    const why = problem === undefined ? "" : `: ${(problem as Error)?.message ?? problem}`;
+    resolve(`with code ${code}${why}`);
+  });
+  return {
+    ranks: [rank],
+    name: `a thread of process ${process.pid}`,
+    channel: workerChannel(worker),
+    kill: () => void worker.terminate(),
+    ended,
+  };
 }

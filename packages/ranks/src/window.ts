@@ -6,7 +6,7 @@ import { InputError } from "@open-infra/errors";
 import { addressOf } from "@open-infra/jit";
 import { type DType, dtypeBits, HostStorage, Tensor } from "@open-infra/tensor";
 import { GroupClosedError } from "./errors.ts";
-import { cString, type RanksNative, Words } from "./native.ts";
+import { type RanksNative, Words } from "./native.ts";
 import type { Region } from "./region.ts";
 
 /** What a window is made of; equal on all ranks. */
@@ -44,6 +44,8 @@ export class Window implements Disposable {
   readonly #regions: readonly (Region | undefined)[];
   readonly #rank: number;
   readonly #onFailure: () => void;
+  readonly #operation: () => number;
+  readonly #values: BigInt64Array;
   #storage: HostStorage | undefined;
   #open = true;
 
@@ -54,8 +56,14 @@ export class Window implements Disposable {
     number: number;
     rank: number;
     options: WindowOptions;
+    /** By rank; undefined for those behind a link. */
     regions: readonly (Region | undefined)[];
+    /** The window of barriers and messages. */
+    isSystem: boolean;
+    /** Throws the group's failure. */
     onFailure: () => void;
+    /** The name of what the rank's thread is in, for errors. */
+    operation: () => number;
   }) {
     const { native, options, regions } = init;
     this.name = options.name;
@@ -65,12 +73,15 @@ export class Window implements Disposable {
     this.#regions = regions;
     this.#rank = init.rank;
     this.#onFailure = init.onFailure;
+    this.#operation = init.operation;
     const room = flagBytes(this.flags);
-    const words = [init.group, init.number, this.bytes, this.flags];
+    const words = [init.group, init.number, this.bytes, this.flags, init.isSystem ? 1 : 0];
     for (const region of regions) {
       words.push(region === undefined ? 0 : region.address + room, region?.address ?? 0);
     }
     this.address = native.must("making a window", "oi_window_create", new Words(words)).at(0);
+    const { buffer, byteOffset } = (regions[init.rank] as Region).view();
+    this.#values = new BigInt64Array(buffer, byteOffset, this.flags);
   }
 
   /** This rank's data. The view must not be used after the window is closed. */
@@ -114,38 +125,42 @@ export class Window implements Disposable {
   /** Puts bytes into a peer's window. They may change once the group is flushed. */
   put(peer: number, offset: number, source: Uint8Array): void {
     this.#expectOpen();
-    if (offset < 0 || offset + source.byteLength > this.bytes) {
+    this.#expectPeer(peer);
+    if (!Number.isSafeInteger(offset) || offset < 0 || offset + source.byteLength > this.bytes) {
       const got = `${offset} + ${source.byteLength} bytes`;
       throw new InputError(`${this.name}: offset`, got, `at most ${this.bytes} bytes`);
     }
-    const words = [this.address, peer, offset, addressOf(source), source.byteLength];
-    this.#native.call("oi_window_put", new Words(words));
+    const at = addressOf(source);
+    this.#native.invoke("oi_window_put", this.address, peer, offset, at, source.byteLength);
   }
 
   /** Raises a peer's flag, after all that was put before. */
   signal(peer: number, flag: number, value: number): void {
     this.#expectFlag(flag);
-    this.#native.call("oi_window_signal", new Words([this.address, peer, flag, value, 0]));
+    this.#expectPeer(peer);
+    expectValue(this.name, value);
+    this.#native.invoke("oi_window_signal", this.address, peer, flag, value, 0);
   }
 
   /** Adds to a peer's flag. */
   signalAdd(peer: number, flag: number, value: number): void {
     this.#expectFlag(flag);
-    this.#native.call("oi_window_signal", new Words([this.address, peer, flag, value, 1]));
+    this.#expectPeer(peer);
+    expectValue(this.name, value);
+    this.#native.invoke("oi_window_signal", this.address, peer, flag, value, 1);
   }
 
   /** What this rank's flag holds. */
   flag(flag: number): number {
     this.#expectFlag(flag);
-    const { buffer, byteOffset } = (this.#regions[this.#rank] as Region).view();
-    return Number(Atomics.load(new BigInt64Array(buffer, byteOffset + flag * 8, 1), 0));
+    return Number(Atomics.load(this.#values, flag));
   }
 
   /**
    * Blocks until this rank's flag is at least `value`; with `timeoutMs` it says how the wait ended,
    * without it a wait that fails throws as the group's failure.
    *
-   * @param peer Who raises it; −1 for anyone.
+   * @param options.peer Who raises it. @default anyone
    * @throws RankTimeoutError, RankDeadError, GroupAbortedError
    */
   wait(
@@ -154,17 +169,49 @@ export class Window implements Disposable {
     options: { readonly peer?: number; readonly awaited: string; readonly timeoutMs?: number },
   ): WaitResult {
     this.#expectFlag(flag);
-    const text = cString(options.awaited, 90);
+    expectValue(this.name, value);
     const { peer = -1, timeoutMs } = options;
+    if (peer !== -1) this.#expectPeer(peer);
     const limitNs = timeoutMs === undefined ? -1 : Math.round(timeoutMs * 1e6);
-    const words = [this.address, flag, value, peer, limitNs, addressOf(text)];
-    const code = this.#native.call("oi_window_wait", new Words(words));
+    const text = this.#native.text(options.awaited, 90);
+    const operation = this.#operation();
+    const words = [this.address, flag, value, peer, limitNs, text, operation] as const;
+    const code = this.#native.invoke("oi_window_wait", ...words);
     if (code !== 0 && timeoutMs === undefined) this.#onFailure();
     return waitResults[code] ?? "aborted";
   }
 
+  /**
+   * Blocks until any of several flags has its value; says how the wait ended, and throws nothing.
+   *
+   * @param any At most 30.
+   */
+  waitAny(
+    any: readonly { readonly flag: number; readonly value: number; readonly peer: number }[],
+    timeoutMs: number,
+  ): WaitResult {
+    this.#expectOpen();
+    const { length } = any;
+    if (length > 30) throw new InputError(`${this.name}: flags`, `${length}`, "at most 30");
+    this.#native.word(0, this.address);
+    this.#native.word(1, Math.round(timeoutMs * 1e6));
+    this.#native.word(2, length);
+    any.forEach(({ flag, value, peer }, i) => {
+      this.#expectFlag(flag);
+      this.#native.word(3 + 3 * i, flag);
+      this.#native.word(4 + 3 * i, value);
+      this.#native.word(5 + 3 * i, peer);
+    });
+    return waitResults[this.#native.invokeBlock("oi_window_wait_any")] ?? "aborted";
+  }
+
   #expectOpen(): void {
     if (!this.#open) throw new GroupClosedError(`window ${this.name}`);
+  }
+
+  #expectPeer(peer: number): void {
+    if (Number.isInteger(peer) && peer >= 0 && peer < this.#regions.length) return;
+    throw new InputError(`${this.name}: peer`, `${peer}`, `0 to ${this.#regions.length - 1}`);
   }
 
   #expectFlag(flag: number): void {
@@ -179,7 +226,22 @@ export class Window implements Disposable {
     if (!this.#open) return;
     this.#open = false;
     this.#storage?.[Symbol.dispose]();
-    this.#native.call("oi_window_free", new Words([this.address]));
+    this.#native.invoke("oi_window_free", this.address);
     for (const region of this.#regions) region?.[Symbol.dispose]();
+  }
+}
+
+function expectValue(window: string, value: number): void {
+  if (Number.isSafeInteger(value)) return;
+  throw new InputError(`${window}: value`, `${value}`, "an integer below 2^53");
+}
+
+/** @throws InputError for sizes that no window can have */
+export function checkWindow({ bytes, flags = 0 }: WindowOptions): void {
+  if (!Number.isSafeInteger(bytes) || bytes < 0) {
+    throw new InputError("bytes", `${bytes}`, "an integer of at least 0");
+  }
+  if (!Number.isSafeInteger(flags) || flags < 0) {
+    throw new InputError("flags", `${flags}`, "an integer of at least 0");
   }
 }
