@@ -10,6 +10,7 @@
 // - A wait ends: by the flag, by the group's abort, by a peer's death, or by the timeout. After a
 //   wait that did not return OI_ARRIVED the kernel returns at once, touching nothing more.
 // - The bytes behind a put to a peer that is not mapped stay as they are until oi_flush.
+// - A kernel that writes in place with streaming stores ends them with a store fence of its own.
 #pragma once
 #include <stdio.h>
 #include <string.h>
@@ -28,35 +29,37 @@ enum {
   OI_TIMED_OUT = 2,  // the peer is there but has not sent
   OI_PEER_DEAD = 3,  // the peer's thread, process or connection is gone
   OI_BAD_DATA = 4,   // what arrived contradicts what this rank was told
+  OI_REFUSED = 5,    // the system did not grant the operation its threads or scratch memory
 };
 
 // Where bytes went, for oi_group.traffic.
 enum { OI_SELF = 0, OI_SAME_NODE = 1, OI_OTHER_NODE = 2, OI_LINK_CLASSES = 3 };
 
-// What the ranks that share memory know of one rank of the world. Signals to a mapped rank raise its
-// doorbell; whoever waits sleeps on the doorbell, whatever flag it is for.
+// What the ranks that share memory know of one rank of the world. Whoever waits sleeps on its own
+// doorbell, whatever flag it waits for; signals to a rank that sleeps raise it.
 enum { OI_ABSENT = 0, OI_RUNNING = 1, OI_LEFT = 2, OI_DEAD = 3 };
 typedef struct oi_slot {
   _Alignas(64) _Atomic uint32_t doorbell;
   _Atomic uint32_t sleepers;
   _Alignas(64) _Atomic int32_t state;
-  _Atomic int32_t masked;
-  int64_t pid;         // 0: a rank of another host, or a thread (its launcher sets `state`)
+  int32_t unused;
+  int64_t pid;         // 0: a rank of another host, whose link sets `state`
   int64_t start_time;  // of the process, in clock ticks, so that a reused pid is noticed
-  _Atomic int64_t heartbeat_ns;
+  char name[104];      // for people: rank 3 (host-a, process 4711)
   // What the rank is in and what it waits for, for the errors of others.
   _Alignas(64) _Atomic int64_t operations;  // raised when one begins
-  _Atomic int64_t since_ns;
-  _Atomic int32_t awaited;  // rank, or −1
+  _Atomic int64_t waits_since_ns;           // monotonic; 0 for a rank of another host
+  _Atomic int32_t awaited;                  // the rank it waits for; −1: none, −2: anyone
   char operation[52];
 } oi_slot;
 
-// One for all ranks that share memory; zeroed when made.
+// One for all ranks that share memory; zeroed when made. Whoever claims it first writes the text
+// and then sets `aborted`, so who sees that sees the text.
 typedef struct oi_control {
   _Alignas(64) _Atomic int32_t aborted;  // 0, or how: the first failure wins
-  _Atomic int32_t reported;              // the text below is complete
-  int32_t culprit, reporter;             // ranks
-  char text[416];
+  _Atomic int32_t claimed;
+  int32_t culprit, reporter;  // ranks, or −1
+  char text[496];
   oi_slot slots[];  // [size of the world]
 } oi_control;
 
@@ -94,7 +97,14 @@ typedef struct oi_failure {
   int32_t peer;
   int64_t waited_ns, have, want;
   char awaited[96];
+  char operation[48];
+  char text[480];  // the sentence
 } oi_failure;
+
+// One of the flags that a wait for any of several looks at.
+typedef struct oi_awaited {
+  int64_t flag, value, peer;
+} oi_awaited;
 
 struct oi_window;
 
@@ -104,6 +114,11 @@ typedef struct oi_group {
                   const char *awaited);
   void (*post)(struct oi_group *g, const oi_descriptor *descriptor);
   int32_t (*flush)(struct oi_group *g);
+  int32_t (*fail)(struct oi_group *g, int32_t code, int32_t peer, int64_t have, int64_t want,
+                  int64_t waited_ns, const char *awaited);
+  int32_t (*barrier)(struct oi_group *g, int32_t lane);
+  int32_t (*wait_any)(struct oi_window *w, const oi_awaited *list, int64_t count,
+                      int64_t limit_ns);
   int32_t rank, size;
   int32_t node, nodes;
   int32_t spins, yields;  // how long a wait stays awake
@@ -112,6 +127,13 @@ typedef struct oi_group {
   oi_outbox *outbox;  // null: every peer is mapped
   const int32_t *node_of;  // [size]
   _Atomic int64_t *wait_ns;  // [size]: how long this rank waited for each
+  _Atomic int32_t *masked;   // [size]: whom this rank neither sends to nor waits for
+  int32_t goes_on;           // a rank's end does not end the group
+  _Atomic int32_t gone;      // whose death a wait saw last; −1: nobody's
+  int64_t own_pid;
+  const char *operation;     // what the stream, or the rank's own thread, is in
+  struct oi_window *system;  // flags of barriers, and messages
+  int64_t rounds[2];         // of barriers
   oi_failure failure;
   oi_traffic traffic[OI_LINK_CLASSES];
 } oi_group;
@@ -178,24 +200,20 @@ static inline void oi_count(oi_group *g, int32_t peer, int64_t bytes, int64_t pu
 }
 
 static inline int oi_is_masked(const oi_group *g, int32_t peer) {
-  return atomic_load_explicit(&g->control->slots[peer].masked, memory_order_relaxed) != 0;
+  return atomic_load_explicit(&g->masked[peer], memory_order_relaxed) != 0;
 }
 
-// Records why this rank's operation ends; the first reason stays.
+// From now on this rank does without `peer`: for operations that go on after an oi_try_wait for it
+// has failed. Each rank has a mask of its own.
+static inline void oi_mask(oi_group *g, int32_t peer) {
+  atomic_store_explicit(&g->masked[peer], 1, memory_order_relaxed);
+}
+
+// Records why this rank's operation ends and ends the group with it; the first reason stays.
+// Returns `code`.
 static inline int32_t oi_fail(oi_group *g, int32_t code, int32_t peer, int64_t have, int64_t want,
                               int64_t waited_ns, const char *awaited) {
-  int32_t none = 0;
-  oi_failure *f = &g->failure;
-  // Another thread of the same operation may fail too: −1 while the fields are being written.
-  if (atomic_compare_exchange_strong(&f->code, &none, -1)) {
-    f->peer = peer;
-    f->have = have;
-    f->want = want;
-    f->waited_ns = waited_ns;
-    snprintf(f->awaited, sizeof f->awaited, "%s", awaited);
-    atomic_store(&f->code, code);
-  }
-  return code;
+  return g->fail(g, code, peer, have, want, waited_ns, awaited);
 }
 
 // Copies bytes into a peer's window. Returns when they are there (mapped), or noted for the link.
@@ -213,12 +231,13 @@ static inline void oi_put(oi_window *w, int32_t peer, int64_t offset, const void
   w->group->post(w->group, &d);
 }
 
-static inline void oi_ring(oi_group *g, int32_t peer) {
-  oi_slot *slot = &g->control->slots[peer];
-  // The flag before the doorbell, the doorbell before the look at the sleepers; a sleeper counts
-  // itself before it looks at the doorbell and the flags again. So one of both sees the other.
+// After a flag was written in the one total order of atomics, look who sleeps. A sleeper counts
+// itself, then notes the doorbell, then looks at its flag, all in that order too: so either this
+// side sees the sleeper, or the sleeper sees the flag.
+static inline void oi_ring(oi_slot *slot) {
+  if (atomic_load(&slot->sleepers) == 0) return;
   atomic_fetch_add(&slot->doorbell, 1);
-  if (atomic_load(&slot->sleepers) != 0) oi_wake_all(&slot->doorbell);
+  oi_wake_all(&slot->doorbell);
 }
 
 // Raises a peer's flag to `value`, after everything put to it before. Values must grow.
@@ -226,8 +245,8 @@ static inline void oi_signal(oi_window *w, int32_t peer, int64_t flag, int64_t v
   oi_traffic *t = &w->group->traffic[oi_link_class(w->group, peer)];
   atomic_fetch_add_explicit(&t->signals, 1, memory_order_relaxed);
   if (oi_is_mapped(w, peer)) {
-    atomic_store_explicit(&w->peers[peer].flags[flag], value, memory_order_release);
-    oi_ring(w->group, peer);
+    atomic_store(&w->peers[peer].flags[flag], value);
+    oi_ring(&w->group->control->slots[peer]);
     return;
   }
   oi_descriptor d = {.kind = OI_SIGNAL, .peer = peer, .window = w->number, .offset = flag};
@@ -240,8 +259,8 @@ static inline void oi_signal_add(oi_window *w, int32_t peer, int64_t flag, int64
   oi_traffic *t = &w->group->traffic[oi_link_class(w->group, peer)];
   atomic_fetch_add_explicit(&t->signals, 1, memory_order_relaxed);
   if (oi_is_mapped(w, peer)) {
-    atomic_fetch_add_explicit(&w->peers[peer].flags[flag], value, memory_order_acq_rel);
-    oi_ring(w->group, peer);
+    atomic_fetch_add(&w->peers[peer].flags[flag], value);
+    oi_ring(&w->group->control->slots[peer]);
     return;
   }
   oi_descriptor d = {.kind = OI_SIGNAL_ADD, .peer = peer, .window = w->number, .offset = flag};
@@ -254,9 +273,9 @@ static inline int64_t oi_flag(const oi_window *w, int64_t flag) {
   return atomic_load_explicit(&w->flags[flag], memory_order_acquire);
 }
 
-// Waits until this rank's flag is at least `value`. `peer` raises it and `awaited` says what it
-// stands for, both for errors: "the token counts of dispatch". Any result but OI_ARRIVED has been
-// recorded as the group's failure; return at once.
+// Waits until this rank's flag is at least `value`. `peer` raises it (−1: anyone) and `awaited` says
+// what it stands for, both for errors: "the token counts of dispatch". Any result but OI_ARRIVED has
+// been recorded as the group's failure; return at once.
 static inline int32_t oi_wait(oi_window *w, int64_t flag, int64_t value, int32_t peer,
                               const char *awaited) {
   if (oi_flag(w, flag) >= value) return OI_ARRIVED;
@@ -267,6 +286,18 @@ static inline int32_t oi_wait(oi_window *w, int64_t flag, int64_t value, int32_t
   return oi_fail(g, code, peer, oi_flag(w, flag), value, oi_now_ns() - start, awaited);
 }
 
+// Waits until any flag of the list has its value, within `limit_ns`; records no failure.
+static inline int32_t oi_try_wait_any(oi_window *w, const oi_awaited *list, int64_t count,
+                                      int64_t limit_ns) {
+  for (int64_t i = 0; i < count; i++)
+    if (oi_flag(w, list[i].flag) >= list[i].value) return OI_ARRIVED;
+  return w->group->wait_any(w, list, count, limit_ns);
+}
+
+// All ranks' kernels wait here for each other; one thread of a kernel calls it. Not to be mixed up
+// with oi_barrier, which is for the threads of one rank.
+static inline int32_t oi_group_barrier(oi_group *g) { return g->barrier(g, 1); }
+
 // The same within `limit_ns`, without recording a failure: for callers that go on without the peer.
 static inline int32_t oi_try_wait(oi_window *w, int64_t flag, int64_t value, int32_t peer,
                                   int64_t limit_ns, const char *awaited) {
@@ -275,7 +306,7 @@ static inline int32_t oi_try_wait(oi_window *w, int64_t flag, int64_t value, int
 }
 
 // Waits until the link has taken all that this rank has put, so that its source may change. Nothing
-// to do where every peer is mapped.
+// to do where every peer is mapped. A failure has been recorded.
 static inline int32_t oi_flush(oi_group *g) {
   return g->outbox == NULL ? OI_ARRIVED : g->flush(g);
 }
