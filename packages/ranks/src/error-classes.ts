@@ -17,6 +17,7 @@ import {
   StoreLostError,
   UnreachableError,
 } from "./tcp-errors.ts";
+import { UcxError, UcxMissingError } from "./ucx-library.ts";
 
 /** For `deserializeError`. */
 export const rankErrors: readonly { readonly name: string; readonly prototype: InfraError }[] = [
@@ -38,4 +39,6 @@ export const rankErrors: readonly { readonly name: string; readonly prototype: I
   SecretRefusedError,
   StoreLostError,
   UnreachableError,
+  UcxError,
+  UcxMissingError,
 ];
