@@ -35,10 +35,20 @@ export function dotConstants(
 /** What decides how a kernel over a latent cache multiplies. */
 export interface LatentCall {
   readonly q: Tensor;
+  readonly headsQ: number;
+  /** @default 1 */
+  readonly headsK?: number;
   readonly headDimQk: number;
   readonly headDimV: number;
   readonly roundProbabilities?: boolean;
 }
+
+/**
+ * Heads that share a key head from which on tiles are used. Fewer are bound by memory, which tiles
+ * would have to read from the second-level cache twice. Heads decide and not rows, so that a row
+ * does not know how many queries its launch has.
+ */
+const TILE_HEADS = 5;
 
 /** bf16 numbers that add up to a float exactly, each taking what the ones before it left. */
 const EXACT_PARTS = 3;
@@ -52,9 +62,9 @@ function tileConstants(
   call: LatentCall,
   kvType: "f32" | "bf16" | "f16",
 ): { Q_PARTS: number; P_PARTS: number } {
-  const { q, headDimQk, headDimV, roundProbabilities = true } = call;
-  const fits = isa === "amx" && kvType === "bf16" && headDimQk % 32 === 0 && headDimV % 32 === 0;
-  if (!fits) return { Q_PARTS: 0, P_PARTS: 0 };
+  const { q, headsQ, headsK = 1, headDimQk, headDimV, roundProbabilities = true } = call;
+  const fits = kvType === "bf16" && headDimQk % 32 === 0 && headDimV % 32 === 0;
+  if (isa !== "amx" || !fits || headsQ < TILE_HEADS * headsK) return { Q_PARTS: 0, P_PARTS: 0 };
   if (q.dtype !== "bf16") return { Q_PARTS: EXACT_PARTS, P_PARTS: EXACT_PARTS };
   return { Q_PARTS: 1, P_PARTS: roundProbabilities ? 1 : EXACT_PARTS };
 }
