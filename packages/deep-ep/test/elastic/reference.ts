@@ -1,0 +1,150 @@
+// What ElasticBuffer must do, as one program that sees all ranks: an all-to-all of whole lists, and
+// sums in float32 in the order of selections, rounded to bf16 at each level. It shares nothing with
+// the kernels but the definitions.
+
+import { bf16FromNumber, bf16ToNumber } from "@open-infra/tensor";
+
+const { fround } = Math;
+
+/** The tokens of one rank: its selections by token. */
+export interface RankTokens {
+  readonly selected: readonly (readonly number[])[];
+  readonly weights: readonly (readonly number[])[];
+}
+
+/** All ranks. */
+export interface World {
+  readonly ranks: readonly RankTokens[];
+  readonly numExperts: number;
+  readonly numTopk: number;
+  readonly numMaxTokensPerRank: number;
+  readonly scaleup: number;
+  readonly expertAlignment: number;
+}
+
+/** A token that arrives. */
+export interface Arrival {
+  readonly rank: number;
+  readonly token: number;
+  /** `rank · numMaxTokensPerRank + token`. */
+  readonly source: number;
+  /** Local experts by lane, −1 for others'. */
+  readonly local: readonly number[];
+  /** Slots in the expanded layout by lane, −1 for none. */
+  readonly slots: readonly number[];
+  readonly weights: readonly number[];
+}
+
+/** What a rank receives. */
+export interface Received {
+  readonly arrivals: readonly Arrival[];
+  /** Selections of each local expert. */
+  readonly counts: readonly number[];
+  /** Where each expert's rows begin in the expanded layout, and where they would end aligned. */
+  readonly starts: readonly number[];
+  readonly expandedRows: number;
+}
+
+export const alignUp = (value: number, to: number): number => Math.ceil(value / to) * to;
+
+/** Everything a rank receives, in the order it must lie in. */
+export function receive(world: World, me: number): Received {
+  const local = world.numExperts / world.ranks.length;
+  const mine = (e: number): number =>
+    Math.floor(e / local) === me && e >= 0 ? e - me * local : -1;
+  const plain = world.ranks.flatMap(({ selected, weights }, rank) =>
+    selected
+      .map((lanes, token) => ({
+        rank,
+        token,
+        local: lanes.map(mine),
+        weights: weights[token] ?? [],
+      }))
+      .filter((arrival) => arrival.local.some((e) => e >= 0)),
+  );
+  const counts = Array.from({ length: local }, (_, e) =>
+    plain.reduce((sum, { local: lanes }) => sum + lanes.filter((lane) => lane === e).length, 0),
+  );
+  const starts: number[] = [];
+  let rows = 0;
+  for (const count of counts) {
+    starts.push(rows);
+    rows += alignUp(count, world.expertAlignment);
+  }
+  const next = [...starts];
+  const arrivals = plain.map((arrival) => ({
+    ...arrival,
+    source: arrival.rank * world.numMaxTokensPerRank + arrival.token,
+    slots: arrival.local.map((e) => {
+      if (e < 0) return -1;
+      const slot = next[e] as number;
+      next[e] = slot + 1;
+      return slot;
+    }),
+  }));
+  return { arrivals, counts, starts, expandedRows: rows };
+}
+
+/** The value of an output's element before any sum: of a token's selection. Bits of a bf16. */
+export type ExpertOutput = (source: number, lane: number, column: number) => number;
+
+/** One addend, with the lane that says where in the order it stands. */
+interface Term {
+  readonly lane: number;
+  readonly value: number;
+}
+
+/** Sums the terms of each group in order, rounds, and keeps it at the group's last lane. */
+function level(terms: readonly Term[], groupOf: (lane: number) => number): Term[] {
+  const groups = Map.groupBy(terms, ({ lane }) => groupOf(lane));
+  const sums = [...groups.values()].map((group) => ({
+    lane: Math.max(...group.map(({ lane }) => lane)),
+    value: group.length === 1 ? (group[0] as Term).value : rounded(ordered(0, group)),
+  }));
+  return sums.sort((a, b) => a.lane - b.lane);
+}
+
+function ordered(start: number, terms: readonly Term[]): number {
+  return terms.reduce((sum, { value }) => fround(sum + value), start);
+}
+
+const rounded = (value: number): number => bf16ToNumber(bf16FromNumber(value));
+
+/** How sums are made. */
+export interface Recipe {
+  /** Of a rank's selections first. */
+  readonly byRank: boolean;
+  /** Then of a node's ranks. */
+  readonly byNode: boolean;
+}
+
+/** One element of the sum of a token, as bf16 bits. */
+export function combined(
+  world: World,
+  recipe: Recipe,
+  at: { readonly rank: number; readonly token: number; readonly column: number },
+  output: ExpertOutput,
+  biases: readonly number[],
+): number {
+  const local = world.numExperts / world.ranks.length;
+  const lanes = world.ranks[at.rank]?.selected[at.token] ?? [];
+  const source = at.rank * world.numMaxTokensPerRank + at.token;
+  const rankOf = (lane: number): number => Math.floor((lanes[lane] as number) / local);
+  let terms: Term[] = lanes
+    .map((e, lane) => ({ e, lane, value: bf16ToNumber(output(source, lane, at.column)) }))
+    .filter(({ e }) => e >= 0);
+  if (recipe.byRank) terms = level(terms, rankOf);
+  if (recipe.byNode) terms = level(terms, (lane) => Math.floor(rankOf(lane) / world.scaleup));
+  const [first = 0, second = 0] = biases;
+  const start = biases.length === 2 ? fround(first + second) : first;
+  return bf16FromNumber(ordered(start, terms));
+}
+
+/** What a rank hands to combine for one received token where it sums by itself. */
+export function summedLocally(arrival: Arrival, output: ExpertOutput, column: number): number {
+  const terms = arrival.local
+    .map((e, lane) => ({ e, lane, value: bf16ToNumber(output(arrival.source, lane, column)) }))
+    .filter(({ e }) => e >= 0);
+  const [only] = level(terms, () => 0);
+  return bf16FromNumber(only?.value ?? 0);
+}

@@ -1,0 +1,26 @@
+// All-gather sessions, pipeline, embeddings and barriers on threads.
+
+import { runThreads } from "@open-infra/ranks";
+import { testSeed } from "@open-infra/testing";
+import { describe, expect, it } from "vitest";
+
+const seed = testSeed();
+
+describe(`services beside dispatch (seed ${seed})`, () => {
+  for (const [size, commThreads] of [
+    [4, 1],
+    [2, 2],
+    [1, 1],
+  ] as const) {
+    it(`hold on ${size} ranks, ${commThreads} threads each`, async () => {
+      const ranks = await runThreads<number>({
+        size,
+        commThreads,
+        module: new URL("./services.ts", import.meta.url),
+        data: { seed, operations: 128 },
+        timeoutMs: 30_000,
+      });
+      expect(ranks).toEqual(Array.from({ length: size }, (_, rank) => rank));
+    });
+  }
+});
