@@ -8,12 +8,7 @@ import { openLink, type WorkerLink } from "./link-host.ts";
 import type { CarrierKind } from "./link-messages.ts";
 import type { Store } from "./store.ts";
 import { isLoopback } from "./tcp-guard.ts";
-
-/** What a store over TCP knows beyond the Store interface. */
-interface NetworkStore extends Store {
-  readonly secret?: string;
-  readonly localAddress?: string;
-}
+import { hasRdma, hasUcx } from "./ucx-library.ts";
 
 /**
  * Opens what `chosen` asks for; peers in shared memory need nothing.
@@ -28,8 +23,11 @@ export async function openLinks(
   const { rank, size, timeoutMs } = options;
   const peers = chosen.flatMap((kind, peer) => (kind === "tcp" || kind === "ucx" ? [peer] : []));
   if (peers.length === 0) return { links: chosen, link: undefined };
-  const store = options.store as NetworkStore;
-  const kind: CarrierKind = chosen.includes("ucx") ? "ucx" : "tcp";
+  const { store } = options;
+  const isAuto = options.transport === undefined || options.transport === "auto";
+  const asked: CarrierKind = chosen.includes("ucx") ? "ucx" : "tcp";
+  const kind = isAuto ? await chooseCarrier(options) : asked;
+  const links = chosen.map((link) => (link === "tcp" || link === "ucx" ? kind : link));
   const own = cards[rank] as Card;
   const sameHost = cards.filter(({ machine }) => machine === own.machine).length;
   const link = await openLink({
@@ -41,7 +39,20 @@ export async function openLinks(
     // A thread that stays awake takes a core from a rank that computes.
     spinUs: 2 * sameHost > availableParallelism() ? 0 : 50,
   });
-  return { links: chosen, link };
+  return { links, link };
+}
+
+/**
+ * UCX where every rank has it and hardware for it. On plain Ethernet it would be no faster than TCP,
+ * and would let anyone in who can reach its port.
+ */
+async function chooseCarrier(options: JoinOptions & { timeoutMs: number }): Promise<CarrierKind> {
+  const { store, rank, size, timeoutMs } = options;
+  await store.set(`link/rdma/${rank}`, hasRdma() && hasUcx() ? "yes" : "no");
+  const all = Array.from({ length: size }, (_, peer) =>
+    store.get(`link/rdma/${peer}`, { timeoutMs }),
+  );
+  return (await Promise.all(all)).every((answer) => answer === "yes") ? "ucx" : "tcp";
 }
 
 /** Ranks whose store is within one process need no secret of the user's. */
@@ -51,7 +62,7 @@ async function groupSecret(store: Store, rank: number): Promise<string> {
 }
 
 /** The address this machine is known by, as far as can be told. */
-function linkHost(store: NetworkStore, oneHost: boolean): string {
+function linkHost(store: Store, oneHost: boolean): string {
   const seen = store.localAddress ?? "127.0.0.1";
   if (oneHost || !isLoopback(seen)) return seen;
   // Reached over loopback by this rank, but others come from elsewhere.
