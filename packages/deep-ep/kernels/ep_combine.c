@@ -56,7 +56,7 @@ static plan_t *make_plan(const params_t *p) {
   if (plan == NULL) return NULL;
   plan->steps = (ep_steps){.w = w, .slot_bytes = p->slot_bytes, .step = p->step};
   plan->n = ep_nodes_of(w->group, p->ranks_per_node);
-  plan->weight_bytes = p->weights == NULL ? 0 : 4 * p->topk;
+  plan->weight_bytes = 4 * p->topk;
   size_t size = (size_t)plan->n.size;
   plan->served = calloc(size, sizeof *plan->served);
   plan->forward_from = calloc(size + 1, sizeof *plan->forward_from);
@@ -103,7 +103,7 @@ static int exchange_places(const params_t *p, plan_t *plan, ep_op *op) {
                      .step = p->step,
                      .row_bytes = p->row_bytes,
                      .element = p->element,
-                     .topk = p->weights == NULL ? 0 : p->topk,
+                     .topk = p->topk,
                      .ranks_per_node = p->ranks_per_node,
                      .options = p->options,
                      .status = p->status,
@@ -344,7 +344,7 @@ static void copy_shared(const params_t *p, oi_ctx *ctx) {
   oi_window *w = p->window;
   const uint8_t *from[] = {p->x, p->weights};
   int64_t places[] = {p->x_at, p->weights_at};
-  int64_t bytes[] = {p->rows * p->row_bytes, p->weights == NULL ? 0 : p->rows * p->topk * 4};
+  int64_t bytes[] = {p->rows * p->row_bytes, p->rows * p->topk * 4};
   for (int i = 0; i < 2; i++) {
     if (bytes[i] == 0 || places[i] < 0) continue;
     int64_t each = ep_align(oi_ceil_div(bytes[i], ctx->nthreads));

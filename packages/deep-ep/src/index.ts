@@ -26,4 +26,12 @@ export type { CombineOptions, CombineResult } from "./v1/combine.ts";
 export type { DispatchInput, DispatchOptions, DispatchResult } from "./v1/dispatch.ts";
 export type { DispatchHandle } from "./v1/handle.ts";
 export type { LayoutResult } from "./v1/layout-call.ts";
+export type {
+  LowLatencyCombineOptions,
+  LowLatencyCombineResult,
+  LowLatencyDispatchOptions,
+  LowLatencyDispatchResult,
+  LowLatencyHandle,
+  ReceiveOptions,
+} from "./v1/low-latency.ts";
 export type { CallOptions } from "./v1/operation.ts";

@@ -2,7 +2,7 @@
 // beside them. One a rank and group; every rank makes the same calls in the same order.
 
 import { totalmem } from "node:os";
-import type { Group } from "@open-infra/ranks";
+import type { Group, Window } from "@open-infra/ranks";
 import { byteSize, type DType, Tensor } from "@open-infra/tensor";
 import {
   type Config,
@@ -12,7 +12,7 @@ import {
   getLowLatencyRdmaSizeHint,
   type LowLatencyShape,
 } from "../config.ts";
-import { BufferCapacityError } from "../errors.ts";
+import { BufferCapacityError, BufferStateError } from "../errors.ts";
 import { EventOverlap } from "../event.ts";
 import { type CombineOptions, type CombineResult, combine } from "./combine.ts";
 import {
@@ -24,6 +24,16 @@ import {
 } from "./dispatch.ts";
 import { trimKernel } from "./kernels.ts";
 import { getDispatchLayout, type LayoutResult } from "./layout-call.ts";
+import {
+  LowLatency,
+  type LowLatencyCombineOptions,
+  type LowLatencyCombineResult,
+  type LowLatencyDispatchOptions,
+  type LowLatencyDispatchResult,
+  type LowLatencyHandle,
+  lowLatencyFlagKinds,
+} from "./low-latency.ts";
+import { windowBytes } from "./low-latency-plan.ts";
 import { SharedMemory } from "./memory.ts";
 import { type CallOptions, Operations } from "./operation.ts";
 
@@ -35,6 +45,14 @@ export interface BufferOptions {
    * @default the memory of the smallest machine; 1 GiB where a rank is behind a link
    */
   readonly numNvlBytes?: number;
+  /** Opens the low-latency mode, for shapes whose size hint is at most `numRdmaBytes`. */
+  readonly lowLatencyMode?: boolean;
+  readonly numRdmaBytes?: number;
+  /**
+   * In low-latency mode, go on without a rank that is gone or later than the group's timeout: it is
+   * masked, its part is missing, the others' is exact. @default false: its loss ends the group
+   */
+  readonly enableShrink?: boolean;
   /** Threads for the buffer's work, of those of the communication stream. @default all */
   readonly numWorkers?: number;
 }
@@ -56,13 +74,23 @@ export class Buffer implements Disposable {
   readonly group: Group;
   readonly #name: string;
   readonly #ops: Operations;
+  readonly #lowLatencyWindow: Window | undefined;
+  readonly #lowLatency: LowLatency | undefined;
   #segments = 1;
   #open = true;
 
-  private constructor(name: string, ops: Operations) {
+  private constructor(
+    name: string,
+    ops: Operations,
+    lowLatency: Window | undefined,
+    enableShrink: boolean,
+  ) {
     this.group = ops.group;
     this.#name = name;
     this.#ops = ops;
+    this.#lowLatencyWindow = lowLatency;
+    if (lowLatency !== undefined)
+      this.#lowLatency = new LowLatency(ops, lowLatency, { enableShrink });
   }
 
   /**
@@ -85,7 +113,9 @@ export class Buffer implements Disposable {
     const window = await group.openWindow({ name, bytes: total, flags: 3 * size });
     const memory = new SharedMemory();
     memory.add(window, control);
-    return new Buffer(name, new Operations({ group, window, memory, slotBytes, numWorkers }));
+    const ops = new Operations({ group, window, memory, slotBytes, numWorkers });
+    const lowLatency = await openLowLatency(group, name, options);
+    return new Buffer(name, ops, lowLatency, options.enableShrink ?? false);
   }
 
   /** Threads that later calls use. */
@@ -149,6 +179,60 @@ export class Buffer implements Disposable {
    */
   combine(x: Tensor<"bf16">, options: CombineOptions): CombineResult {
     return combine(this.#ops, x, options);
+  }
+
+  /**
+   * Casts tokens and sends each to its experts, without a round of counts. What came is valid until
+   * its combine is called, or until two dispatches later; then it is refused.
+   *
+   * @param x `[tokens, hidden]` bf16.
+   * @throws InputError, BufferStateError for a third live result or another shape without a clean,
+   *   BufferCapacityError, RankMismatchError naming the rank whose shape differs, RankTimeoutError,
+   *   RankDeadError
+   */
+  lowLatencyDispatch(
+    x: Tensor<"bf16">,
+    options: LowLatencyDispatchOptions,
+  ): LowLatencyDispatchResult {
+    return this.#expectLowLatency().dispatch(x, options);
+  }
+
+  /**
+   * Brings experts' rows back and sums them, weighted, in the order of the selection.
+   *
+   * @param x `[local experts, ranks · tokens, hidden]` bf16.
+   * @throws as lowLatencyDispatch
+   */
+  lowLatencyCombine(x: Tensor<"bf16">, options: LowLatencyCombineOptions): LowLatencyCombineResult {
+    return this.#expectLowLatency().combine(x, options);
+  }
+
+  /**
+   * The memory that the next combine with `zeroCopy` returns rows from, without a copy where ranks
+   * share memory. Blocks until no rank reads its last contents.
+   */
+  getNextLowLatencyCombineBuffer(handle: LowLatencyHandle): Tensor<"bf16"> {
+    return this.#expectLowLatency().nextCombineBuffer(handle);
+  }
+
+  /** Forgets all results and lays the window out for a shape; all ranks do so together. */
+  cleanLowLatencyBuffer(shape: Omit<LowLatencyShape, "numRanks">): void {
+    this.#expectLowLatency().clean(shape);
+  }
+
+  /** Leaves a rank out, or takes it in again; needs `enableShrink`. */
+  lowLatencyUpdateMaskBuffer(rank: number, masked: boolean): void {
+    this.#expectLowLatency().setMask(rank, masked);
+  }
+
+  /** `[ranks]` i32, 1 for a rank that is left out. */
+  lowLatencyQueryMaskBuffer(): Tensor<"i32"> {
+    return this.#expectLowLatency().queryMask();
+  }
+
+  /** Takes all ranks in again. */
+  lowLatencyCleanMaskBuffer(): void {
+    this.#expectLowLatency().cleanMask();
   }
 
   /**
@@ -220,12 +304,33 @@ export class Buffer implements Disposable {
   destroy(): void {
     if (!this.#open) return;
     this.#open = false;
+    this.#lowLatency?.close();
+    if (this.#lowLatencyWindow !== undefined) this.group.closeWindow(this.#lowLatencyWindow);
     this.#ops.memory.close(this.group);
   }
 
   [Symbol.dispose](): void {
     this.destroy();
   }
+
+  #expectLowLatency(): LowLatency {
+    if (this.#lowLatency !== undefined) return this.#lowLatency;
+    throw new BufferStateError("the buffer was made without lowLatencyMode");
+  }
+}
+
+async function openLowLatency(
+  group: Group,
+  name: string,
+  { lowLatencyMode = false, numRdmaBytes = 0 }: BufferOptions,
+): Promise<Window | undefined> {
+  if (!lowLatencyMode) return undefined;
+  expectCount("numRdmaBytes", numRdmaBytes, 1);
+  return group.openWindow({
+    name: `${name}/low-latency`,
+    bytes: windowBytes(numRdmaBytes, group.size),
+    flags: lowLatencyFlagKinds * group.size,
+  });
 }
 
 async function defaultBytes(group: Group, name: string): Promise<number> {

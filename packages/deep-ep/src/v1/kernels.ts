@@ -133,3 +133,88 @@ export const trimKernel: CommKernel<typeof trimParams> = defineCommKernel({
   entry: "ep_trim",
   params: trimParams,
 });
+
+const lowLatencyParams = {
+  window: "ptr",
+  op: "ptr",
+  turn: "ptr",
+  seq: "i64",
+  most_tokens: "i64",
+  hidden: "i64",
+  experts: "i64",
+  topk: "i64",
+  token_count: "i64",
+  row_bytes: "i64",
+  scales: "i64",
+  message_bytes: "i64",
+  options: "i64",
+  mask: "ptr",
+  payload: "ptr",
+  plan: "ptr",
+  counts: "ptr",
+  places: "ptr",
+  choice: "ptr",
+  ranges: "ptr",
+  x: "ptr",
+  release: "i64",
+  cleared0: "i64",
+  cleared1: "i64",
+  wait_cost: "ptr",
+} as const;
+
+const lowLatencyDispatchOnly = {
+  fp8: "i64",
+  round_scale: "i64",
+  ue8m0: "i64",
+  received: "ptr",
+  statistics: "ptr",
+} as const;
+const lowLatencyDispatchParams: typeof lowLatencyParams & typeof lowLatencyDispatchOnly = {
+  ...lowLatencyParams,
+  ...lowLatencyDispatchOnly,
+};
+
+/** Casts and sends tokens. */
+export const lowLatencySendKernel: CommKernel<typeof lowLatencyDispatchParams> = defineCommKernel({
+  name: "low_latency_dispatch_send",
+  source: source("ep_ll_dispatch.c"),
+  entry: "ep_ll_send",
+  params: lowLatencyDispatchParams,
+});
+
+/** Waits for tokens and packs what is not in place. */
+export const lowLatencyReceiveKernel: CommKernel<typeof lowLatencyDispatchParams> =
+  defineCommKernel({
+    name: "low_latency_dispatch_receive",
+    source: source("ep_ll_dispatch.c"),
+    entry: "ep_ll_receive",
+    params: lowLatencyDispatchParams,
+  });
+
+const lowLatencyCombineOnly = {
+  weights: "ptr",
+  out: "ptr",
+  zero_copy: "i64",
+  logfmt: "i64",
+  mantissas: "ptr",
+} as const;
+const lowLatencyCombineParams: typeof lowLatencyParams & typeof lowLatencyCombineOnly = {
+  ...lowLatencyParams,
+  ...lowLatencyCombineOnly,
+};
+
+/** Sends experts' rows back. */
+export const lowLatencyReturnKernel: CommKernel<typeof lowLatencyCombineParams> = defineCommKernel({
+  name: "low_latency_combine_send",
+  source: source("ep_ll_combine.c"),
+  entry: "ep_ll_return",
+  params: lowLatencyCombineParams,
+});
+
+/** Waits for them and sums. */
+export const lowLatencySumKernel: CommKernel<typeof lowLatencyCombineParams> = defineCommKernel({
+  name: "low_latency_combine_receive",
+  source: source("ep_ll_combine.c"),
+  entry: "ep_ll_sum",
+  params: lowLatencyCombineParams,
+});
