@@ -57,6 +57,8 @@ static inline __attribute__((always_inline)) void cast_columns(const x_t *x, uin
       inverses++, end += len;
       high = _mm512_set1_ps(*inverses);
     }
+    wide_prefetch(x + k);
+    wide_prefetch(x + k + 32);
     wide_t a = wide_times(wide_load(x + k), low, low);
     wide_t b = wide_times(wide_load(x + k + 32), high, high);
     wide_store(q + k, e4m3_codes(a, b), stream);

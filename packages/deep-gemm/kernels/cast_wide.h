@@ -113,24 +113,24 @@ static inline __m512 wide_inverses(__m512 scales) {
   return _mm512_div_ps(_mm512_set1_ps(1.0f), scales);
 }
 
-// e4m3 of numbers up to 448 or so, in the low half of each lane: the code plus 968, and the sign at
-// bit 11. Adding 2^20 times its own power of two rounds a number to three bits behind it, or where
-// codes are subnormal to their step: what is added counts the steps.
+// e4m3 of numbers up to 448 or so, in the low half of each lane, and the sign at bit 11. Adding 2^20
+// times its own power of two rounds a number to three bits behind it, or where codes are subnormal
+// to their step, and counts the steps in the lowest bits of the sum. The exponent's bits, added
+// there, make the code but for a constant, which the factor brings along.
 static inline __m512i e4m3_lanes(__m512 x) {
   const __m512 fields = _mm512_castsi512_ps(_mm512_set1_epi32((int)0xff800000));
+  // 2^16 − 121 · 8 steps of 1/8 more.
+  const __m512 factor = _mm512_set1_ps(0x1p20f + (0x10000 - (121 << 3)) / 8.0f);
   // The greater magnitude, with the number's sign.
   __m512 power = _mm512_range_ps(_mm512_and_ps(x, fields), _mm512_set1_ps(0x1p-6f), 3);
-  __m512 rounded = _mm512_fmadd_ps(power, _mm512_set1_ps(0x1p20f), x);
-  __m512i base = _mm512_castps_si512(power);
-  __m512i steps = _mm512_sub_epi32(_mm512_castps_si512(rounded), base);
-  return _mm512_add_epi32(steps, _mm512_srli_epi32(base, 20));
+  __m512i steps = _mm512_castps_si512(_mm512_fmadd_ps(power, factor, x));
+  return _mm512_add_epi32(steps, _mm512_srli_epi32(_mm512_castps_si512(power), 20));
 }
 
 // Thirty-two codes, each in a half lane, in order.
 static inline __m512i e4m3_halves(wide_t x) {
   __m512i odd = _mm512_slli_epi32(e4m3_lanes(x.odd), 16);
   __m512i code = _mm512_mask_blend_epi16(0xaaaaaaaa, e4m3_lanes(x.even), odd);
-  code = _mm512_sub_epi16(code, _mm512_set1_epi16(968));
   // The low seven bits, and the sign above them.
   return _mm512_ternarylogic_epi32(_mm512_set1_epi16(0x7f), code, _mm512_srli_epi16(code, 4), 0xca);
 }
@@ -152,14 +152,14 @@ static inline __m512i e4m3_codes(wide_t x, wide_t y) {
 // counted upwards from half a step below: a middle belongs to the smaller code.
 static inline __m512i e2m1_lanes(__m512 x) {
   const __m512 fields = _mm512_castsi512_ps(_mm512_set1_epi32(0x7f800000));
+  // 2^8 − 127 · 2 steps of 1/2 more.
+  const __m512 factor = _mm512_set1_ps(0x1.8p22f + (0x100 - (127 << 1)) / 2.0f);
   __m512 power = _mm512_max_ps(_mm512_and_ps(x, fields), _mm512_set1_ps(1.0f));
   __m512 below = _mm512_fmadd_ps(power, _mm512_set1_ps(-0.25f), x);
-  __m512 rounded = _mm512_fmadd_round_ps(power, _mm512_set1_ps(0x1.8p22f), below,
-                                         _MM_FROUND_TO_POS_INF | _MM_FROUND_NO_EXC);
-  __m512i base = _mm512_castps_si512(power);
-  __m512i steps = _mm512_sub_epi32(_mm512_castps_si512(rounded), base);
-  steps = _mm512_add_epi32(steps, _mm512_srli_epi32(base, 22));
-  return _mm512_add_epi32(steps, _mm512_set1_epi32(2));
+  __m512 steps = _mm512_fmadd_round_ps(power, factor, below,
+                                       _MM_FROUND_TO_POS_INF | _MM_FROUND_NO_EXC);
+  return _mm512_add_epi32(_mm512_castps_si512(steps),
+                          _mm512_srli_epi32(_mm512_castps_si512(power), 22));
 }
 
 // Thirty-two codes, two in the low byte of each lane.
@@ -224,7 +224,6 @@ static inline __attribute__((always_inline)) __m512 group_maxima(const x_t *x, i
     }
     __m512i largest = _mm512_setzero_si512();
     for (int64_t k = 0; k < len; k += 32) {
-      wide_prefetch(x + k);
       largest = wide_larger(largest, x + k);
     }
     v[place_of(g)] = lane_maxima(largest);

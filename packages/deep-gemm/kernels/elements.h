@@ -9,6 +9,16 @@
 #define TYPE_E4M3 3
 #define TYPE_E2M1 4
 
+// Whether matrix tiles multiply: bf16 as it is, codes as the bf16 of the same value. They cannot hold
+// float32 and f16.
+#include "oi_tiles.h"
+#define IN_BF16(type) ((type) == TYPE_BF16 || (type) == TYPE_E4M3 || (type) == TYPE_E2M1)
+#if defined(OI_TILES) && IN_BF16(A_TYPE) && IN_BF16(B_TYPE)
+#define TILES 1
+#else
+#define TILES 0
+#endif
+
 // e2m1, two in a byte, is widened to e4m3 codes of the same values before anything else sees it.
 #if A_TYPE == TYPE_E2M1
 #undef A_TYPE

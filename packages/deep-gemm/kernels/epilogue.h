@@ -2,15 +2,15 @@
 // or requantised. Everything is element by element or within a row, so rows stay independent.
 #pragma once
 #include "fp8_scale.h"
-#include "panels.h"
+#include "elements.h"
 
 enum {
   MAX_UNIT_ROWS = 192,
-  MAX_UNIT_COLS = 256,  // 128 for a folded B, whose scale is part of A's panel
+  MAX_UNIT_COLS = TILES ? 512 : 256,  // 128 where columns come in pairs, or with their own scale
   // Where the sums of the second strip of a gated unit begin, and those of the next row: a tile may
   // write past the columns that are wanted.
   STRIP_COLS = 128 + 16,
-  SUM_STRIDE = 2 * STRIP_COLS,
+  SUM_STRIDE = TILES ? MAX_UNIT_COLS + 16 : 2 * STRIP_COLS,
   QUANTISED_COLS = 128,  // columns that share a scale of a requantised D
 };
 

@@ -1,7 +1,7 @@
 // The operation behind every product of this package and its C kernel: constants, parameters and
 // scratch. What a call means is in call.ts, how work is cut in heuristics.ts.
 
-import { defineKernel, type Operation, type Target } from "@open-infra/jit";
+import { bf16Products, defineKernel, type Operation, type Target } from "@open-infra/jit";
 import { dtypeBits, Tensor } from "@open-infra/tensor";
 import { checkCall, type GemmCall, outputDims, sizesOf, slabAndRowDims } from "./call.ts";
 import { dotProductPays } from "./dot-product.ts";
@@ -50,6 +50,15 @@ function tileColumns(isa: string): number {
   return isa === "avx2" ? 8 : 4;
 }
 
+/** Whether matrix tiles multiply; `elements.h` says the same. They hold what is exact in bf16. */
+function isTiled(call: GemmCall, { isa }: Target): boolean {
+  const types = [dataOf(call.a).dtype, dataOf(call.b).dtype];
+  return bf16Products(isa) === "tiles" && types.every((type) => type !== "f32" && type !== "f16");
+}
+
+/** Bytes of a thread's panels and sums in `drive_tiles.h`, for the largest unit. */
+const TILED_SCRATCH_BYTES = (1 << 20) + 2 * (128 << 10) + 4 * (98_304 + 10_496 + 16_384 + 4096);
+
 /** Whether B's scales are folded into A's panel or multiplied into B's tiles. */
 function scalePlace({ b, grains }: GemmCall): number {
   if (!isScaled(b)) return SCALES_NONE;
@@ -66,14 +75,17 @@ function planOf(call: GemmCall, target: Target): WorkPlan {
   const { n, k } = sizesOf(call);
   const groups = call.kind === "k-sizes" || call.kind === "k-ends" ? call.d.dim(0) : 1;
   const gated = call.epilogue?.activation !== undefined;
+  const tiled = isTiled(call, target);
+  const folded = scalePlace(call) === SCALES_FOLDED && !tiled;
   const shape: WorkShape = {
     ...countSegments(call),
     n: gated ? n / 2 : n,
     k: (k * slicesOf(call) * (gated ? 2 : 1)) / Math.max(1, groups),
-    blockColumns: scalePlace(call) === SCALES_FOLDED || gated || call.dScales !== undefined,
+    tiled,
+    blockColumns: folded || gated || call.dScales !== undefined,
     wholeBlocks: call.dScales !== undefined,
     bytesB: dtypeBits[b.dtype] / 8,
-    tileColumns: tileColumns(target.isa),
+    tileColumns: tiled ? 32 : tileColumns(target.isa),
   };
   return planWork(shape, Math.min(target.threads, call.threads ?? target.threads));
 }
@@ -90,7 +102,8 @@ function stridesOf(tensor: Tensor | null, dims: { slab: number | null; row: numb
   return { slab: slab === null ? 0 : tensor.stride(slab), row: tensor.stride(row) };
 }
 
-function scratchBytes(call: GemmCall): number {
+function scratchBytes(call: GemmCall, target: Target): number {
+  if (isTiled(call, target)) return TILED_SCRATCH_BYTES;
   const blocks = slicesOf(call) * Math.ceil(sizesOf(call).k / K_BLOCK);
   const few = KEPT_ROWS * Math.min(KEPT_BLOCKS, blocks);
   const panel = Math.max(MAX_UNIT_ROWS, few) * A_STRIDE;
@@ -279,7 +292,7 @@ const cpuKernel = defineKernel({
     };
   },
   threads: (_call, _target, plan) => plan.threads,
-  scratchBytes: (call) => scratchBytes(call),
+  scratchBytes,
 });
 
 /** Floating-point operations and least memory traffic of a call. */

@@ -6,6 +6,11 @@
  */
 export const MAX_UNIT_ROWS = 192;
 export const MAX_UNIT_COLS = 256;
+/** Columns of a unit that matrix tiles compute. */
+export const MAX_TILED_COLS = 512;
+
+/** Rows and columns of the pairs of matrix tiles that are multiplied at a time. */
+const TILED_PAIR = 32;
 
 /** What the choice depends on. */
 export interface WorkShape {
@@ -15,6 +20,8 @@ export interface WorkShape {
   readonly segments: number;
   readonly n: number;
   readonly k: number;
+  /** Whether matrix tiles multiply, not vectors. */
+  readonly tiled: boolean;
   /** Whether a unit has at most 128 columns: B's scales are folded, or columns come in pairs. */
   readonly blockColumns: boolean;
   /** Whether units are whole blocks of 128 columns, which share a scale of the result. */
@@ -33,6 +40,7 @@ export interface WorkPlan {
 
 /** Work below this is done before a second thread would have woken. */
 const minFlopsPerThread = 400_000;
+const minTiledFlopsPerThread = 6_000_000;
 const minBytesPerThread = 96 * 1024;
 
 /** Units per thread that even out what threads are slowed down by others. */
@@ -43,9 +51,11 @@ export function planWork(shape: WorkShape, threads: number): WorkPlan {
   const { rows, largest, segments, n, k } = shape;
   const flops = 2 * rows * n * k;
   const bytes = segments * n * k * shape.bytesB;
-  const useful = Math.max(flops / minFlopsPerThread, bytes / minBytesPerThread);
+  const minFlops = shape.tiled ? minTiledFlopsPerThread : minFlopsPerThread;
+  const useful = Math.max(flops / minFlops, bytes / minBytesPerThread);
   const used = Math.max(1, Math.min(threads, Math.floor(useful)));
-  const most = shape.blockColumns ? 128 : MAX_UNIT_COLS;
+  const widest = shape.tiled ? MAX_TILED_COLS : MAX_UNIT_COLS;
+  const most = shape.blockColumns ? 128 : widest;
   const rowUnits = Math.max(1, Math.ceil(largest / MAX_UNIT_ROWS));
   let unitCols = most;
   if (used > 1 && !shape.wholeBlocks) {
@@ -58,6 +68,8 @@ export function planWork(shape: WorkShape, threads: number): WorkPlan {
       unitCols /= 2;
     }
   }
-  const unitRows = Math.max(1, Math.ceil(largest / rowUnits));
+  const even = Math.max(1, Math.ceil(largest / rowUnits));
+  const whole = Math.ceil(even / TILED_PAIR) * TILED_PAIR;
+  const unitRows = shape.tiled && rowUnits > 1 ? whole : even;
   return { unitRows, unitCols, threads: used };
 }

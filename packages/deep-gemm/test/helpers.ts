@@ -13,18 +13,23 @@ export interface NamedDevice {
 }
 
 /**
- * Compiled devices, best instruction set first, each with two threads. The bf16 dot product of
- * processors that lack it is there as its emulation.
+ * Compiled devices, best instruction set first, each with two threads. Matrix tiles and the bf16 dot
+ * product of processors that lack them are there as their emulations.
  */
 export function cpuDevices(): NamedDevice[] {
   const names =
     process.arch === "x64"
-      ? ["avx512bf16", "avx512bf16-emulated", "avx512", "avx2", "scalar"]
+      ? [
+          ...["amx", "amx-emulated", "avx512bf16", "avx512bf16-emulated"],
+          ...["avx512", "avx2", "scalar"],
+        ]
       : ["neon"];
   const devices: NamedDevice[] = [];
   for (const isa of names) {
-    // Where the real one is slower than float32, only its emulation takes the way through it.
-    if (isa.endsWith("emulated") && devices.length > 0 && dotProductPays("avx512bf16")) continue;
+    // Where the real dot product is slower than float32, only its emulation takes the way through it.
+    const real = isa.replace("-emulated", "");
+    const there = devices.some(({ name }) => name === `cpu ${real}`);
+    if (isa !== real && there && (real === "amx" || dotProductPays(real))) continue;
     try {
       const device = createDevice({ backend: "cpu", isa, threads: 2 });
       devices.push({ name: `cpu ${isa}`, device });
@@ -35,9 +40,15 @@ export function cpuDevices(): NamedDevice[] {
   return devices;
 }
 
-/** Whether a device multiplies pairs of bf16, which rounds differently from float32. */
+/** Whether a device multiplies bf16 as such, which rounds differently from float32. */
 export function hasPairs({ name }: NamedDevice): boolean {
-  return name.endsWith("emulated") || (name.includes("bf16") && dotProductPays("avx512bf16"));
+  if (name.endsWith("emulated") || hasTiles({ name })) return true;
+  return name.includes("bf16") && dotProductPays("avx512bf16");
+}
+
+/** Whether a device multiplies by matrix tiles, codes too. */
+export function hasTiles({ name }: Pick<NamedDevice, "name">): boolean {
+  return name.startsWith("cpu amx");
 }
 
 /** Every backend. */

@@ -71,6 +71,31 @@ static inline __attribute__((always_inline)) void oi_transpose_16x16(__m512i r[1
 }
 #endif
 
+// The same from memory, `bytes` from row to row: the first half of the shuffles are loads.
+#if defined(__AVX512F__)
+static inline __attribute__((always_inline)) void oi_transpose_rows(const void *rows, int64_t bytes,
+                                                                    __m512i out[16]) {
+  const char *at = rows;
+#pragma GCC unroll 4
+  for (int q = 0; q < 4; q++, at += 16) {
+    __m512i r[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+      __m512i v = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *)(at + i * bytes)));
+      v = _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *)(at + (i + 4) * bytes)), 1);
+      v = _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *)(at + (i + 8) * bytes)), 2);
+      r[i] = _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *)(at + (i + 12) * bytes)), 3);
+    }
+    __m512i ab = _mm512_unpacklo_epi32(r[0], r[1]), cd = _mm512_unpacklo_epi32(r[2], r[3]);
+    __m512i ef = _mm512_unpackhi_epi32(r[0], r[1]), gh = _mm512_unpackhi_epi32(r[2], r[3]);
+    out[4 * q] = _mm512_unpacklo_epi64(ab, cd);
+    out[4 * q + 1] = _mm512_unpackhi_epi64(ab, cd);
+    out[4 * q + 2] = _mm512_unpacklo_epi64(ef, gh);
+    out[4 * q + 3] = _mm512_unpackhi_epi64(ef, gh);
+  }
+}
+#endif
+
 #if defined(OI_TILES_REAL)
 
 // As `ldtilecfg` reads it.
