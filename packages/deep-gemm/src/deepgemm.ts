@@ -9,14 +9,18 @@ import { run } from "./gemm.ts";
 import {
   dataOf,
   defaultGrains,
+  expectGrain,
   type Grains,
   grainsOf,
   isScaled,
   type Operand,
   type RecipeOptions,
+  rowGrains,
   type ScaledTensor,
   viewOf,
 } from "./operand.ts";
+import { expectSizes, isPacked, withFloatScales } from "./packed-scales.ts";
+import { runSplit } from "./split-k.ts";
 
 /** What every product takes besides its operands. */
 export interface GemmOptions {
@@ -26,18 +30,31 @@ export interface GemmOptions {
   readonly threads?: number | undefined;
 }
 
+/** What a product of two matrices takes besides. */
+export interface DenseOptions extends GemmOptions {
+  /**
+   * Whether K is cut at its multiples of 512 and the parts are computed side by side and added in
+   * order: for few rows and few columns on many threads. A row is the same whatever M and the threads
+   * are; where vectors multiply, not matrix tiles, it is that of a whole K to the bit. @default false
+   */
+  readonly splitK?: boolean | undefined;
+}
+
 /** A result: plain, or e4m3 codes with a scale for each 128 columns of a row. */
 export type Output = Tensor | ScaledTensor;
 
 /**
  * Arguments of the dense FP8 and FP4 functions; which way A and B lie is in the function's name.
  */
-export interface Fp8GemmArgs extends GemmOptions, RecipeOptions {
-  /** `nt`, `nn`: [M,K] with scales [M, ceil(K/128)]; `tn`, `tt`: both transposed. */
+export interface Fp8GemmArgs extends DenseOptions, RecipeOptions {
+  /**
+   * `nt`, `nn`: [M,K] with scales [M, ceil(K/128)]; `tn`, `tt`: both transposed. Scales are f32, or
+   * ue8m0 packed four to an i32 along K, [M, ceil(ceil(K/128)/4)], of any strides.
+   */
   readonly a: ScaledTensor;
   /**
    * `nt`, `tt`: [N,K] with scales [ceil(N/128), ceil(K/128)]; `nn`, `tn`: both transposed. With
-   * recipe (1, 1, 128) a scale per row: [N, ceil(K/128)].
+   * recipe (1, 1, 128), the default of packed ones, a scale per row: [N, ceil(K/128)].
    */
   readonly b: ScaledTensor;
   /** [M,N], f32, bf16, f16 or e4m3fn, or requantised {data, scales [M, ceil(N/128)]}. */
@@ -47,7 +64,7 @@ export interface Fp8GemmArgs extends GemmOptions, RecipeOptions {
 }
 
 /** Arguments of the dense BF16 functions. */
-export interface Bf16GemmArgs extends GemmOptions {
+export interface Bf16GemmArgs extends DenseOptions {
   /** bf16; `nt`, `nn`: [M,K]; `tn`, `tt`: [K,M] */
   readonly a: Tensor;
   /** bf16; `nt`, `tt`: [N,K]; `nn`, `tn`: [K,N] */
@@ -160,7 +177,7 @@ export function turned(operand: ScaledTensor): ScaledTensor {
   return viewOf(operand, turnedTensor) as ScaledTensor;
 }
 
-interface LaunchArgs extends GemmOptions {
+interface LaunchArgs extends DenseOptions {
   readonly a: Operand;
   readonly b: Operand;
   readonly d: Output;
@@ -180,8 +197,44 @@ export function launchFp8(
     const got = dataOf(operand).dtype;
     throw new DTypeError(operation, name, got, "{data: e4m3fn or e2m1, scales: f32}");
   }
-  const grains = grainsOf(operation, args, parts.grains ?? defaultGrains);
-  launch(device, operation, kind, args, { ...parts, grains });
+  const [a, b] = [args.a as ScaledTensor, args.b as ScaledTensor];
+  const packed = isPacked(b);
+  const usual = parts.grains ?? defaultGrains;
+  const grains = grainsOf(operation, args, packed && usual === defaultGrains ? rowGrains : usual);
+  if (!packed && !isPacked(a)) {
+    launch(device, operation, kind, args, { ...parts, grains });
+    return;
+  }
+  expectGrain(operation, "a", grains.a);
+  expectGrain(operation, "b", grains.b);
+  const sizes = sizesAlongK(operation, kind, a, parts);
+  const spread = (argument: "a" | "b", operand: ScaledTensor): ScaledTensor =>
+    withFloatScales(device, operation, argument, operand, { granK: grains[argument].k, sizes });
+  const operands = { a: spread("a", a), b: spread("b", b) };
+  launch(device, operation, kind, { ...args, ...operands }, { ...parts, grains });
+}
+
+/** Elements along K of each group whose scales are packed apart. */
+function sizesAlongK(
+  operation: string,
+  kind: CallKind,
+  a: ScaledTensor,
+  { index, alignment = 1 }: CallParts,
+): number[] {
+  if (kind !== "k-sizes" && kind !== "k-ends") return [a.data.dim(-1)];
+  const values = [...((index as Tensor).contiguous().raw() as Int32Array)];
+  if (kind === "k-sizes") {
+    expectSizes(operation, "ks", values);
+    return values;
+  }
+  let start = 0;
+  const sizes = values.map((end) => {
+    const size = Math.ceil((end - start) / alignment) * alignment;
+    start += size;
+    return size;
+  });
+  expectSizes(operation, "groupedLayout", sizes);
+  return sizes;
 }
 
 /** Runs a product of bf16. */
@@ -204,7 +257,7 @@ export function launch(
   device: Device,
   operation: string,
   kind: CallKind,
-  { a, b, d, c, epilogue, threads }: LaunchArgs,
+  { a, b, d, c, epilogue, threads, splitK }: LaunchArgs,
   { index, ...parts }: CallParts = {},
 ): void {
   const dScales = isScaled(d) ? d.scales : undefined;
@@ -221,5 +274,6 @@ export function launch(
     threads,
     ...parts,
   };
-  run(device, call);
+  if (splitK) runSplit(device, call);
+  else run(device, call);
 }

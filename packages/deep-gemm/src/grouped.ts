@@ -48,10 +48,10 @@ export interface MaskedLayout {
 }
 
 /** Arguments of the contiguous FP8 functions: a [M,K], b [G,N,K] (`nn`: [G,K,N]), d [M,N]. */
-export type GroupedFp8Args = Omit<Fp8GemmArgs, "c"> & ContiguousLayout;
+export type GroupedFp8Args = Omit<Fp8GemmArgs, "c" | "splitK"> & ContiguousLayout;
 
 /** Arguments of the contiguous BF16 functions. */
-export type GroupedBf16Args = Omit<Bf16GemmArgs, "c"> & ContiguousLayout;
+export type GroupedBf16Args = Omit<Bf16GemmArgs, "c" | "splitK"> & ContiguousLayout;
 
 function contiguousParts(layout: ContiguousLayout): ["ends" | "row-ids", CallParts] {
   const { groupedLayout: index, usePsumLayout, alignment, ensureZeroPadding } = layout;
@@ -99,7 +99,7 @@ export function mGroupedBf16GemmNnContiguous(device: Device, args: GroupedBf16Ar
 /** One slab of rows per group: a [G,M,K], b [G,N,K], d [G,M,N] (`m_grouped_fp8_gemm_nt_masked`). */
 export function mGroupedFp8GemmNtMasked(
   device: Device,
-  args: Omit<Fp8GemmArgs, "c"> & MaskedLayout,
+  args: Omit<Fp8GemmArgs, "c" | "splitK"> & MaskedLayout,
 ): void {
   launchFp8(device, "mGroupedFp8GemmNtMasked", "masked", args, { index: args.maskedM });
 }
@@ -107,7 +107,7 @@ export function mGroupedFp8GemmNtMasked(
 /** The same of bf16 (DeepGEMM `m_grouped_bf16_gemm_nt_masked`). */
 export function mGroupedBf16GemmNtMasked(
   device: Device,
-  args: Omit<Bf16GemmArgs, "c"> & MaskedLayout,
+  args: Omit<Bf16GemmArgs, "c" | "splitK"> & MaskedLayout,
 ): void {
   launchBf16(device, "mGroupedBf16GemmNtMasked", "masked", args, { index: args.maskedM });
 }

@@ -36,6 +36,7 @@ export {
   bf16GemmNt,
   bf16GemmTn,
   bf16GemmTt,
+  type DenseOptions,
   type Fp8GemmArgs,
   fp8Fp4GemmNn,
   fp8Fp4GemmNt,
@@ -121,6 +122,7 @@ export {
   type TransformSfOptions,
   transformSfIntoRequiredLayout,
 } from "./scale-layout.ts";
+export { SPLIT_K } from "./split-k.ts";
 export { type DeviceFunction, type SpecOf, supports, type TensorSpec } from "./supports.ts";
 export {
   type PackUe8m0Options,
