@@ -31,6 +31,12 @@ export {
   unpackFp4,
 } from "./cast-fp4.ts";
 export {
+  createDeepGemm,
+  type DeepGemm,
+  type DeepGemmFunctions,
+  type DeepGemmOptions,
+} from "./context.ts";
+export {
   type Bf16GemmArgs,
   bf16GemmNn,
   bf16GemmNt,
