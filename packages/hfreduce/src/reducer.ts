@@ -112,6 +112,7 @@ export class HfReduce {
   readonly #registered: Registered[] = [];
   readonly #windows: Window[] = [];
   #seq = 0;
+  #lastAlgorithm: Algorithm = "small";
   #last: { readonly plan: Plan; readonly small: boolean; readonly seq: number } | undefined;
   #open = true;
 
@@ -127,6 +128,11 @@ export class HfReduce {
   /** Nodes that the members are on, as this reducer sees them. */
   get nodes(): number {
     return this.#init.members.nodeStart.length - 1;
+  }
+
+  /** What `auto` chose for the last operation; the order of additions follows from it. */
+  get lastAlgorithm(): Algorithm {
+    return this.#lastAlgorithm;
   }
 
   /**
@@ -378,6 +384,7 @@ export class HfReduce {
       }
     }
     const buffers = new NativeTable(words);
+    this.#lastAlgorithm = algorithm;
     const small = algorithm === "small";
     const last = this.#last;
     // Small operations in a row are held together by their greetings.

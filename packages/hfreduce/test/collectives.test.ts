@@ -1,0 +1,132 @@
+// Gold test 14 of the paper's checklist and its neighbours: every dtype, counts that nothing
+// divides, every number of ranks from 1 to 17, nodes of any size, every way buffers are reached.
+
+import { runProcesses, runThreads } from "@open-infra/ranks";
+import { seededRandom, testSeed } from "@open-infra/testing";
+import { describe, expect, it } from "vitest";
+import { type Case, kinds, randomCases, type Script } from "./ranks/collectives.ts";
+
+const module = new URL("./ranks/collectives.ts", import.meta.url);
+type Transport = "heap" | "shm" | "tcp";
+
+const plain: Case = {
+  kind: "allreduce",
+  dtype: "f32",
+  op: "sum",
+  algorithm: "auto",
+  wire: "accumulator",
+  count: 1000,
+  devices: 1,
+  root: 0,
+  inPlace: true,
+  registered: false,
+  values: "integers",
+  seed: 1,
+};
+
+/** Small chunks and few inline bytes, so that short buffers take many turns. */
+const open = { chunkBytes: 512, smallBytes: 256, stageBytes: 4096 };
+
+function threads(
+  size: number,
+  ranksPerNode: number,
+  scripts: readonly Script[],
+  transport: Transport = "heap",
+): Promise<number[]> {
+  const timeoutMs = 30_000;
+  return runThreads<number>({ size, ranksPerNode, transport, timeoutMs, module, data: scripts });
+}
+
+/** The first `n` of `size` ranks together, the others alone. */
+function firstOf(n: number, size: number): number[][] {
+  const all = Array.from({ length: size }, (_, rank) => rank);
+  return [all.slice(0, n), ...all.slice(n).map((rank) => [rank])];
+}
+
+describe("allreduce of 1 to 17 ranks equals the reference sum, on every rank", () => {
+  const dtypes = ["f32", "bf16", "f16", "e4m3fn", "e5m2", "f64", "i32", "i64"] as const;
+  for (const ranksPerNode of [1, 3, 17]) {
+    it(`${ranksPerNode} a node`, async () => {
+      const scripts = Array.from({ length: 17 }, (_, n): Script => {
+        const cases = dtypes.map((dtype, d): Case => {
+          const algorithm = (["auto", "tree", "ring"] as const)[(n + d) % 3] as "auto";
+          return { ...plain, dtype, algorithm, count: 397 + 131 * d + n, seed: d };
+        });
+        return { cases, open, sets: firstOf(n + 1, 17) };
+      });
+      await threads(17, ranksPerNode, scripts);
+    }, 120_000);
+  }
+});
+
+describe("every kind", () => {
+  const cases = kinds.flatMap((kind) =>
+    [0, 1, 777].flatMap((count) =>
+      [true, false].map((inPlace, i): Case => {
+        return { ...plain, kind, count, inPlace, devices: 1 + i, root: 1, seed: count };
+      }),
+    ),
+  );
+  const registered = cases.map((c): Case => ({ ...c, registered: true }));
+  for (const transport of ["heap", "shm", "tcp"] as const) {
+    it(`over ${transport}`, async () => {
+      for (const ranksPerNode of [4, 2]) {
+        await threads(4, ranksPerNode, [{ cases: [...cases, ...registered], open }], transport);
+      }
+    }, 60_000);
+  }
+
+  it("between processes of a host", async () => {
+    const data = [{ cases: [...cases, ...registered], open }];
+    await runProcesses<number>({ size: 3, ranksPerNode: 2, timeoutMs: 30_000, module, data });
+  }, 60_000);
+});
+
+describe("what is special", () => {
+  it("NaN and infinities go where arithmetic takes them, in every operation", async () => {
+    const cases = (["sum", "avg", "max", "min"] as const).map(
+      (op, i): Case => ({ ...plain, op, values: "special", seed: 7 + i, count: 300 }),
+    );
+    await threads(3, 1, [{ cases, open }]);
+  });
+
+  it("does not depend on the size of chunks, nor on how many threads communicate", async () => {
+    const cases = (["tree", "ring"] as const).map(
+      (algorithm): Case => ({ ...plain, algorithm, values: "reals", count: 20_011 }),
+    );
+    const chunks = [512, 8192, 1 << 20];
+    const data = chunks.map((chunkBytes) => ({ cases, open: { ...open, chunkBytes } }));
+    const timeoutMs = 30_000;
+    await threads(5, 2, data);
+    await runThreads({ size: 4, ranksPerNode: 2, commThreads: 2, timeoutMs, module, data });
+  });
+
+  it("works in disjoint sets of members at once", async () => {
+    const sets = [
+      [0, 5],
+      [1, 4],
+      [2, 3, 6],
+    ];
+    const cases = kinds.map((kind): Case => ({ ...plain, kind, values: "reals", root: 1 }));
+    await threads(7, 2, [{ cases, open, sets }]);
+    await threads(7, 2, [{ cases, open, sets }], "shm");
+  });
+});
+
+describe("random operations", () => {
+  const layouts: [number, number, Transport][] = [
+    [5, 2, "heap"],
+    [6, 4, "shm"],
+    [3, 2, "tcp"],
+  ];
+  for (const [size, ranksPerNode, transport] of layouts) {
+    it(`of ${size} ranks, ${ranksPerNode} a node, over ${transport}`, async () => {
+      const random = seededRandom(testSeed());
+      const script = { cases: randomCases(random, 40, size), open };
+      const done = await threads(size, ranksPerNode, [script], transport).catch((error: Error) => {
+        throw new Error(`seed ${random.seed}: ${error.message}`, { cause: error });
+      });
+      expect(done).toEqual(new Array(size).fill(40));
+    }, 60_000);
+  }
+});
