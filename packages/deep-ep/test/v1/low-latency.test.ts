@@ -1,0 +1,92 @@
+// The low-latency mode: the grid of the original's tests and random shapes.
+
+import { type Random, seededRandom, testSeed } from "@open-infra/testing";
+import { describe, expect, it } from "vitest";
+import type { LowLatencyCase } from "./low-latency-case.ts";
+import { lowLatencyRank, runRanks, type Transport } from "./worlds.ts";
+
+function grid(ranks: number): LowLatencyCase[] {
+  const cases: LowLatencyCase[] = [];
+  for (const hook of [false, true]) {
+    for (const [useFp8, roundScale, useUe8m0] of [
+      [false, false, false],
+      [true, false, false],
+      [true, true, false],
+      [true, true, true],
+    ] as const) {
+      for (const [zeroCopy, useLogfmt] of [
+        [false, false],
+        [true, false],
+        [false, true],
+      ] as const) {
+        const seed = cases.length + 1;
+        cases.push({
+          seed,
+          tokens: Array.from({ length: ranks }, (_, rank) => Math.max(0, 6 - rank)),
+          most: 6,
+          hidden: 512,
+          topk: 4,
+          numExperts: ranks * 4,
+          useFp8,
+          roundScale,
+          useUe8m0,
+          hook,
+          async: !hook && seed % 2 === 0,
+          zeroCopy,
+          useLogfmt,
+          maskedRatio: seed % 3 === 0 ? 0.3 : 0,
+        });
+      }
+    }
+  }
+  return cases;
+}
+
+function randomCase(random: Random, ranks: number): LowLatencyCase {
+  const numExperts = ranks * random.pick([1, 2, 5]);
+  const most = random.pick([1, 3, 9]);
+  const [useFp8, roundScale] = [random.next() < 0.6, random.next() < 0.5];
+  const hook = random.next() < 0.5;
+  const zeroCopy = random.next() < 0.4;
+  return {
+    seed: random.int(1, 1 << 20),
+    tokens: Array.from({ length: ranks }, () => random.int(0, most + 1)),
+    most,
+    hidden: random.pick([1, 64, 130, 640, 1000]),
+    topk: Math.min(numExperts, random.pick([1, 2, 8])),
+    numExperts,
+    useFp8,
+    roundScale,
+    useUe8m0: useFp8 && roundScale && random.next() < 0.5,
+    hook,
+    async: !hook && random.next() < 0.5,
+    zeroCopy,
+    useLogfmt: !zeroCopy && random.next() < 0.4,
+    maskedRatio: random.pick([0, 0.3, 1]),
+    ...(random.next() < 0.2 && { onlyExpert: random.int(0, numExperts) }),
+  };
+}
+
+const worlds: readonly (readonly [Transport, ranks: number])[] = [
+  ["threads", 1],
+  ["threads", 2],
+  ["threads", 8],
+  ["processes", 4],
+  ["threads over tcp", 2],
+  ["threads over tcp", 3],
+];
+
+describe.each(worlds)("%s: %d ranks", (transport, size) => {
+  it("the grid of the original's tests and random shapes", async () => {
+    const random = seededRandom(testSeed() + size);
+    const all = grid(size);
+    const some = size > 2 ? all.filter((_, i) => i % 3 === 0) : all;
+    const cases = [...some, ...Array.from({ length: 8 }, () => randomCase(random, size))];
+    const results = await runRanks<number>(transport, {
+      size,
+      module: lowLatencyRank,
+      data: { cases },
+    });
+    for (const result of results) expect(result).toBe(cases.length);
+  });
+});
