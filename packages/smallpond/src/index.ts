@@ -4,5 +4,11 @@ export type { DataSet, FilePart, Schema } from "./dataset/dataset.ts";
 export { InfeasibleTaskError, PlanError, SessionClosedError, TaskError } from "./errors.ts";
 export { fromModule, ModuleFunction } from "./functions/function-ref.ts";
 export type { TaskEvent } from "./scheduler/scheduler.ts";
-export { DataFrame, type RepartitionOptions, type Row } from "./session/dataframe.ts";
+export {
+  DataFrame,
+  GroupedFrame,
+  type LooseRow,
+  type RepartitionOptions,
+  type Row,
+} from "./session/dataframe.ts";
 export { init, Session, type SessionOptions } from "./session/session.ts";

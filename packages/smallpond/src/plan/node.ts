@@ -52,6 +52,18 @@ export interface PartitionNode extends NodeBase {
   readonly column: string | undefined;
   /** For people: `hash(ticker)`. */
   readonly label: string;
+  /** Columns whose equal values are in one partition; empty if that is not known. */
+  readonly together: readonly string[];
+}
+
+/** Rows cut by ranges of a key, the ranges found from a sample of it. */
+export interface RangeNode extends NodeBase {
+  readonly kind: "range";
+  readonly input: PlanNode;
+  /** An expression over the input's columns. */
+  readonly key: string;
+  readonly descending: boolean;
+  readonly count: number;
 }
 
 export interface SqlNode extends NodeBase {
@@ -72,7 +84,14 @@ export interface CallNode extends NodeBase {
   readonly call: FunctionCall;
 }
 
-export type PlanNode = CallNode | SourceNode | SplitNode | PartitionNode | SqlNode | LimitNode;
+export type PlanNode =
+  | CallNode
+  | RangeNode
+  | SourceNode
+  | SplitNode
+  | PartitionNode
+  | SqlNode
+  | LimitNode;
 
 export function inputsOf(node: PlanNode): readonly PlanNode[] {
   if (node.kind === "source") return [];

@@ -14,9 +14,13 @@ import {
   type PlanNode,
   partitionAt,
   partitionCount,
+  type RangeNode,
   type SplitNode,
   type SqlNode,
 } from "./node.ts";
+
+/** Rows of each input that range partitioning looks at. */
+const sampleRows = 4096;
 
 /** What planning depends on besides the plan. */
 export interface PlanContext {
@@ -89,6 +93,8 @@ class Planner {
         return this.#cut(node);
       case "sql":
         return this.#sql(node);
+      case "range":
+        return this.#range(node);
       case "limit":
         return this.#limit(node);
       case "call":
@@ -126,6 +132,41 @@ class Planner {
       ...(column !== undefined && { column }),
     };
     const tasks = groups.map((refs, i) => this.#task(node, i, op, [refs], count));
+    return Array.from({ length: count }, (_, output) => tasks.map((task) => ({ task, output })));
+  }
+
+  /** Samples, split points from all samples, then the cut by them. */
+  #range(node: RangeNode): readonly (readonly InputRef[])[] {
+    const { count, key, descending } = node;
+    const groups = this.#producers(this.partitions(node.input));
+    const sample: TaskOp = {
+      kind: "sql",
+      queries: [
+        `SELECT ${key} AS k FROM {0} USING SAMPLE reservoir(${sampleRows} ROWS) ` +
+          `REPEATABLE (${this.#context.seed})`,
+      ],
+    };
+    const samples = groups.map((refs, i) => ({
+      task: this.#task(node, i, sample, [refs], 1),
+      output: 0,
+    }));
+    const ranked = "SELECT k, row_number() OVER (ORDER BY k) AS r, count(*) OVER () AS n FROM {0}";
+    const points: TaskOp = {
+      kind: "sql",
+      queries: [
+        `SELECT DISTINCT k FROM (${ranked} WHERE k IS NOT NULL) ` +
+          `WHERE floor(r * ${count} / (n + 1)) > floor((r - 1) * ${count} / (n + 1))`,
+      ],
+    };
+    const splits = { task: this.#task(node, groups.length, points, [samples], 1), output: 0 };
+    // A row's partition is the number of split points before it; NULL comes last, as in ORDER BY.
+    const list = "(SELECT coalesce(list(k), []) FROM {1})";
+    const before = `len(list_filter(${list}, s -> s ${descending ? ">" : "<="} (${key})))`;
+    const expression = `CASE WHEN (${key}) IS NULL THEN ${count - 1} ELSE ${before} END`;
+    const op: TaskOp = { kind: "partition", expression, count };
+    const tasks = groups.map((refs, i) =>
+      this.#task(node, groups.length + 1 + i, op, [refs, [splits]], count),
+    );
     return Array.from({ length: count }, (_, output) => tasks.map((task) => ({ task, output })));
   }
 

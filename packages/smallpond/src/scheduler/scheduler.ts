@@ -90,6 +90,15 @@ export class Scheduler {
     return graph.roots.map((refs) => concatData(refs.map((ref) => this.#data(ref))));
   }
 
+  /** Lets go of results, so that they are computed again when next asked for. */
+  forget(refs: readonly InputRef[]): void {
+    for (const ref of refs) {
+      if (!("task" in ref)) continue;
+      this.#entries.delete(ref.task);
+      this.#folder.remove(ref.task);
+    }
+  }
+
   /** Tells the time: who is silent, whose time is over, who is slow. */
   tick(nowMs: number): void {
     this.#nowMs = nowMs;

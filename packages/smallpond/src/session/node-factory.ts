@@ -59,6 +59,15 @@ export class NodeFactory {
     return { kind: "split", id: this.#next++, dimensions, options: {}, source, input, by, count };
   }
 
+  range(
+    input: PlanNode,
+    cut: { readonly key: string; readonly descending: boolean; readonly count: number },
+    source: string,
+  ): PlanNode {
+    const dimensions = [{ name: defaultDimension, count: cut.count }];
+    return { kind: "range", id: this.#next++, dimensions, options: {}, source, input, ...cut };
+  }
+
   cut(
     input: PlanNode,
     cut: {
@@ -66,6 +75,7 @@ export class NodeFactory {
       readonly count: number;
       readonly column: string | undefined;
       readonly label: string;
+      readonly together?: readonly string[];
     },
     options: NodeOptions,
     source: string,
@@ -74,6 +84,8 @@ export class NodeFactory {
       throw new PlanError(`cannot repartition into ${cut.count} partitions`);
     }
     const dimensions = [{ name: cut.column ?? defaultDimension, count: cut.count }];
-    return { kind: "partition", id: this.#next++, dimensions, options, source, input, ...cut };
+    const together = cut.together ?? [];
+    const id = this.#next++;
+    return { kind: "partition", id, dimensions, options, source, input, ...cut, together };
   }
 }

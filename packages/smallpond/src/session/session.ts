@@ -197,7 +197,10 @@ export class Session implements AsyncDisposable {
   }
 
   /** Runs what a node needs; the data of each of its partitions. */
-  async execute(node: PlanNode): Promise<readonly DataSet[]> {
+  async execute(
+    node: PlanNode,
+    options: { readonly again?: boolean } = {},
+  ): Promise<readonly DataSet[]> {
     if (!this.#open) throw new SessionClosedError();
     const cpus = [...this.#executors].reduce((sum, { capacity }) => sum + capacity.cpus, 0);
     const [graph] = planTasks([node], {
@@ -206,7 +209,9 @@ export class Session implements AsyncDisposable {
       engine: engineVersion(),
       parquet: { ...defaultParquet, ...this.#options.parquet },
     });
-    return await this.#scheduler.run(graph as NonNullable<typeof graph>);
+    const tasks = graph as NonNullable<typeof graph>;
+    if (options.again) this.#scheduler.forget(tasks.roots.flat());
+    return await this.#scheduler.run(tasks);
   }
 
   /** A query run here, over finished data; for results that a person looks at. */

@@ -51,6 +51,17 @@ export class JobFolder {
     return { key, outputs: outputs.map((data) => mapPaths(data, absolute)), metrics };
   }
 
+  /** Takes a result out of sight by one rename, then deletes it. */
+  remove(key: string): void {
+    const trash = this.staging(key, `trash.${process.pid}.${Date.now()}`);
+    try {
+      renameSync(this.output(key), trash);
+    } catch {
+      return;
+    }
+    rmSync(trash, { recursive: true, force: true });
+  }
+
   /** Publishes an attempt's folder. Gives the result that counts, its own or an earlier one's. */
   commit(
     key: string,

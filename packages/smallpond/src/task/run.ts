@@ -39,7 +39,7 @@ export async function runTask(
     case "call":
       return [await runFunction(task, op.call, concatData(inputs), connection, folder)];
     case "partition":
-      return await cut(task, op, concatData(inputs), connection, folder);
+      return await cut(task, op, inputs, connection, folder);
     case "split-files":
       return splitEvenly(concatData(inputs).parts, op.count).map((parts) =>
         withParts(concatData(inputs), parts),
@@ -102,16 +102,18 @@ async function runFunction(
 async function cut(
   task: Task,
   op: Extract<Task["op"], { kind: "partition" }>,
-  data: DataSet,
+  inputs: readonly DataSet[],
   connection: DuckDBConnection,
   folder: string,
 ): Promise<DataSet[]> {
+  const clauses = inputs.map(fromClause);
   const name = op.column ?? "__data_partition__";
   const column = identifier(name);
   // An earlier cut may have left its column; this one replaces it, and the expression may use it.
   const others = `COLUMNS(c -> c <> ${literal(name)})`;
-  const key = `CAST(${op.expression} AS BIGINT) AS ${column}`;
-  const source = `SELECT ${others}, ${key} FROM ${fromClause(data)}`;
+  const expression = fillTemplate(parseTemplate(op.expression), clauses, {});
+  const key = `CAST(${expression} AS BIGINT) AS ${column}`;
+  const source = `SELECT ${others}, ${key} FROM ${clauses[0]}`;
   const shown = `coalesce(CAST(${column} AS VARCHAR), 'NULL')`;
   const problem = `error('partition key ' || ${shown} || ' is out of range 0-${op.count - 1}')`;
   const inRange = `${column} BETWEEN 0 AND ${op.count - 1}`;

@@ -31,15 +31,16 @@ export interface ParquetOptions {
 export type TaskOp =
   /** Runs queries on one connection; the last one's result is the output. */
   | { readonly kind: "sql"; readonly queries: readonly string[] }
-  /** Rows by the value of an integer expression to `count` outputs. */
+  /**
+   * Rows of the first input by the value of an integer expression to `count` outputs; `{1}` in the
+   * expression is the second input.
+   */
   | {
       readonly kind: "partition";
       readonly expression: string;
       readonly count: number;
       /** Kept in the output under this name; none with undefined. */
       readonly column?: string;
-      /** Added to every output first, as the expression may be random. */
-      readonly columns?: readonly string[];
     }
   /** Calls a function over the rows of the first input. */
   | { readonly kind: "call"; readonly call: FunctionCall }
