@@ -258,11 +258,14 @@ export class Group implements AsyncDisposable {
     try {
       const card: WindowCard = { name, bytes, flags, region: own.name };
       const all = await exchange(JSON.stringify(card));
-      for (let peer = 0; peer < this.size; peer++) {
-        const text = all[peer];
-        if (text === undefined || text === "" || peer === this.rank) continue;
-        const theirs = JSON.parse(text) as WindowCard;
+      const cards = all.map((text) => (text === "" ? undefined : (JSON.parse(text) as WindowCard)));
+      // All are compared before any is mapped: whoever finds a difference lets go of its own.
+      for (const [peer, theirs] of cards.entries()) {
+        if (theirs === undefined) continue;
         expectSameWindow(card, theirs, this.rank, peer, (rank) => this.describe(rank));
+      }
+      for (const [peer, theirs] of cards.entries()) {
+        if (theirs === undefined || peer === this.rank) continue;
         const mapped = this.#links[peer] === "heap" || this.#links[peer] === "shm";
         if (mapped) regions[peer] = Region.open(this.#native, theirs.region);
       }
@@ -273,8 +276,9 @@ export class Group implements AsyncDisposable {
         operation: () => this.#operation,
       });
     } catch (error) {
+      const failure = this.#fail(error);
       for (const region of regions) region?.[Symbol.dispose]();
-      throw this.#fail(error);
+      throw failure;
     }
     this.#link?.register(number, window, own);
     this.#windows.set(name, window);
@@ -283,15 +287,19 @@ export class Group implements AsyncDisposable {
     return window;
   }
 
-  /** What this rank alone has found ends the group for all. Returns the error. */
+  /**
+   * What this rank alone has found ends the group for all. Returns the error to throw: if the group
+   * has ended already, why it has, because the other only follows from it.
+   */
   #fail(error: unknown): unknown {
-    if (error instanceof RankMismatchError) {
-      this.#failure ??= error;
-      this.#control.abort(outcome.badData, error.peer, this.rank, error.message);
-      this.#link?.abort(outcome.badData, error.peer, this.rank, error.message);
-    } else if (this.#failures.isSilent) {
-      this.abort(`${this.describe(this.rank)}: ${error instanceof Error ? error.message : error}`);
-    }
+    if (this.#failure !== undefined) return this.#failure;
+    const isMismatch = error instanceof RankMismatchError;
+    if (!isMismatch && !this.#failures.isSilent) return this.#failures.error();
+    const culprit = isMismatch ? error.peer : this.rank;
+    const text = isMismatch ? error.message : `${this.describe(this.rank)}: ${textOf(error)}`;
+    this.#control.abort(outcome.badData, culprit, this.rank, text);
+    this.#link?.abort(outcome.badData, culprit, this.rank, text);
+    if (isMismatch) this.#failure = error;
     return error;
   }
 
@@ -473,12 +481,11 @@ export class Group implements AsyncDisposable {
   }
 
   /**
-   * Ends this rank's part at once, without waiting for anybody: it counts as dead, and unless the
-   * group goes on without some, the others end with this reason. Only {@link close} may follow.
+   * Ends this rank's part at once, without waiting for anybody: it counts as dead, and what it still
+   * runs ends. Only {@link close} may follow.
    */
-  abandon(reason: string): void {
+  abandon(): void {
     if (!this.#open) return;
-    if (this.onRankExit === "abort" && this.#failures.isSilent) this.abort(reason);
     this.#native.invoke("oi_group_retire", this.address);
     this.#messages?.[Symbol.dispose]();
     this.stream[Symbol.dispose]();
@@ -528,6 +535,10 @@ export class Group implements AsyncDisposable {
       check: () => this.check(),
     });
   }
+}
+
+function textOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }
 
 function userTag(tag: number): number {

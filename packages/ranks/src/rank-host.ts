@@ -69,7 +69,7 @@ export class RankHost {
     serveStore(endpoint.channel, this.#store);
     endpoint.channel.listen((message) => {
       const report = message as RankReport;
-      if (typeof report?.rank === "number") this.#report(report);
+      if (typeof report?.rank === "number") this.#report(report, endpoint.name);
     });
     void endpoint.ended.then((how) => this.#endpointEnded(endpoint, how));
   }
@@ -100,7 +100,8 @@ export class RankHost {
     await Promise.all(this.#endpoints.map(({ ended }) => ended));
   }
 
-  #report({ rank, result, error }: RankReport): void {
+  #report({ rank, result, error, exit }: RankReport, name: string): void {
+    if (exit !== undefined) this.#rankEnded(rank, `a thread of ${name}`, exit);
     if (!this.#pending.delete(rank)) return;
     if (error === undefined) this.#results[rank] = result;
     else this.#fail({ rank, error: deserializeError(error, rankErrors), isExit: false }, 0);
@@ -111,14 +112,15 @@ export class RankHost {
   #endpointEnded({ ranks, name }: Endpoint, how: string): void {
     // A message that was sent before the end may come after it.
     setImmediate(() => {
-      for (const rank of ranks) {
-        if (!this.#pending.delete(rank)) continue;
-        const text = `rank ${rank} (${hostname()}, ${name}) ended ${how}`;
-        const facts = { rank: -1, peer: rank, operation: "", awaited: "its result", waitedMs: 0 };
-        const error = new RankDeadError(text, facts);
-        this.#fail({ rank, error, isExit: true }, noticeMs);
-      }
+      for (const rank of ranks) this.#rankEnded(rank, name, how);
     });
+  }
+
+  #rankEnded(rank: number, name: string, how: string): void {
+    if (!this.#pending.delete(rank)) return;
+    const text = `rank ${rank} (${hostname()}, ${name}) ended ${how}`;
+    const facts = { rank: -1, peer: rank, operation: "", awaited: "its result", waitedMs: 0 };
+    this.#fail({ rank, error: new RankDeadError(text, facts), isExit: true }, noticeMs);
   }
 
   #fail(failure: Failure, tellAfterMs: number): void {

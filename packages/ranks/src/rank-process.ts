@@ -1,8 +1,6 @@
 // The first module of a process with ranks: one rank on the main thread, or each on a thread.
 
-import { serializeError } from "@open-infra/errors";
 import { type Channel, ChannelStore, parentChannel, serveStore } from "./channel.ts";
-import { RankDeadError } from "./errors.ts";
 import { endWithParent } from "./parent.ts";
 import type { ProcessStart } from "./processes.ts";
 import { type EndRequest, type RankReport, type RankStart, runRank } from "./rank-run.ts";
@@ -42,9 +40,7 @@ async function runThread(start: RankStart, store: Store): Promise<void> {
   const how = await ended;
   kill();
   if (reported) return;
-  const facts = { rank: -1, peer: rank, operation: "", awaited: "its result", waitedMs: 0 };
-  const error = new RankDeadError(`rank ${rank}'s thread ended ${how}`, facts);
-  parent.post({ rank, error: serializeError(error) });
+  parent.post({ rank, exit: how } satisfies RankReport);
 }
 
 function forwardEnd(channel: Channel): void {

@@ -21,6 +21,8 @@ export interface RankReport {
   readonly rank: number;
   readonly result?: unknown;
   readonly error?: SerializedError;
+  /** How its thread ended without a word, where another thread of its process can tell. */
+  readonly exit?: string;
 }
 
 /** Whoever started the ranks ends them all. */
@@ -59,16 +61,15 @@ async function callRank(start: RankStart, channel: Channel): Promise<unknown> {
   const body = await findBody(start);
   const group = await joinGroup({ ...start.join, store: new ChannelStore(channel) });
   // process.exit in a worker, or an error that nobody caught: what runs here must not outlive it.
-  const abandon = (): void => group.abandon(`${group.describe(group.rank)} ended`);
+  const abandon = (): void => group.abandon();
   process.once("exit", abandon);
   try {
     const result = await Promise.race([body(group, start.data), ended.promise]);
     await group.close();
     return result;
   } catch (error) {
-    const text = `${group.describe(group.rank)} threw: ${(error as Error)?.message ?? error}`;
-    if (group.onRankExit === "continue") group.abandon(text);
-    else group.abort(text);
+    if (group.onRankExit === "continue") group.abandon();
+    else group.abort(`${group.describe(group.rank)} threw: ${(error as Error)?.message ?? error}`);
     await group.close();
     throw error;
   } finally {
