@@ -125,7 +125,8 @@ export class GuardedServer {
 
   #refuse(socket: Socket, reason: string): void {
     this.#waiting.delete(socket);
-    const from = endpoint(socket.remoteAddress ?? "?", socket.remotePort ?? 0);
+    const address = (socket.remoteAddress ?? "?").replace(/^::ffff:/, "");
+    const from = endpoint(address, socket.remotePort ?? 0);
     socket.removeAllListeners("data");
     // What was written before (the verdict) still goes out; what comes in is dropped with the rest.
     socket.destroySoon();

@@ -22,6 +22,9 @@ export interface TcpStoreOptions {
   readonly timeoutMs?: number;
 }
 
+/** How long the goodbye may take. */
+const lingerMs = 2000;
+
 interface Pending {
   readonly resolve: (response: StoreResponse) => void;
   readonly reject: (error: Error) => void;
@@ -116,6 +119,10 @@ export class TcpStore implements Store {
     if (this.#lost !== undefined) return;
     this.#socket.write(encodeFrame({ id: this.#next++, call: "bye", key: "" }));
     this.#socket.end();
+    // What is written is the system's to deliver; a network that is gone must not hold us up.
+    this.#socket.unref();
+    setTimeout(() => this.#socket.destroy(), lingerMs).unref();
+    this.#end();
   }
 
   async #ask(request: Omit<StoreRequest, "id">, timeoutMs: number): Promise<StoreResponse> {
@@ -137,7 +144,7 @@ export class TcpStore implements Store {
   }
 
   #end(): void {
-    this.#lost = new StoreLostError(this);
+    this.#lost ??= new StoreLostError(this);
     for (const { reject } of this.#pending.values()) reject(this.#lost);
     this.#pending.clear();
   }

@@ -1,7 +1,7 @@
 // A rank of the launch tests: what it does is its first argument.
 import { writeSync } from "node:fs";
 import { hostname } from "node:os";
-import { joinFromEnvironment } from "@open-infra/ranks";
+import { type Group, joinFromEnvironment } from "@open-infra/ranks";
 
 const [what = "", who = "-1"] = process.argv.slice(2);
 const rank = Number(process.env.RANK);
@@ -22,10 +22,39 @@ if (what === "environment") {
   setInterval(() => {}, 1000);
 } else {
   const group = await joinFromEnvironment();
-  writeSync(1, `joined ${group.rank} ${process.pid} ${hostname()}\n`);
+  const links = Array.from({ length: group.size }, (_, peer) => group.linkOf(peer)).join(",");
+  writeSync(1, `joined ${group.rank} ${process.pid} ${hostname()} by ${links}\n`);
   if (what === "throw" && isTarget) throw new TypeError("the rank's own mistake");
   if (what === "barriers") {
     for (let i = 0; i < 1e9; i++) group.barrier();
-  } else group.barrier();
+  } else if (what === "stream") await stream(group, Number(who));
+  else group.barrier();
   await group.close();
+}
+
+/** Rows of a megabyte to every other rank, checked there. */
+async function stream(group: Group, rounds: number): Promise<void> {
+  const { rank: own, size } = group;
+  const bytes = 1 << 20;
+  const window = await group.openWindow({ name: "rows", bytes: bytes * size, flags: size });
+  const row = new Uint8Array(bytes);
+  for (let round = 1; round <= rounds; round++) {
+    row.fill(own * 16 + round);
+    for (let step = 1; step < size; step++) {
+      const to = (own + step) % size;
+      window.put(to, own * bytes, row);
+      window.signal(to, own, round);
+    }
+    for (let from = 0; from < size; from++) {
+      if (from === own) continue;
+      window.wait(from, round, { peer: from, awaited: `row ${round}` });
+      const got = window.data.subarray(from * bytes, (from + 1) * bytes);
+      const wrong = got.findIndex((byte) => byte !== from * 16 + round);
+      if (wrong >= 0) throw new Error(`row ${round} of rank ${from} is wrong at ${wrong}`);
+    }
+    group.flush();
+    group.barrier();
+  }
+  group.closeWindow(window);
+  writeSync(1, `rank ${own} has got ${rounds} rows of each\n`);
 }
