@@ -6,6 +6,7 @@ import { cacheProblem, readEntry, removeEntry } from "./entry.ts";
 import { keyPattern } from "./key.ts";
 import { lockIsHeld } from "./lock.ts";
 import { readJitOptions } from "./options.ts";
+import { headerPattern } from "./precompiled.ts";
 
 /** Which directories to look at. @default as the environment says */
 export interface CacheLocation {
@@ -80,7 +81,8 @@ function removeLeftovers(dir: string): void {
   }
   for (const name of names) {
     const build = /^\.build-(?:[a-z]+-)?([0-9a-f]{64})-/.exec(name)?.[1];
-    const left = name.startsWith(".trash-") || (build !== undefined && !busy.has(build));
+    const header = headerPattern.test(name) || name.startsWith(".build-header-");
+    const left = header || name.startsWith(".trash-") || (build !== undefined && !busy.has(build));
     if (left) rmSync(join(dir, name), { recursive: true, force: true });
   }
 }

@@ -50,9 +50,14 @@ export function kernelFlags(target: IsaTarget): readonly string[] {
   return [...commonFlags, ...target.flags];
 }
 
-/** Compiles `kernel.c` in `dir` into `kernel.so`. */
-export function compileCommand(compiler: Compiler, flags: readonly string[], dir: string): Command {
-  const args = [...compiler.words, ...flags, "-o", libraryFile, sourceFile, "-lm"];
+/** Compiles `kernel.c` in `dir` into `kernel.so`; `header` is arguments before its name. */
+export function compileCommand(
+  compiler: Compiler,
+  flags: readonly string[],
+  dir: string,
+  header: readonly string[] = [],
+): Command {
+  const args = [...compiler.words, ...flags, ...header, "-o", libraryFile, sourceFile, "-lm"];
   return { dir, program: compiler.path, args };
 }
 

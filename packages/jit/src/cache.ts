@@ -33,6 +33,7 @@ import type { IsaTarget } from "./isa-flags.ts";
 import { kernelKey } from "./key.ts";
 import { type HeldLock, LockAttempts } from "./lock.ts";
 import type { JitOptions } from "./options.ts";
+import { PrecompiledHeader } from "./precompiled.ts";
 import { sanitizerFlags } from "./sanitize.ts";
 import { type KernelSpec, kernelSource } from "./source.ts";
 
@@ -66,6 +67,7 @@ export class KernelCache {
   readonly #target: IsaTarget;
   readonly #flags: readonly string[];
   readonly #options: JitOptions;
+  readonly #header: PrecompiledHeader;
   readonly #loaded = new Map<string, NativeLibrary>();
 
   constructor(compiler: Compiler, target: IsaTarget, options: JitOptions) {
@@ -75,6 +77,8 @@ export class KernelCache {
     const extra = options.sanitize ? sanitizerFlags(compiler) : [];
     this.#flags = [...kernelFlags(target), ...extra];
     this.#options = options;
+    const { cacheDir } = options;
+    this.#header = new PrecompiledHeader(compiler, this.#identity, this.#flags, cacheDir);
   }
 
   /**
@@ -211,14 +215,13 @@ export class KernelCache {
       } catch (error) {
         throw cacheProblem(cacheDir, error);
       }
-      const command = compileCommand(this.#compiler, this.#flags, dir);
-      if (this.#options.printCommand) this.#options.log(commandLine(command));
+      const header = yield* this.#headerFor(job.source);
       const start = performance.now();
-      const outcome = yield { kind: "run", command, lock };
-      expectCompiled(job.spec.name, cacheDir, command, outcome as Outcome);
+      const [command, outcome] = yield* this.#compile(dir, header, lock);
+      expectCompiled(job.spec.name, cacheDir, command, outcome);
       const tookMs = performance.now() - start;
       this.#debug(`compiled ${job.key.slice(0, 12)} ${job.spec.name} in ${tookMs.toFixed(0)} ms`);
-      const warnings = (outcome as Outcome).output.trim();
+      const warnings = outcome.output.trim();
       if (warnings !== "") this.#debug(`the compiler says of ${job.spec.name}:\n${warnings}`);
       return publishEntry(cacheDir, dir, {
         key: job.key,
@@ -229,6 +232,37 @@ export class KernelCache {
       });
     } finally {
       rmSync(dir, { recursive: true, force: true });
+    }
+  }
+
+  /** One compile; a second one without the header if the first one fails with it. */
+  *#compile(
+    dir: string,
+    header: readonly string[],
+    lock: HeldLock | undefined,
+  ): Generator<Step, readonly [Command, Outcome], Outcome | undefined> {
+    const command = compileCommand(this.#compiler, this.#flags, dir, header);
+    if (this.#options.printCommand) this.#options.log(commandLine(command));
+    const outcome = (yield { kind: "run", command, lock }) as Outcome;
+    if (header.length === 0 || outcome.status === 0) return [command, outcome];
+    const again = yield* this.#compile(dir, [], lock);
+    if (again[1].status === 0) this.#header.giveUp();
+    return again;
+  }
+
+  *#headerFor(source: string): Generator<Step, readonly string[], Outcome | undefined> {
+    const steps = this.#header.argumentsFor(source);
+    let result = steps.next();
+    try {
+      while (!result.done) {
+        const command = result.value;
+        if (this.#options.printCommand) this.#options.log(commandLine(command));
+        const outcome = yield { kind: "run", command, lock: undefined };
+        result = steps.next(outcome as Outcome);
+      }
+      return result.value;
+    } finally {
+      steps.return([]);
     }
   }
 
