@@ -189,6 +189,10 @@ function machinePaths(files: readonly SourceFile[]): Violation[] {
 const foreignVariables =
   /^(CC|PATH|HOME|XDG_[A-Z_]+|CI|NO_COLOR|FORCE_COLOR|REQUIRE_ALL|TMPDIR|LD_PRELOAD)$/;
 
+/** Those by which launchers say which rank a process is, and UCX's choice of transports. */
+const launcherVariables =
+  /^(MASTER_(ADDR|PORT)|SLURM_[A-Z_]+|OMPI_[A-Z_]+|PMIX_NAMESPACE|UCX_TLS)$/;
+
 function undocumentedVariables(files: readonly SourceFile[]): Violation[] {
   const documented = new Set<string>();
   for (const { path, lines } of files) {
@@ -204,7 +208,8 @@ function undocumentedVariables(files: readonly SourceFile[]): Violation[] {
     (line) => {
       for (const [, name] of line.matchAll(/\benv(?:\.|\[")([A-Z][A-Z0-9_]*)/g)) {
         const ours = name?.startsWith("OPEN_INFRA_");
-        if (ours ? documented.has(name as string) : foreignVariables.test(name as string)) continue;
+        const foreign = foreignVariables.test(`${name}`) || launcherVariables.test(`${name}`);
+        if (ours ? documented.has(`${name}`) : foreign) continue;
         return ours ? `${name} is in no README's table` : `${name} lacks the prefix OPEN_INFRA_`;
       }
       return undefined;

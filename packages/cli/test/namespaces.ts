@@ -1,5 +1,5 @@
-// Two hosts on one machine: network namespaces joined by a pair of virtual Ethernet devices. They go
-// away with the test, and nothing of the machine's own network is touched.
+// Two hosts on one machine: network namespaces joined by a pair of virtual Ethernet devices. They
+// go away with the test, and nothing of the machine's own network is touched.
 
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { fileURLToPath } from "node:url";
@@ -77,16 +77,16 @@ export class TwoHosts implements Disposable {
   }
 
   /**
-   * 200 Mbit/s with 1 % of packets lost, and 10 ms far where the kernel has netem; else the rate by a
-   * token bucket and the losses by a filter.
+   * 200 Mbit/s with 1 % of packets lost, and 10 ms far where the kernel has netem; else the rate by
+   * a token bucket and the losses by a filter.
    */
   worsen(): void {
     const netem = ["netem", "delay", "10ms", "3ms", "loss", "1%", "rate", "200mbit"];
     const bucket = ["tbf", "rate", "200mbit", "burst", "32k", "latency", "100ms"];
     for (const name of this.#names) {
-      const shape = ["tc", "-n", name, "qdisc", "replace", "dev", "eth0", "root"];
-      if (run(...shape, ...netem) === undefined) continue;
-      const problem = run(...shape, ...bucket);
+      const shape = ["-n", name, "qdisc", "replace", "dev", "eth0", "root"];
+      if (run("tc", ...shape, ...netem) === undefined) continue;
+      const problem = run("tc", ...shape, ...bucket);
       if (problem !== undefined) throw new Error(`neither netem nor tbf: ${problem}`);
       const drop = ["INPUT", "-m", "statistic", "--mode", "random", "--probability", "0.01"];
       run("ip", "netns", "exec", name, "iptables", "-A", ...drop, "-j", "DROP");

@@ -1,6 +1,6 @@
 // Where a rank that was started by somebody learns who it is: the variables of torchrun (which
-// `open-infra launch` sets too), of mpirun, of srun. No MPI or PMI is linked; that Open MPI or Slurm
-// started the process is all that is used of them.
+// `open-infra launch` sets too), of mpirun, of srun. No MPI or PMI is linked; that Open MPI or
+// Slurm started the process is all that is used of them.
 
 import { InfraError, InputError } from "@open-infra/errors";
 import { isLoopback } from "./tcp-guard.ts";

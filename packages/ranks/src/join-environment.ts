@@ -61,7 +61,7 @@ async function openServer(env: RankEnvironment): Promise<Worker | undefined> {
   if (env.rank !== 0 || env.launcherHoldsStore) return undefined;
   const { masterHost, masterPort: port, secret } = env;
   const start: StoreServerOptions = {
-    // A name of this host may stand for an address that others cannot reach, so all are listened on.
+    // A name of this host may stand for an address that others cannot reach: listen on all.
     host: isLoopback(masterHost) ? masterHost : "",
     ...{ port, secret },
   };

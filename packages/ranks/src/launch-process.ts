@@ -1,5 +1,5 @@
-// One launched rank: a process that ends when it is told to, when its launcher dies, and that leaves
-// its error where the launcher finds it.
+// One launched rank: a process that ends when it is told to, or when its launcher dies, and that
+// leaves its error where the launcher finds it.
 
 import { type ChildProcess, spawn } from "node:child_process";
 import { accessSync, constants, readFileSync } from "node:fs";

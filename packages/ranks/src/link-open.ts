@@ -1,4 +1,5 @@
-// Chooses and opens the links of a rank that is joining: which carrier, which address, which secret.
+// Chooses and opens the links of a rank that is joining: which carrier, which address, which
+// secret.
 
 import { randomBytes } from "node:crypto";
 import { availableParallelism, networkInterfaces } from "node:os";
@@ -43,8 +44,8 @@ export async function openLinks(
 }
 
 /**
- * UCX where every rank has it and hardware for it. On plain Ethernet it would be no faster than TCP,
- * and would let anyone in who can reach its port.
+ * UCX where every rank has it and hardware for it. On plain Ethernet it would be no faster than
+ * TCP, and would let anyone in who can reach its port.
  */
 async function chooseCarrier(options: JoinOptions & { timeoutMs: number }): Promise<CarrierKind> {
   const { store, rank, size, timeoutMs } = options;

@@ -1,5 +1,5 @@
-// A store's server on a thread of its own: rank 0 may hold the dictionary and block in a native wait
-// at the same time.
+// A store's server on a thread of its own: rank 0 may hold the dictionary and block in a native
+// wait at the same time.
 
 import { parentPort, workerData } from "node:worker_threads";
 import { serializeError } from "@open-infra/errors";

@@ -21,7 +21,7 @@ const verdictBytes = 1 + macBytes;
 /** What a client says of itself, under the HMAC: a number of its own choice, such as its rank. */
 const helloBytes = 8;
 
-/** The key that ends prove to hold; an empty secret is a key too, the same for all who have none. */
+/** The key that ends prove to hold; no secret is a key too, the same for all who have none. */
 export function handshakeKey(secret: string): Buffer {
   return createHash("sha256").update("open-infra ranks\0").update(secret).digest();
 }

@@ -1,7 +1,7 @@
-// A link over UCX: RDMA where there is any, else what UCX has. Puts and signals are active messages:
-// small payloads come with the message, large ones are fetched by UCX straight into window memory.
-// Liveness, aborts and goodbyes go over the TCP link beside it, which also proves the secret; so a
-// dead peer is noticed by the system at once, whatever UCX thinks of it.
+// A link over UCX: RDMA where there is any, else what UCX has. Puts and signals are active
+// messages: small payloads come with the message, large ones are fetched by UCX straight into
+// window memory. Liveness, aborts and goodbyes go over the TCP link beside it, which also proves
+// the secret; so a dead peer is noticed by the system at once, whatever UCX thinks of it.
 
 import { randomBytes } from "node:crypto";
 import { networkInterfaces } from "node:os";

@@ -147,7 +147,8 @@ function struct(
 }
 
 const receiveType = koffi.proto(
-  "int oi_ucx_receive(void *arg, void *header, size_t header_length, void *data, size_t length, void *param)",
+  "int oi_ucx_receive(void *arg, void *header, size_t header_length, void *data, size_t length, " +
+    "void *param)",
 );
 
 const failureType = koffi.proto("void oi_ucx_failure(void *arg, void *endpoint, int status)");

@@ -94,9 +94,9 @@ export const launch: Command<CliContext> = buildCommand({
       "--nnodes 2 --node-rank 0 --nproc-per-node 4 --master-addr 10.0.0.1 -- script.ts ARGS",
     ],
     fullDescription:
-      "Sets RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT; a script\n" +
-      "joins by joinFromEnvironment() of @open-infra/ranks. The first rank that fails ends all,\n" +
-      "on every node, and its exit status is the command's (128 + the signal that killed it).\n" +
+      "Sets RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT; a\n" +
+      "script joins by joinFromEnvironment() of @open-infra/ranks. The first rank that fails ends\n" +
+      "all, on every node, and its exit status is the command's (128 + the signal that killed it).\n" +
       "Several nodes need the same OPEN_INFRA_SECRET in the environment.",
   },
 });
