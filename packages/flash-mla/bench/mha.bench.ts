@@ -50,7 +50,7 @@ function normal(shape: readonly number[], dtype: DType): Tensor {
 }
 
 /** The forward and the backward case of one shape. */
-function casesOf(device: Device, shape: Shape): Case[] {
+export function casesOf(device: Device, shape: Shape): Case[] {
   const { lens, h, hkv, dqk, causal, dtype, probabilities } = shape;
   const cu = [0];
   for (const n of lens) cu.push((cu.at(-1) ?? 0) + n);
@@ -119,7 +119,7 @@ function measure(item: Case, seconds: number, threads: number): number {
 }
 
 /** Calls of a few milliseconds: on a shared machine longer ones never meet a quiet moment. */
-function shapesOf(limits: MachineLimits, scale: number): Shape[] {
+export function shapesOf(limits: MachineLimits, scale: number): Shape[] {
   const long = 1024 / scale;
   const causal = { causal: true, dtype: "bf16" as const };
   const mixed = [411, 37, 128, 1, 225].map((n) => Math.ceil(n / scale));

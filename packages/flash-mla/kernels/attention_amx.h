@@ -10,15 +10,13 @@
 // have probability 0 and values that are finite, so they add nothing; where a value is not finite,
 // rows that do not see it are computed apart.
 #pragma once
+#include "amx_steps.h"
 #include "attention_join.h"
 
 enum {
-  ROWS = 16,                   // of a group, and keys of a tile
-  STEP = 32,                   // keys, or channels, that one product adds
-  TILE = 512,                  // bf16 of a tile
   KEY_TILES = SPLIT_KEYS / ROWS,
-  KEY_STEPS = SPLIT_KEYS / STEP,
-  CHANNEL_STEPS = D / STEP,
+  KEY_STEPS = SPLIT_KEYS / DEPTH,
+  CHANNEL_STEPS = D / DEPTH,
   CHANNEL_PART = Q_PARTS == 1 ? 9 : 3,  // steps whose queries, of two groups, stay in L1
   FEW_GROUPS = 2,              // groups whose products follow the interleaving of values at once
   MAX_ROWS = 128
@@ -63,9 +61,6 @@ static void carve_scratch(const params_t *p, work_t *w, char *at) {
 
 // The parts of floats that add up to them: each takes the upper half of what is left. An infinity
 // has no rest.
-INLINE __m512i upper_half(__m512i x) {
-  return _mm512_and_si512(x, _mm512_set1_epi32((int)0xffff0000));
-}
 static void split_query(uint16_t *to, const void *src, int type) {
   for (int i = 0; i < D; i++) {
     float x = scalar_of(src, type, i);
@@ -84,14 +79,9 @@ static void split_query(uint16_t *to, const void *src, int type) {
 // Turns the group's rows around: pairs of channels as rows, queries as columns.
 static void pack_group(work_t *w, int group) {
   for (int step = 0; step < CHANNEL_STEPS; step++)
-    for (int part = 0; part < Q_PARTS; part++) {
-      __m512i x[16];
-      UNROLL(16) for (int r = 0; r < ROWS; r++) x[r] =
-          _mm512_loadu_si512(w->queries + (r * Q_PARTS + part) * D + step * STEP);
-      oi_transpose_16x16(x);
-      uint16_t *to = w->q + ((group * CHANNEL_STEPS + step) * Q_PARTS + part) * TILE;
-      UNROLL(16) for (int r = 0; r < ROWS; r++) _mm512_store_si512(to + r * 32, x[r]);
-    }
+    for (int part = 0; part < Q_PARTS; part++)
+      turn_rows(w->q + ((group * CHANNEL_STEPS + step) * Q_PARTS + part) * TILE,
+                w->queries + part * D + step * DEPTH, Q_PARTS * D);
 }
 
 // Query `row` of an item of `rows`.
@@ -142,15 +132,15 @@ static void find_keys(work_t *w, const keys_t *keys, int j) {
     int even = step == (int32_t)step;
     for (int i = 2; i < n; i++) even &= (const char *)keys->row[j + i] == first + i * step;
     if (even) {
-      *tile = (key_tile_t){first, (int32_t)step, STEP * 2};
+      *tile = (key_tile_t){first, (int32_t)step, DEPTH * 2};
       return;
     }
   }
   uint16_t *to = w->stage + j * D;
-  *tile = (key_tile_t){(const char *)to, STEP * 2, TILE * 2};
+  *tile = (key_tile_t){(const char *)to, DEPTH * 2, TILE * 2};
   for (int i = 0; i < n; i++) {
-    if (extra) stage_split_key(to + i * STEP, EXTRA_FORMAT, keys, j + i);
-    else stage_split_key(to + i * STEP, KV_FORMAT, keys, j + i);
+    if (extra) stage_split_key(to + i * DEPTH, EXTRA_FORMAT, keys, j + i);
+    else stage_split_key(to + i * DEPTH, KV_FORMAT, keys, j + i);
   }
 }
 
@@ -158,25 +148,6 @@ static void find_keys(work_t *w, const keys_t *keys, int j) {
 INLINE const uint16_t *key_channels(const work_t *w, int j, int step) {
   const key_tile_t *tile = &w->keys[j / ROWS];
   return (const uint16_t *)(tile->at + j % ROWS * (int64_t)tile->key + step * tile->channels);
-}
-
-INLINE void zero_sums(void) {
-  oi_tile_zero(0);
-  oi_tile_zero(1);
-  oi_tile_zero(2);
-  oi_tile_zero(3);
-}
-INLINE void load_sums(const float *a, const float *b) {
-  oi_tile_load(0, a, 64);
-  oi_tile_load(1, a + ROWS * ROWS, 64);
-  oi_tile_load(2, b, 64);
-  oi_tile_load(3, b + ROWS * ROWS, 64);
-}
-INLINE void store_sums(float *a, float *b) {
-  oi_tile_store(0, a, 64);
-  oi_tile_store(1, a + ROWS * ROWS, 64);
-  oi_tile_store(2, b, 64);
-  oi_tile_store(3, b + ROWS * ROWS, 64);
 }
 
 // Scores of two groups against the first `seen` keys: s[group][key][row].
@@ -235,77 +206,6 @@ static void scores_1(work_t *w, const uint16_t *q, int seen) {
   }
 }
 
-// Two vectors of probabilities as bf16 pairs, the first below: rounded, or part after part.
-INLINE __m512i rounded_pairs(vf low, vf high) {
-#if defined(__AVX512BF16__)
-  const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24,
-                                         8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-  return _mm512_permutexvar_epi16(order, (__m512i)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low));
-#else
-  const vu pair = __builtin_convertvector(vf_to_bf16_bits(low), vu) |
-                  __builtin_convertvector(vf_to_bf16_bits(high), vu) << 16;
-  return (__m512i)pair;
-#endif
-}
-INLINE __m512i next_pairs(vf *low, vf *high) {
-  const __m512i a = upper_half((__m512i)*low), b = upper_half((__m512i)*high);
-  *low -= (vf)a, *high -= (vf)b;
-  return _mm512_or_si512(_mm512_srli_epi32(a, 16), b);
-}
-
-// 32 keys of a group: e[key] are their probabilities, to be laid as rows in P_PARTS tiles.
-INLINE void turn_around(uint16_t *to, const float *e) {
-  __m512i x[16];
-#if P_PARTS == 1
-  UNROLL(16) for (int i = 0; i < 16; i++) x[i] =
-      rounded_pairs(vf_load(e + 2 * i * ROWS), vf_load(e + (2 * i + 1) * ROWS));
-  oi_transpose_16x16(x);
-  UNROLL(16) for (int r = 0; r < ROWS; r++) _mm512_store_si512(to + r * 32, x[r]);
-#else
-  float rest[STEP * ROWS];
-  for (int part = 0; part < P_PARTS; part++, e = rest, to += TILE) {
-    UNROLL(16) for (int i = 0; i < 16; i++) {
-      vf low = vf_load(e + 2 * i * ROWS), high = vf_load(e + (2 * i + 1) * ROWS);
-      x[i] = next_pairs(&low, &high);
-      if (part == P_PARTS - 1) continue;
-      vf_store(rest + 2 * i * ROWS, low), vf_store(rest + (2 * i + 1) * ROWS, high);
-    }
-    oi_transpose_16x16(x);
-    UNROLL(16) for (int r = 0; r < ROWS; r++) _mm512_store_si512(to + r * 32, x[r]);
-  }
-#endif
-}
-
-// Softmax of a group: scores [key][row] of `seen` keys, of which row r sees the first keys[r], to
-// probabilities as tiles; their largest score in units of log 2, and their sum.
-ONE_COPY void softmax_group(float *s, uint16_t *to, int seen, const int32_t *keys, float scale,
-                            float *max, float *sum) {
-  vi limit;
-  memcpy(&limit, keys, sizeof limit);
-  const int whole = keys[0];  // the first row sees the least
-  vf top = vf_set(NO_SCORE), other = top, total = vf_zero();
-  for (int j = 0; j < seen; j++) {
-    vf x = vf_load(s + j * ROWS) * scale;
-    if (j >= whole) x = vf_select((vi)(limit > j), x, vf_set(-INFINITY));
-    vf_store(s + j * ROWS, x);
-    if (j % 2 == 0) top = vf_max(top, x);
-    else other = vf_max(other, x);  // two chains hide the latency of a maximum
-  }
-  top = vf_max(top, other);
-  // A maximum forgets a NaN that a later score covers, but the NaN's own probability is NaN.
-  for (int at = 0; at < seen; at += STEP, to += P_PARTS * TILE) {
-    float *e = s + at * ROWS;
-    for (int j = 0; j < STEP; j++) {
-      vf x = exp2_clamped(vf_load(e + j * ROWS) - top);
-      if (at + j >= whole) x = vf_select((vi)(limit > at + j), x, vf_zero());
-      total += x;
-      vf_store(e + j * ROWS, x);
-    }
-    turn_around(to, e);
-  }
-  vf_store(max, top), vf_store(sum, total);
-}
-
 // What becomes of a split's sums: they are kept, joined to those of the splits before, or left in a
 // slot.
 typedef struct {
@@ -327,20 +227,6 @@ ONE_COPY void drain(const work_t *w, const sink_t *sink, const float *tile, int 
   }
 }
 
-// 16 keys in pairs, of `tiles` tiles of 16 channels from `at` on, of which the first n count.
-INLINE void interleave_keys(uint16_t *to, const char *at, const key_tile_t *keys, int n,
-                            int tiles) {
-  for (int i = 0; i < ROWS; i += 2, at += 2 * keys->key, to += STEP) {
-    UNROLL(2) for (int t = 0; t < tiles; t += 2) {
-      const char *from = at + t / 2 * keys->channels;
-      const __m512i zero = _mm512_setzero_si512();
-      const __m512i a = i < n ? _mm512_loadu_si512(from) : zero;
-      const __m512i b = i + 1 < n ? _mm512_loadu_si512(from + keys->key) : zero;
-      _mm512_store_si512(to + t * TILE, _mm512_unpacklo_epi16(a, b));
-      _mm512_store_si512(to + (t + 1) * TILE, _mm512_unpackhi_epi16(a, b));
-    }
-  }
-}
 // 32 keys from j on, of which the first n of the split count: channels from `step` × 32 on. Keys
 // that do not count are zeros.
 INLINE void interleave_values(work_t *w, uint16_t *to, int n, int j, int step, int tiles) {
@@ -348,8 +234,8 @@ INLINE void interleave_values(work_t *w, uint16_t *to, int n, int j, int step, i
     const key_tile_t *keys = &w->keys[j / ROWS + half];
     const char *at = keys->at + step * keys->channels;
     const int left = n - j - half * ROWS;
-    if (left >= ROWS) interleave_keys(to, at, keys, ROWS, tiles);
-    else interleave_keys(to, at, keys, left, tiles);
+    if (left >= ROWS) interleave_rows(to, at, keys->key, keys->channels, ROWS, tiles);
+    else interleave_rows(to, at, keys->key, keys->channels, left, tiles);
     fetch_some(w);
   }
 }
@@ -363,7 +249,7 @@ INLINE void values_few(work_t *w, const uint16_t *p, const uint16_t *other, int 
   for (int i = 0; i < steps; i++) {
     const uint16_t *v = w->v + i % 2 * 4 * TILE;
     if (i + 1 < steps)
-      interleave_values(w, w->v + (i + 1) % 2 * 4 * TILE, n, (i + 1) * STEP, step, tiles);
+      interleave_values(w, w->v + (i + 1) % 2 * 4 * TILE, n, (i + 1) * DEPTH, step, tiles);
     oi_tile_load(6, v, 64);
     oi_tile_load(7, v + TILE, 64);
     UNROLL(3) for (int x = i * P_PARTS; x < (i + 1) * P_PARTS; x++) {
@@ -414,16 +300,16 @@ static void values(work_t *w, const sink_t *sink, int n) {
   const int begin = sink->begin / ROWS, end = (sink->end + ROWS - 1) / ROWS, groups = end - begin;
   const int wide = groups == 1 ? 4 : 2;
   for (int column = 0; column < DV; column += wide * ROWS) {
-    const int step = column / STEP, tiles = DV - column < wide * ROWS ? 2 : wide;
+    const int step = column / DEPTH, tiles = DV - column < wide * ROWS ? 2 : wide;
     if (groups > FEW_GROUPS)
-      for (int j = 0; j < n; j += STEP)
+      for (int j = 0; j < n; j += DEPTH)
         interleave_values(w, w->v + j * 2 * ROWS, n, j, step, 2);
     for (int g = begin; g < end; g += 2) {
       const int both = g + 1 < end;
       const uint16_t *p = w->p + g * KEY_STEPS * P_PARTS * TILE;
       const uint16_t *other = both ? p + KEY_STEPS * P_PARTS * TILE : NULL;
       const int seen = w->seen[oi_min((g + 1 + both) * ROWS, sink->end) - 1];
-      const int steps = (int)(oi_min(n, seen) + STEP - 1) / STEP;
+      const int steps = (int)(oi_min(n, seen) + DEPTH - 1) / DEPTH;
       if (groups == 1 && tiles == 4) values_few(w, p, NULL, n, steps, step, 4);
       else if (groups == 1) values_few(w, p, NULL, n, steps, step, 2);
       else if (groups == 2) values_few(w, p, both ? other : p, n, steps, step, 2);
@@ -443,7 +329,7 @@ static int values_bad(const work_t *w, int from, int to) {
   const __m512i mask = _mm512_set1_epi16(0x7f80);
   uint32_t bad = 0;
   for (int j = from; j < to; j++)
-    for (int step = 0; step < DV / STEP; step++) {
+    for (int step = 0; step < DV / DEPTH; step++) {
       const __m512i x = _mm512_loadu_si512(key_channels(w, j, step));
       bad |= _mm512_cmpeq_epi16_mask(_mm512_and_si512(x, mask), mask);
     }
@@ -478,7 +364,7 @@ static sink_t split_sink(const params_t *p, const item_t *item, work_t *w, int s
 
 // How often the steps of a split ask for keys of the next one.
 static int fetching_steps(int n, int groups) {
-  const int pairs = (groups + 1) / 2, key_steps = (n + STEP - 1) / STEP, strips = DV / STEP;
+  const int pairs = (groups + 1) / 2, key_steps = (n + DEPTH - 1) / DEPTH, strips = DV / DEPTH;
   if (groups == 1) return CHANNEL_STEPS * ((n + 63) / 64) + key_steps * strips;
   const int scores = CHANNEL_STEPS * key_steps * pairs;
   return scores + key_steps * strips * (groups == 2 ? 2 : 2 + pairs);
@@ -496,13 +382,15 @@ static void attend_split(const params_t *p, const item_t *item, work_t *w, int s
   for (int j = 0; j < n; j += ROWS) find_keys(w, keys, j);
   for (int t = (n + ROWS - 1) / ROWS; t % 4; t++) w->keys[t] = w->keys[0];
   const float scale = (float)(p->scale * 1.44269504088896341);
+  no_scores(w->max, w->sum, groups * ROWS);
   for (int g = 0; g < groups; g++) {
     const int seen = w->seen[(oi_min(g | 1, groups - 1) + 1) * ROWS - 1];
     const uint16_t *q = w->q + g * CHANNEL_STEPS * Q_PARTS * TILE;
     if (g % 2 == 0 && g + 1 < groups) scores_2(w, q, seen);
     else if (g % 2 == 0) scores_1(w, q, seen);
     softmax_group(w->s + g % 2 * SPLIT_KEYS * ROWS, w->p + g * KEY_STEPS * P_PARTS * TILE, seen,
-                  w->seen + g * ROWS, scale, w->max + g * ROWS, w->sum + g * ROWS);
+                  w->seen + g * ROWS, scale, w->max + g * ROWS, w->sum + g * ROWS,
+                  w->factor + g * ROWS);
   }
   sink_t sink = split_sink(p, item, w, split);
   if (w->seen[0] == w->seen[rows - 1] || !values_bad(w, w->seen[0], w->seen[rows - 1])) {

@@ -4,11 +4,13 @@
 //
 // Constants: D, DV channels of a key and a value; DOT_PAYS 1 if all inputs are bf16 and this
 // machine multiplies bf16 pairs faster than floats, 0 if it does not, -1 if some input is not bf16;
-// ROUND_P 1 if probabilities and gradients of scores may be rounded to bf16.
+// ROUND_P 1 if probabilities and gradients of scores may be rounded to bf16; P_PARTS, with matrix
+// tiles the number of bf16 that add up to one of them, else 0.
 #pragma once
 #include <math.h>
 #include "exp2_small.h"
 #include "oi_kernel.h"
+#include "oi_tiles.h"
 
 #if defined(OI_BF16DOT) && (DOT_PAYS > 0 || (DOT_PAYS == 0 && defined(OI_EMULATE_BF16DOT)))
 #define DOT_S 1  // products of inputs with inputs: pairs of channels, nothing rounded
@@ -20,6 +22,13 @@
 #define P_UNIT (DOT_P + 1)
 
 enum { TYPE_F32 = 0, TYPE_BF16 = 1, TYPE_F16 = 2 };
+
+// Whether bf16 is multiplied by matrix tiles; see amx_steps.h. P_PARTS is 0 if it shall not be.
+#if defined(OI_TILES) && P_PARTS > 0 && D % 32 == 0 && DV % 32 == 0
+#define AMX 1
+#else
+#define AMX 0
+#endif
 
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL(n) _Pragma(UNROLL_TEXT(GCC unroll n))

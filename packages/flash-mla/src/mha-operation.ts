@@ -3,6 +3,13 @@
 
 import { type AnyKernel, type Device, defineKernel, type Operation } from "@open-infra/jit";
 import { Tensor } from "@open-infra/tensor";
+import {
+  backwardScratchBytes,
+  forwardScratchBytes,
+  type MhaArithmetic,
+  mhaArithmetic,
+  padded,
+} from "./mha-arithmetic.ts";
 import { backwardWork, forwardWork, type MhaBackwardCall, type MhaCall } from "./mha-call.ts";
 import {
   type BackwardPlan,
@@ -14,7 +21,7 @@ import {
   STEP_ROWS,
 } from "./mha-plan.ts";
 import { mhaBackwardReference, mhaReference } from "./mha-reference.ts";
-import { dotConstants, typeCode } from "./workspace.ts";
+import { typeCode } from "./workspace.ts";
 
 /** A call as a kernel gets it: with its items in memory and, backward, room for sums. */
 type Launch<C extends MhaCall, P extends MhaPlan> = C & {
@@ -62,28 +69,6 @@ function workspaceOf(device: Device): MhaWorkspace {
   return workspace;
 }
 
-/** Floats of a scratch row: an odd number of cache lines. */
-function padded(channels: number): number {
-  return (Math.ceil(channels / 16) | 1) * 16;
-}
-
-/**
- * DOT_PAYS is 1 where the bf16 dot product beats float multiply-adds, 0 where it does not, -1 where
- * there is none or an input is not bf16: then nothing is rounded, and one kernel serves all dtypes.
- */
-function dotRule(
-  isa: string,
-  call: MhaCall,
-  inputs: readonly Tensor[],
-): { DOT_PAYS: number; ROUND_P: number } {
-  const there = isa === "avx512bf16" || isa === "amx";
-  if (!there || inputs.some((t) => t.dtype !== "bf16")) {
-    return { DOT_PAYS: -1, ROUND_P: 0 };
-  }
-  const { DOT_PAYS } = dotConstants(isa, call.q);
-  return { DOT_PAYS, ROUND_P: call.roundProbabilities ? 1 : 0 };
-}
-
 /** Strides of a `[T, h, …]` tensor as (token, head). */
 function strides(tensor: Tensor): readonly [number, number] {
   return [tensor.stride(0), tensor.stride(1)];
@@ -100,6 +85,9 @@ function prepared<C extends MhaCall, P extends MhaPlan>(call: Launch<C, P>): [P,
 
 type Forward = Launch<MhaCall, ForwardPlan>;
 type Backward = Launch<MhaBackwardCall, BackwardPlan>;
+
+const forwardRule = (call: MhaCall, isa: string): MhaArithmetic =>
+  mhaArithmetic(isa, call, [call.q, call.k, call.v]);
 
 const forwardKernel: AnyKernel<Forward> = defineKernel({
   language: "c",
@@ -136,7 +124,7 @@ const forwardKernel: AnyKernel<Forward> = defineKernel({
   constants: (call: Forward, target) => ({
     D: call.headDimQk,
     DV: call.headDimV,
-    ...dotRule(target.isa, call, [call.q, call.k, call.v]),
+    ...forwardRule(call, target.isa),
   }),
   pack: (call: Forward) => {
     const [plan, workspace] = prepared(call);
@@ -176,13 +164,8 @@ const forwardKernel: AnyKernel<Forward> = defineKernel({
     };
   },
   threads: (call: Forward) => prepared(call)[0].threads,
-  scratchBytes: (call: Forward) => {
-    const rows = padded(prepared(call)[0].rowTile);
-    const [d, dv] = [padded(call.headDimQk), padded(call.headDimV)];
-    // In the order of carve_scratch: queries, sums, keys, values, scores, rows, spare, statistics.
-    const floats = (d + dv + 4) * rows + 128 * (d + dv + 48) + 16 * (d + dv) + 48 * dv;
-    return 4 * floats + 1024;
-  },
+  scratchBytes: (call: Forward, target) =>
+    forwardScratchBytes(call, prepared(call)[0].rowTile, forwardRule(call, target.isa).P_PARTS),
 });
 
 /** Attention over packed sequences, in the lowered form; see {@link runMha}. */
@@ -268,7 +251,8 @@ const backwardKernel: AnyKernel<Backward> = defineKernel({
     DV: call.headDimV,
     CHUNK: CHUNK_KEYS,
     STEP: STEP_ROWS,
-    ...dotRule(target.isa, call, [call.q, call.k, call.v, call.dOut]),
+    ...mhaArithmetic(target.isa, call, [call.q, call.k, call.v, call.dOut]),
+    P_PARTS: 0,
   }),
   pack: (call: Backward) => {
     const [plan, workspace] = prepared(call);
@@ -338,14 +322,7 @@ const backwardKernel: AnyKernel<Backward> = defineKernel({
     };
   },
   threads: (call: Backward) => prepared(call)[0].threads,
-  scratchBytes: (call: Backward) => {
-    const [d, dv] = [padded(call.headDimQk), padded(call.headDimV)];
-    const lanes = padded(CHUNK_KEYS);
-    // In the order of carve_scratch; pairs of bf16 take less than the floats counted here.
-    const keys = (d + dv) * lanes + CHUNK_KEYS * (2 * d + dv);
-    const rows = STEP_ROWS * (2 * d + 2 * dv + 3 * lanes);
-    return 4 * (keys + rows + 16 * (d + dv) + 8 * 48 + 4 * lanes) + 2048;
-  },
+  scratchBytes: backwardScratchBytes,
 });
 
 /** Gradients of attention over packed sequences, lowered; see {@link runMhaBackward}. */

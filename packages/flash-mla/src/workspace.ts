@@ -51,7 +51,7 @@ export interface LatentCall {
 const TILE_HEADS = 5;
 
 /** bf16 numbers that add up to a float exactly, each taking what the ones before it left. */
-const EXACT_PARTS = 3;
+export const EXACT_PARTS = 3;
 
 /**
  * Matrix tiles multiply bf16 only. A query of another dtype, and a probability that shall not be
