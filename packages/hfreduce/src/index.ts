@@ -1,11 +1,18 @@
 // The public face: collectives over nodes and devices.
 
+export {
+  allreduceMany,
+  type BucketOptions,
+  GradientBuckets,
+  type GradientSpec,
+  planBuckets,
+} from "./buckets.ts";
 export type { Algorithm, ReduceOp } from "./kernel.ts";
 export { openReducer, type ReducerOptions } from "./open.ts";
 export type { Devices } from "./operands.ts";
 export {
   type AllreduceOptions,
-  type GatherOptions,
+  type CallOptions,
   HfReduce,
   type ReduceOptions,
   type RootOptions,

@@ -38,8 +38,19 @@ import {
 import { Frame, laneTable, maxWindows, NativeTable, nodeMates } from "./tables.ts";
 import { doubleTree, laneCount, type Members, rootedTrees } from "./topology.ts";
 
+/** How an operation is called. */
+export interface CallOptions {
+  /** @default "auto": by size and number of nodes */
+  readonly algorithm?: Algorithm | "auto";
+  /**
+   * Runs on this thread if nothing is queued, instead of handing over to the communication thread,
+   * and returns when done: for small operations that are waited for at once. @default false
+   */
+  readonly blocking?: boolean;
+}
+
 /** How numbers are combined and sent. */
-export interface ReduceOptions {
+export interface ReduceOptions extends CallOptions {
   /** @default "sum" */
   readonly op?: ReduceOp;
   /**
@@ -48,8 +59,6 @@ export interface ReduceOptions {
    * @default "accumulator"
    */
   readonly wire?: "accumulator" | "dtype";
-  /** @default "auto": by size and number of nodes */
-  readonly algorithm?: Algorithm | "auto";
 }
 
 /** Where results go. */
@@ -62,8 +71,6 @@ export interface RootOptions {
   /** A rank of the world, one of the members. */
   readonly root: number;
 }
-
-export type GatherOptions = Pick<ReduceOptions, "algorithm">;
 
 /** Made by {@link openReducer}. */
 export interface ReducerInit {
@@ -82,6 +89,7 @@ interface Call {
   readonly op: NativeOp;
   readonly wire: "accumulator" | "dtype";
   readonly algorithm: Algorithm | "auto";
+  readonly blocking: boolean;
   /** Elements of the whole, or of a block. */
   readonly elements: number;
   readonly dtype: DType;
@@ -175,7 +183,7 @@ export class HfReduce {
   }
 
   /** Every device of every member gets what the root's first device holds. Any dtype. */
-  broadcast(buffers: Devices, options: GatherOptions & RootOptions): CommEvent {
+  broadcast(buffers: Devices, options: CallOptions & RootOptions): CommEvent {
     const all = this.#operand("buffers", buffers);
     const isRoot = this.#expectRoot(options.root) === this.#init.me;
     return this.#run({
@@ -213,7 +221,7 @@ export class HfReduce {
    * Every device of every member gets all blocks, in the order of {@link reduceScatter}. A source
    * may be its own block of `out`. Any dtype.
    */
-  allGather(sources: Devices, out: Devices, options: GatherOptions = {}): CommEvent {
+  allGather(sources: Devices, out: Devices, options: CallOptions = {}): CommEvent {
     const from = this.#operand("sources", sources);
     const outs = this.#operand("out", out);
     this.#expectSame(from, outs, from.size * this.members.length * from.tensors.length);
@@ -291,25 +299,26 @@ export class HfReduce {
     kind: Kind,
     from: Operand,
     options: ReduceOptions,
-  ): Pick<Call, "kind" | "op" | "wire" | "algorithm" | "dtype" | "devices"> {
-    const { op = "sum", wire = "accumulator", algorithm = "auto" } = options;
+  ): Pick<Call, "kind" | "op" | "wire" | "algorithm" | "blocking" | "dtype" | "devices"> {
+    const { op = "sum", wire = "accumulator", algorithm = "auto", blocking = false } = options;
     const { dtype } = from;
     if (!isReducible(dtype)) throw new InputError("dtype", dtype, reducibleDtypes.join(", "));
     if (!reduceOps.includes(op)) throw new InputError("op", `${op}`, reduceOps.join(", "));
     if (op === "avg" && dtype.startsWith("i")) {
       throw new InputError("op", `avg of ${dtype}`, "sum, max or min, which stay whole numbers");
     }
-    return { kind, op, wire, algorithm, dtype, devices: from.tensors.length };
+    return { kind, op, wire, algorithm, blocking, dtype, devices: from.tensors.length };
   }
 
   #copying(
     kind: Kind,
     from: Operand,
-    options: GatherOptions,
-  ): Pick<Call, "kind" | "op" | "wire" | "algorithm" | "dtype" | "devices"> {
-    const { algorithm = "auto" } = options;
+    options: CallOptions,
+  ): Pick<Call, "kind" | "op" | "wire" | "algorithm" | "blocking" | "dtype" | "devices"> {
+    const { algorithm = "auto", blocking = false } = options;
     const { dtype, tensors } = from;
-    return { kind, op: "copy", wire: "dtype", algorithm, dtype, devices: tensors.length };
+    const devices = tensors.length;
+    return { kind, op: "copy", wire: "dtype", algorithm, blocking, dtype, devices };
   }
 
   #choose(call: Call): Algorithm {
@@ -415,6 +424,9 @@ export class HfReduce {
     const operation = `${kind} of ${dtype}[${elements}]`;
     const keep = [buffers, plan, last?.plan, this.#frame, sources, outs];
     const constants = kernelConstants(dtype, call.op, call.wire);
-    return this.group.enqueue(hfreduceKernel, constants, values, { operation, keep });
+    const options = { operation, keep };
+    if (!call.blocking) return this.group.enqueue(hfreduceKernel, constants, values, options);
+    this.group.run(hfreduceKernel, constants, values, options);
+    return doneEvent;
   }
 }

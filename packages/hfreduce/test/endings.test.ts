@@ -1,0 +1,76 @@
+// Nothing hangs and nothing comes out wrong in silence: ranks that disagree, do not come, or die.
+
+import { runProcesses, runThreads } from "@open-infra/ranks";
+import { describe, expect, it } from "vitest";
+import type { EndingData } from "./ranks/endings.ts";
+
+const module = new URL("./ranks/endings.ts", import.meta.url);
+
+interface Ending {
+  readonly name: string;
+  readonly peer: number;
+  readonly operation: string;
+  readonly message: string;
+}
+
+function endings(data: EndingData, ranksPerNode: number, transport: "heap" | "tcp" = "heap") {
+  const timeoutMs = data.ending === "late" ? 800 : 20_000;
+  return runThreads<Ending>({ size: 4, ranksPerNode, transport, timeoutMs, module, data });
+}
+
+describe("ranks that bring something else", () => {
+  const texts: [EndingData["ending"], RegExp][] = [
+    ["count", /the count is 500[01] here, but 500[01], from rank \d/],
+    ["dtype", /the dtype is (f32 here, but bf16|bf16 here, but f32), from rank \d/],
+    ["op", /the op is (sum here, but max|max here, but sum), from rank \d/],
+    ["kind", /the operation is (allreduce here, but reduce|reduce here, but allreduce), from/],
+    ["root", /the root is [01] here, but [01], from rank \d/],
+    ["devices", /the number of devices is [12] here, but [12], from rank \d/],
+    ["algorithm", /the algorithm is (tree here, but ring|ring here, but tree), from rank \d/],
+  ];
+  for (const [ending, text] of texts) {
+    it(`${ending}: every rank learns of it, one names the peer`, async () => {
+      for (const ranksPerNode of ending === "count" ? [4, 2, 1] : [2]) {
+        const all = await endings({ ending }, ranksPerNode);
+        expect(all.map(({ name }) => name)).toContain("RankMismatchError");
+        for (const one of all) {
+          expect(["RankMismatchError", "GroupAbortedError"]).toContain(one.name);
+          expect(one.message).toMatch(text);
+        }
+      }
+    });
+  }
+
+  it("count, over links", async () => {
+    const all = await endings({ ending: "count" }, 1, "tcp");
+    expect(all.map(({ name }) => name)).toContain("RankMismatchError");
+    for (const one of all) expect(one.name).toMatch(/RankMismatchError|GroupAbortedError/);
+  });
+
+  it("sizes at opening", async () => {
+    const all = await endings({ ending: "sizes" }, 2);
+    for (const { message } of all) expect(message).toMatch(/are 8,(4096|8192),.* they must agree/);
+  });
+});
+
+describe("ranks that are missing", () => {
+  it("do not come in time: the others name it and what it is in", async () => {
+    const all = await endings({ ending: "late" }, 2);
+    const others = all.slice(0, 3);
+    expect(others.map(({ name }) => name)).toContain("RankTimeoutError");
+    for (const { message } of others) {
+      expect(message).toMatch(/allreduce of f32\[5000\]: waited 800 ms for .*rank \d/);
+    }
+  });
+
+  it("are killed in an operation: the others end, and name it", async () => {
+    for (const operations of [1, 4]) {
+      const data: EndingData = { ending: "killed", operations };
+      const run = { size: 3, ranksPerNode: 2, timeoutMs: 20_000, module, data };
+      await expect(runProcesses<Ending>(run)).rejects.toMatchObject({
+        name: expect.stringMatching(/RankDeadError|GroupAbortedError/),
+        message: expect.stringMatching(/rank 2/),
+      });
+    }
+  });
+});

@@ -1,0 +1,85 @@
+// Ranks that contradict each other, do not come, or are killed in the middle; each says how it
+// learned of it.
+
+import { type Group, GroupError } from "@open-infra/ranks";
+import { type DType, Tensor } from "@open-infra/tensor";
+import { openReducer } from "../../src/index.ts";
+
+/** What the last rank does otherwise. */
+export interface EndingData {
+  readonly ending:
+    | "count"
+    | "dtype"
+    | "op"
+    | "root"
+    | "kind"
+    | "devices"
+    | "algorithm"
+    | "late"
+    | "killed"
+    | "sizes";
+  /** Which operation of many the rank is killed in. */
+  readonly operations?: number;
+}
+
+interface Call {
+  readonly kind: "allreduce" | "reduce";
+  readonly dtype: DType;
+  readonly op: "sum" | "max";
+  readonly count: number;
+  readonly root: number;
+  readonly devices: number;
+  readonly algorithm: "tree" | "ring";
+}
+
+const usual: Call = {
+  kind: "allreduce",
+  dtype: "f32",
+  op: "sum",
+  count: 5000,
+  root: 0,
+  devices: 1,
+  algorithm: "tree",
+};
+
+const unusual: Partial<Record<EndingData["ending"], Partial<Call>>> = {
+  count: { count: 5001 },
+  dtype: { dtype: "bf16" },
+  op: { op: "max" },
+  root: { kind: "reduce", root: 1 },
+  kind: { kind: "reduce" },
+  devices: { devices: 2 },
+  algorithm: { algorithm: "ring" },
+};
+
+export default async function run(group: Group, data: EndingData): Promise<object | string> {
+  const { ending, operations = 1 } = data;
+  const odd = group.rank === group.size - 1;
+  try {
+    const chunkBytes = odd && ending === "sizes" ? 8192 : 4096;
+    const reducer = await openReducer(group, { chunkBytes, smallBytes: 256 });
+    const call = { ...usual, ...(ending === "root" && { kind: "reduce" as const }) };
+    const { kind, dtype, op, count, root, devices, algorithm } = {
+      ...call,
+      ...(odd ? unusual[ending] : {}),
+    };
+    const buffers = Array.from({ length: devices }, () => Tensor.empty([count], dtype));
+    if (odd && ending === "late") {
+      await new Promise((resolve) => setTimeout(resolve, 2500));
+      return "late";
+    }
+    for (let i = 0; i < operations; i++) {
+      const event =
+        kind === "allreduce"
+          ? reducer.allreduce(buffers, { op, algorithm })
+          : reducer.reduce(buffers, { op, root });
+      if (odd && ending === "killed" && i === operations - 1) process.kill(process.pid, "SIGKILL");
+      await event.finished();
+    }
+    return "done";
+  } catch (error) {
+    if (!(error instanceof GroupError)) throw error;
+    const { name, peer, operation, message } = error;
+    return { name, peer, operation, message };
+  }
+}
