@@ -114,8 +114,11 @@ int64_t oi_group_flush(int64_t *block) {
 // block: { group, rank }. Looks whether a rank still runs, and whether the group does. Returns
 // OI_ARRIVED, OI_ABORTED or OI_PEER_DEAD.
 int64_t oi_group_look(int64_t *block) {
-  int32_t culprit;
-  return check_group(pointer_of(block[0]), (int32_t)block[1], LOOK_ALL, &culprit);
+  oi_group *g = pointer_of(block[0]);
+  int32_t culprit = -1;
+  int32_t code = check_group(g, (int32_t)block[1], LOOK_ALL, &culprit);
+  if (code == OI_PEER_DEAD) atomic_store_explicit(&g->gone, culprit, memory_order_relaxed);
+  return code;
 }
 
 // block: { group }. The rank ends without leaving: it counts as dead, what it runs ends.

@@ -36,7 +36,7 @@ export interface HostOptions {
 /** Others that see a death say more about it than the host can, so they are given this long. */
 const noticeMs = 1000;
 /** How long ranks have to end by themselves once they have been told to. */
-const graceMs = 5000;
+const graceMs = 3000;
 
 interface Failure {
   readonly rank: number;
