@@ -76,14 +76,14 @@ static inline __attribute__((always_inline)) void cast_columns(const x_t *x, uin
                                                                int stream) {
   int64_t k = 0, end = len;  // of the group that *inverses is of
   for (; k + 128 <= columns; k += 128) {
-    __m512i pairs[4];
+    wide_t part[4];
     for (int i = 0; i < 4; i++) {
       if (k + 32 * i >= end) inverses++, end += len;
       __m512 inverse = _mm512_set1_ps(*inverses);
       wide_prefetch(x + k + 32 * i);
-      pairs[i] = e2m1_pairs(wide_times(wide_load(x + k + 32 * i), inverse, inverse));
+      part[i] = wide_times(wide_load(x + k + 32 * i), inverse, inverse);
     }
-    wide_store(q + k / 2, low_bytes(pairs), stream);
+    wide_store(q + k / 2, e2m1_bytes(part), stream);
   }
   for (; k < columns; k += 32) {
     if (k >= end) inverses++, end += len;

@@ -135,8 +135,8 @@ static inline __m512i e4m3_halves(wide_t x) {
   return _mm512_ternarylogic_epi32(_mm512_set1_epi16(0x7f), code, _mm512_srli_epi16(code, 4), 0xca);
 }
 
-static inline __m512i e4m3_codes(wide_t x, wide_t y) {
-  __m512i low = e4m3_halves(x), high = e4m3_halves(y);
+// The low bytes of half lanes.
+static inline __m512i half_bytes(__m512i low, __m512i high) {
 #if defined(__AVX512VBMI__)
   __m512i even = _mm512_set_epi64(0x7e7c7a7876747270, 0x6e6c6a6866646260, 0x5e5c5a5856545250,
                                   0x4e4c4a4846444240, 0x3e3c3a3836343230, 0x2e2c2a2826242220,
@@ -146,6 +146,10 @@ static inline __m512i e4m3_codes(wide_t x, wide_t y) {
   __m512i bytes = _mm512_castsi256_si512(_mm512_cvtepi16_epi8(low));
   return _mm512_inserti64x4(bytes, _mm512_cvtepi16_epi8(high), 1);
 #endif
+}
+
+static inline __m512i e4m3_codes(wide_t x, wide_t y) {
+  return half_bytes(e4m3_halves(x), e4m3_halves(y));
 }
 
 // e2m1 of magnitudes up to 6 or so, in the low three bits of each lane. As above, but steps are
@@ -179,21 +183,42 @@ static inline __m512i e2m1_pairs(wide_t x) {
   return _mm512_or_si512(codes, signs);
 }
 
-// The low bytes of four vectors.
-static inline __m512i low_bytes(const __m512i v[4]) {
 #if defined(__AVX512VBMI__)
-  const __m512i fourth =
-      _mm512_set_epi64(0x7c7874706c686460, 0x5c5854504c484440, 0x3c3834302c282420,
-                       0x1c1814100c080400, 0x7c7874706c686460, 0x5c5854504c484440,
-                       0x3c3834302c282420, 0x1c1814100c080400);
-  __m512i low = _mm512_permutex2var_epi8(v[0], fourth, v[1]);
-  __m512i high = _mm512_permutex2var_epi8(v[2], fourth, v[3]);
-  return _mm512_shuffle_i64x2(low, high, 0x44);
+// The upper halves of numbers just below these, in order, at least 1/8 in magnitude.
+static inline __m512i halves_below(wide_t x) {
+  const __m512 least = _mm512_set1_ps(0.125f);
+  const __m512i one = _mm512_set1_epi32(1);
+  __m512i even = _mm512_castps_si512(_mm512_range_ps(x.even, least, 3));
+  __m512i odd = _mm512_castps_si512(_mm512_range_ps(x.odd, least, 3));
+  even = _mm512_srli_epi32(_mm512_sub_epi32(even, one), 16);
+  return _mm512_mask_blend_epi16(0xaaaaaaaa, even, _mm512_sub_epi32(odd, one));
+}
+
+// Sixty-four codes, two to a byte, in the low bytes of half lanes. Codes change at numbers of two bits
+// behind the leading one, and a number there belongs below: so the exponent's last three bits and
+// those two of the number just below, and the sign, are the place of the code in a table.
+static inline __m512i e2m1_table_pairs(wide_t x, wide_t y) {
+  const __m512i table =
+      _mm512_set_epi64(0x0c0b0b0a0a0a0909, 0x0909090900000000, 0, 0x0f0f0f0e0e0d0d0c,
+                       0x0403030202020101, 0x0101010100000000, 0, 0x0707070606050504);
+  __m512i low = halves_below(x), high = halves_below(y);
+  __m512i fields = half_bytes(_mm512_srli_epi16(low, 5), _mm512_srli_epi16(high, 5));
+  __m512i signs = half_bytes(_mm512_srli_epi16(low, 10), _mm512_srli_epi16(high, 10));
+  __m512i place = _mm512_ternarylogic_epi32(_mm512_set1_epi8(0x1f), fields, signs, 0xca);
+  __m512i codes = _mm512_permutexvar_epi8(place, table);
+  return _mm512_maddubs_epi16(codes, _mm512_set1_epi16(0x1001));
+}
+#endif
+
+// 128 codes in 64 bytes.
+static inline __m512i e2m1_bytes(const wide_t x[4]) {
+#if defined(__AVX512VBMI__)
+  return half_bytes(e2m1_table_pairs(x[0], x[1]), e2m1_table_pairs(x[2], x[3]));
 #else
-  __m512i bytes = _mm512_castsi128_si512(_mm512_cvtepi32_epi8(v[0]));
-  bytes = _mm512_inserti32x4(bytes, _mm512_cvtepi32_epi8(v[1]), 1);
-  bytes = _mm512_inserti32x4(bytes, _mm512_cvtepi32_epi8(v[2]), 2);
-  return _mm512_inserti32x4(bytes, _mm512_cvtepi32_epi8(v[3]), 3);
+  __m512i bytes = _mm512_castsi128_si512(_mm512_cvtepi32_epi8(e2m1_pairs(x[0])));
+  bytes = _mm512_inserti32x4(bytes, _mm512_cvtepi32_epi8(e2m1_pairs(x[1])), 1);
+  bytes = _mm512_inserti32x4(bytes, _mm512_cvtepi32_epi8(e2m1_pairs(x[2])), 2);
+  return _mm512_inserti32x4(bytes, _mm512_cvtepi32_epi8(e2m1_pairs(x[3])), 3);
 #endif
 }
 
