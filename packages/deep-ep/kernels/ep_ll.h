@@ -33,8 +33,8 @@ enum { EP_DIRECT = 0, EP_SLOTS = 1, EP_PULL = 2, EP_PUSH = 3, EP_LOGFMT = 4 };
 
 // Offsets of one turn's parts.
 typedef struct ep_turn {
-  int64_t claims, notes, out_notes, x, scales, source, slots;      // dispatch
-  int64_t return_notes, out_return_notes, returned, shared;        // combine
+  int64_t claims, notes, out_notes, x, row_scales, scales, source, slots;  // dispatch
+  int64_t return_notes, out_return_notes, returned, shared;                // combine
 } ep_turn;
 
 typedef struct ep_ll {

@@ -186,16 +186,26 @@ static term_t find_row(const params_t *p, const ep_ll *l, int64_t expert, int64_
   return term;
 }
 
+static inline __attribute__((always_inline)) void sum_columns(uint16_t *out, const term_t *terms,
+                                                              int64_t count, int64_t c,
+                                                              int vectors) {
+  vf sum[4];
+  for (int v = 0; v < vectors; v++) sum[v] = vf_zero();
+  for (int64_t i = 0; i < count; i++) {
+    vf weight = vf_set(terms[i].weight);
+    for (int v = 0; v < vectors; v++) {
+      int64_t at = c + v * OI_VF;
+      vf x = terms[i].row != NULL ? vf_load_bf16(terms[i].row + at) : vf_load(terms[i].values + at);
+      sum[v] = vf_fma(x, weight, sum[v]);
+    }
+  }
+  for (int v = 0; v < vectors; v++) vf_store_bf16(out + c + v * OI_VF, sum[v]);
+}
+
 static void sum_terms(uint16_t *out, const term_t *terms, int64_t count, int64_t hidden) {
   int64_t c = 0;
-  for (; c + OI_VF <= hidden; c += OI_VF) {
-    vf sum = vf_zero();
-    for (int64_t i = 0; i < count; i++) {
-      vf x = terms[i].row != NULL ? vf_load_bf16(terms[i].row + c) : vf_load(terms[i].values + c);
-      sum = vf_fma(x, vf_set(terms[i].weight), sum);
-    }
-    vf_store_bf16(out + c, sum);
-  }
+  for (; c + 4 * OI_VF <= hidden; c += 4 * OI_VF) sum_columns(out, terms, count, c, 4);
+  for (; c + OI_VF <= hidden; c += OI_VF) sum_columns(out, terms, count, c, 1);
   for (; c < hidden; c++) {
     float sum = 0;
     for (int64_t i = 0; i < count; i++) {

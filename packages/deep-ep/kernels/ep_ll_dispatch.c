@@ -38,7 +38,7 @@ static int refuse(const ep_ll *l, const char *why) {
 }
 
 // Counts the selections of each expert and gives each its place, in the order of tokens.
-static int count(const params_t *p, const ep_ll *l) {
+static int count_selections(const params_t *p, const ep_ll *l) {
   int32_t *counts = (int32_t *)p->counts, *places = (int32_t *)p->places;
   memset(counts, 0, 4 * (size_t)l->experts);
   const int64_t *choice = p->choice;
@@ -83,7 +83,7 @@ static int open_rank(const params_t *p, const ep_ll *l, plan_t *plan, int64_t ra
 }
 
 static int prepare(const params_t *p, const ep_ll *l, plan_t *plan) {
-  if (!count(p, l)) return 0;
+  if (!count_selections(p, l)) return 0;
   for (int64_t i = 0; i < l->size; i++) {
     int32_t peer = (int32_t)((l->rank + i) % l->size);
     // What this turn held two dispatches ago may still be in use there.
@@ -103,13 +103,13 @@ static void write_message(const ep_ll *l, uint8_t *to, const token_t *t) {
   memcpy(scales + 4 * l->scales, &t->number, 4);
 }
 
-// A row of the packed result; scales lie by block, then row.
+// A row of the packed result. Its scales stay together for now: one store to each of the blocks'
+// columns would touch as many pages as there are blocks.
 static void write_row(const ep_ll *l, uint8_t *data, int64_t expert, int64_t row,
                       const token_t *t) {
-  int64_t rows = l->size * l->tokens, at = expert * rows + row;
+  int64_t at = expert * l->size * l->tokens + row;
   memcpy(data + l->at.x + at * l->row_bytes, t->x, (size_t)l->row_bytes);
-  uint32_t *scales = (uint32_t *)(data + l->at.scales) + expert * l->scales * rows + row;
-  for (int64_t i = 0; i < l->scales; i++) scales[i * rows] = t->scales[i];
+  memcpy(data + l->at.row_scales + at * l->scales * 4, t->scales, (size_t)(l->scales * 4));
   ((int32_t *)(data + l->at.source))[at] = t->number;
 }
 
@@ -230,6 +230,17 @@ static void pack(const params_t *p, const ep_ll *l, int64_t expert, int64_t rank
   }
 }
 
+// The scales of an expert's rows to where they belong: by block, then row.
+static void transpose_scales(const params_t *p, const ep_ll *l, int64_t expert) {
+  int64_t rows = l->size * l->tokens, count = ((const int32_t *)p->received)[expert];
+  const uint32_t *from = (const uint32_t *)(l->w->data + l->at.row_scales);
+  uint32_t *to = (uint32_t *)(l->w->data + l->at.scales);
+  from += expert * rows * l->scales;
+  to += expert * rows * l->scales;
+  for (int64_t i = 0; i < l->scales; i++)
+    for (int64_t row = 0; row < count; row++) to[i * rows + row] = from[row * l->scales + i];
+}
+
 void ep_ll_receive(const params_t *p, oi_ctx *ctx) {
   ep_ll l = ep_ll_of(p);
   ep_op *op = p->op;
@@ -243,6 +254,10 @@ void ep_ll_receive(const params_t *p, oi_ctx *ctx) {
   }
   if (ep_stopped(op, ctx)) return;
   for (int64_t i; (i = oi_take(ctx, 1)) < l.local * l.size;) pack(p, &l, i / l.size, i % l.size);
+  if (l.scales > 0) {
+    ep_restart(ctx);
+    for (int64_t e; (e = oi_take(ctx, 1)) < l.local;) transpose_scales(p, &l, e);
+  }
   if (ctx->tid != 0 || p->statistics == NULL) return;
   for (int64_t e = 0; e < l.local; e++)
     ((int32_t *)p->statistics)[e] += ((const int32_t *)p->received)[e];
