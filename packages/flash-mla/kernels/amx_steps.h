@@ -92,27 +92,66 @@ INLINE __m512i next_pairs(vf *low, vf *high) {
   return _mm512_or_si512(_mm512_srli_epi32(a, 16), b);
 }
 
-// 32 keys of a group: e[key] are their probabilities, to be laid as rows in P_PARTS tiles.
-INLINE void turn_around(uint16_t *to, const float *e) {
-  __m512i x[16];
-#if P_PARTS == 1
-  UNROLL(16) for (int i = 0; i < 16; i++) x[i] =
-      rounded_pairs(vf_load(e + 2 * i * ROWS), vf_load(e + (2 * i + 1) * ROWS));
+// Lays 32 keys of a group, given as pairs of bf16, as rows of a tile.
+INLINE void turn_pairs(uint16_t *to, __m512i x[16]) {
   oi_transpose_16x16(x);
   UNROLL(16) for (int r = 0; r < ROWS; r++) _mm512_store_si512(to + r * DEPTH, x[r]);
-#else
+}
+
+// Probabilities of 32 keys of a group as P_PARTS tiles: 2^(score - top), 0 for a key that a row,
+// which sees the first `limit` of them, does not see; `whole` says that all rows see all. Adds to
+// two sums, of even and of odd keys.
+INLINE void probabilities(uint16_t *to, const float *s, vf top, vi limit, int whole, vf *even,
+                          vf *odd) {
+  __m512i x[16];
+#if P_PARTS > 1
   float rest[DEPTH * ROWS];
-  for (int part = 0; part < P_PARTS; part++, e = rest, to += TILE) {
+#endif
+  UNROLL(16) for (int i = 0; i < 16; i++) {
+    vf low = exp2_clamped(vf_load(s + 2 * i * ROWS) - top);
+    vf high = exp2_clamped(vf_load(s + (2 * i + 1) * ROWS) - top);
+    if (!whole) low = vf_select((vi)(limit > 2 * i), low, vf_zero());
+    if (!whole) high = vf_select((vi)(limit > 2 * i + 1), high, vf_zero());
+    *even += low, *odd += high;
+#if P_PARTS == 1
+    x[i] = rounded_pairs(low, high);
+#else
+    x[i] = next_pairs(&low, &high);
+    vf_store(rest + 2 * i * ROWS, low), vf_store(rest + (2 * i + 1) * ROWS, high);
+#endif
+  }
+  turn_pairs(to, x);
+#if P_PARTS > 1
+  for (int part = 1; part < P_PARTS; part++) {
     UNROLL(16) for (int i = 0; i < 16; i++) {
-      vf low = vf_load(e + 2 * i * ROWS), high = vf_load(e + (2 * i + 1) * ROWS);
+      vf low = vf_load(rest + 2 * i * ROWS), high = vf_load(rest + (2 * i + 1) * ROWS);
       x[i] = next_pairs(&low, &high);
-      if (part == P_PARTS - 1) continue;
       vf_store(rest + 2 * i * ROWS, low), vf_store(rest + (2 * i + 1) * ROWS, high);
     }
-    oi_transpose_16x16(x);
-    UNROLL(16) for (int r = 0; r < ROWS; r++) _mm512_store_si512(to + r * DEPTH, x[r]);
+    turn_pairs(to + part * TILE, x);
   }
 #endif
+}
+
+// Scores of keys `from` to `to` times `scale`, in place, and their maxima; -inf where a row does
+// not see the key.
+INLINE vf scale_scores(float *s, int from, int to, vi limit, int whole, float scale, vf top) {
+  vf most[4] = {top, top, top, top};
+  int j = from;
+  for (; j + 4 <= to; j += 4)
+    UNROLL(4) for (int i = 0; i < 4; i++) {  // four chains hide the latency of a maximum
+      vf x = vf_load(s + (j + i) * ROWS) * scale;
+      if (!whole) x = vf_select((vi)(limit > j + i), x, vf_set(-INFINITY));
+      vf_store(s + (j + i) * ROWS, x);
+      most[i] = vf_max(most[i], x);
+    }
+  for (; j < to; j++) {
+    vf x = vf_load(s + j * ROWS) * scale;
+    if (!whole) x = vf_select((vi)(limit > j), x, vf_set(-INFINITY));
+    vf_store(s + j * ROWS, x);
+    most[0] = vf_max(most[0], x);
+  }
+  return vf_max(vf_max(most[0], most[1]), vf_max(most[2], most[3]));
 }
 
 // Softmax of a group: scores [key][row] of `seen` keys, of which row r sees the first keys[r], to
@@ -124,28 +163,17 @@ ONE_COPY void softmax_group(float *s, uint16_t *to, int seen, const int32_t *key
   memcpy(&limit, keys, sizeof limit);
   const int whole = keys[0];  // the first row sees the least
   const vf before = vf_load(max);
-  vf top = before, other = before, total = vf_zero();
-  for (int j = 0; j < seen; j++) {
-    vf x = vf_load(s + j * ROWS) * scale;
-    if (j >= whole) x = vf_select((vi)(limit > j), x, vf_set(-INFINITY));
-    vf_store(s + j * ROWS, x);
-    if (j % 2 == 0) top = vf_max(top, x);
-    else other = vf_max(other, x);  // two chains hide the latency of a maximum
-  }
-  top = vf_max(top, other);
+  vf top = scale_scores(s, 0, whole, limit, 1, scale, before);
+  top = scale_scores(s, whole, seen, limit, 0, scale, top);
   // A maximum forgets a NaN that a later score covers, but the NaN's own probability is NaN.
-  for (int at = 0; at < seen; at += DEPTH, to += P_PARTS * TILE) {
-    float *e = s + at * ROWS;
-    for (int j = 0; j < DEPTH; j++) {
-      vf x = exp2_clamped(vf_load(e + j * ROWS) - top);
-      if (at + j >= whole) x = vf_select((vi)(limit > at + j), x, vf_zero());
-      total += x;
-      vf_store(e + j * ROWS, x);
-    }
-    turn_around(to, e);
-  }
+  vf even = vf_zero(), odd = vf_zero();
+  int at = 0;
+  for (; at + DEPTH <= whole; at += DEPTH, to += P_PARTS * TILE)
+    probabilities(to, s + at * ROWS, top, limit, 1, &even, &odd);
+  for (; at < seen; at += DEPTH, to += P_PARTS * TILE)
+    probabilities(to, s + at * ROWS, top, limit - at, 0, &even, &odd);
   const vf earlier = exp2_small(before - top);
   vf_store(max, top);
   vf_store(factor, earlier);
-  vf_store(sum, vf_load(sum) * earlier + total);
+  vf_store(sum, vf_load(sum) * earlier + (even + odd));
 }
