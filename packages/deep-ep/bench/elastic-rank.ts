@@ -1,4 +1,4 @@
-// One rank of elastic.bench.ts: dispatches FP8 and combines bf16 over and over, next to a plain copy
+// One rank of elastic.bench.ts: dispatches FP8 and combines bf16 over and over, beside a plain copy
 // of as many bytes, and reports each round's times.
 
 import {

@@ -1,10 +1,10 @@
-// What the kernels of ElasticBuffer share: the window's layout and flags, the message by which ranks
-// tell each other where to write and read, records, and rows.
+// What the kernels of ElasticBuffer share: the window's layout and flags, the message by which
+// ranks tell each other where to write and read, records, and rows.
 //
-// Every operation of a buffer has an epoch, the same on all ranks. It begins with a message to each
-// contact ("ready": where my results go, where my operands lie), which also gives leave to write
-// into this rank's window: who has sent it has finished the operation before. Whoever has put all
-// that a rank awaits raises that rank's flag to the epoch.
+// Every operation of a buffer has an epoch, the same on all ranks. It begins with a message to
+// each contact ("ready": where my results go, where my operands lie), which also gives leave to
+// write into this rank's window: who has sent it has finished the operation before. Whoever has
+// put all that a rank awaits raises that rank's flag to the epoch.
 #pragma once
 #include "ep_common.h"
 
@@ -50,8 +50,8 @@ static const char *const message_names[M_SAME] = {
     "expertAlignment", "scale packs of a token", "topkWeights given", "doExpand"};
 static const char *const operation_names[] = {"?", "dispatch", "cached dispatch", "combine"};
 
-// How this rank reaches another: its memory as its own (threads of a process), its window alone, or
-// a link.
+// How this rank reaches another: its memory as its own (threads of a process), its window alone,
+// or a link.
 enum { REACH_LINK = 0, REACH_WINDOW = 1, REACH_MEMORY = 2 };
 
 // Shared by a launch's threads; zero before the first one. `tables` is the first thread's memory.

@@ -1,5 +1,5 @@
-// All ranks wait for each other, after all that was queued before: a barrier, or the end of a session
-// of all-gathers. `kind` is 0 or 1.
+// All ranks wait for each other, after all that was queued before: a barrier, or the end of a
+// session of all-gathers. `kind` is 0 or 1.
 #include "elastic.h"
 
 void elastic_barrier(const params_t *p, oi_ctx *ctx) {

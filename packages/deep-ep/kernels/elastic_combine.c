@@ -1,10 +1,11 @@
-// Rows back to the ranks their tokens came from, summed. Where ranks share memory the rank that wants
-// the sum reads the rows where they lie, so that nothing is copied in between; rows of others come
-// as records, already summed over the selections of one rank.
+// Rows back to the ranks their tokens came from, summed. Where ranks share memory the rank that
+// wants the sum reads the rows where they lie, so that nothing is copied in between; rows of
+// others come as records, already summed over the selections of one rank.
 //
 // With nodes (hybrid mode) the rank that passed a token on sums its rows within the node and sends
-// one row back. Each level sums in float32, in the order of the token's last selection of each rank
-// or node, and rounds to bf16. Without multiple reduction there is one sum, at the end, of all rows.
+// one row back. Each level sums in float32, in the order of the token's last selection of each
+// rank or node, and rounds to bf16. Without multiple reduction there is one sum, at the end, of
+// all rows.
 #include "elastic_nodes.h"
 
 enum { TAKE_PUSH, TAKE_FORWARDS, TAKE_TOKENS };
@@ -221,8 +222,9 @@ static void put_rows(const params_t *p, const node_t *n, oi_window *w, tables_t 
 
 // ---- Sums
 
-// A token's selections for the level that sums: which rank (or node) holds each, −1 for none; which
-// lane is the last of its rank; and that lane's place in the order of rows for the sum's rank.
+// A token's selections for the level that sums: which rank (or node) holds each, −1 for none;
+// which lane is the last of its rank; and that lane's place in the order of rows for the sum's
+// rank.
 typedef struct {
   int32_t *holder, *place;
   const int32_t *slot;  // expanded: the row of each selection; else null

@@ -1,7 +1,7 @@
 // The second half of a dispatch: tokens to their places. Where ranks share memory a token is read
 // once and written where its receiver wants it, in every copy that the expanded layout asks for.
-// Into another process it goes as a record of its window, and the receiver copies it out; to another
-// host the records are gathered and put in large pieces.
+// Into another process it goes as a record of its window, and the receiver copies it out; to
+// another host the records are gathered and put in large pieces.
 //
 // With nodes (hybrid mode) a token crosses to each other node once, to the rank there that has the
 // sender's place in its node, which passes it on within the node.

@@ -50,11 +50,13 @@ static inline void place_sf(const kind_t *k, const token_t *t, const results_t *
     memcpy(out, from, (size_t)k->sf_packs * 4);
     return;
   }
-  for (int64_t i = 0; i < k->sf_packs; i++) out[i * to->sf_pack_stride] = from[i * t->sf_pack_stride];
+  for (int64_t i = 0; i < k->sf_packs; i++)
+    out[i * to->sf_pack_stride] = from[i * t->sf_pack_stride];
 }
 
 // Writes a token into the results of `rank`: `row` among its tokens; in the expanded layout a copy
-// for each of its selections there. `via` is what the second column says: a rank, and the last lane.
+// for each of its selections there. `via` is what the second column says: a rank, and the last
+// lane.
 static inline int64_t place_token(const kind_t *k, const token_t *t, const results_t *to,
                                   int64_t rank, int64_t row, int64_t via) {
   int64_t first = rank * k->local, end = first + k->local, master = 0, copies = 1;

@@ -1,9 +1,9 @@
 // Rows of a table that all ranks hold parts of, by index. Ranks whose windows are mapped here are
-// read where their rows lie, without their doing. Those behind links are asked: indices go out, their
-// rows come back while they fetch too, so over links every rank fetches at the same time.
+// read where their rows lie, without their doing. Those behind links are asked: indices go out,
+// their rows come back while they fetch too, so over links every rank fetches at the same time.
 //
-// In the window: this rank's part of the table; then, for links, what others ask of it and what they
-// answer, `room` indices and rows of each.
+// In the window: this rank's part of the table; then, for links, what others ask of it and what
+// they answer, `room` indices and rows of each.
 #include "elastic.h"
 
 // Each rank's place for indices: their number, then they. Aligned.

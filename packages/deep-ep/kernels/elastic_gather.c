@@ -1,7 +1,7 @@
-// An all-gather's part of each rank, to all: put where every rank expects it, then told. There is no
-// leave to be asked: a session's bytes are free from its start on, and each gather of a session has
-// bytes of its own. And the two short operations around it: a barrier, and a session's end, which is
-// one.
+// An all-gather's part of each rank, to all: put where every rank expects it, then told. There is
+// no leave to be asked: a session's bytes are free from its start on, and each gather of a session
+// has bytes of its own. And the two short operations around it: a barrier, and a session's end,
+// which is one.
 #include "elastic.h"
 
 // parts: [count] of address, bytes, offset in the window of this rank's part.

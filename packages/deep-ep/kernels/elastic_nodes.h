@@ -1,6 +1,6 @@
-// Who talks to whom: in direct mode every rank with every other (one "node" of all ranks); with nodes
-// (hybrid mode) a rank with those of its node, and with the one rank of each other node that has its
-// place there. And the exchange of messages with them that every operation begins with.
+// Who talks to whom: in direct mode every rank with every other (one "node" of all ranks); with
+// nodes (hybrid mode) a rank with those of its node, and with the one rank of each other node that
+// has its place there. And the exchange of messages with them that every operation begins with.
 #pragma once
 #include "elastic.h"
 

@@ -1,5 +1,5 @@
-// The first half of a dispatch: which tokens go where, and the exchange of counts after which every
-// rank knows the place of every row, its own and its peers'.
+// The first half of a dispatch: which tokens go where, and the exchange of counts after which
+// every rank knows the place of every row, its own and its peers'.
 //
 // A row of counts that each rank sends to all: a header (what must be the same everywhere), tokens
 // for each rank, selections of each expert, tokens for each node.
@@ -26,9 +26,9 @@ static int32_t *counts_row(const params_t *p, const shape_t *s, oi_window *w, in
   return (int32_t *)(w->data + p->counts_at) + row;
 }
 
-// A token counts once for each rank and node, at its last selection there (the "master" lane, whose
-// place in the order of selections is also the place of the rank's part in sums); and once for each
-// expert it selects. `seen` is one past the last token that came to a rank or node.
+// A token counts once for each rank and node, at its last selection there (the "master" lane,
+// whose place in the order of selections is also the place of the rank's part in sums); and once
+// for each expert it selects. `seen` is one past the last token that came to a rank or node.
 typedef struct {
   int32_t *rank, *expert, *node;
   int32_t *rank_seen, *node_seen;
@@ -89,8 +89,8 @@ static void place_tokens(const params_t *p, const shape_t *s, tally_t c, int64_t
   }
 }
 
-// Sums the threads' counts into this rank's row, and makes each thread's counts those of the threads
-// before it.
+// Sums the threads' counts into this rank's row, and makes each thread's counts those of the
+// threads before it.
 static void join_tallies(const params_t *p, const shape_t *s, int32_t *all, int32_t *row,
                          int32_t nthreads) {
   int64_t ints = s->ranks + s->experts + s->nodes;

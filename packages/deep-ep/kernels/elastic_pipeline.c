@@ -1,6 +1,6 @@
-// Tensors between neighbours of a ring. Two channels a rank, one that comes from each side, each with
-// a few slots in the receiver's window; counting flags say how many tensors have arrived and how
-// many slots have been emptied. `number` counts the tensors of a channel from 1.
+// Tensors between neighbours of a ring. Two channels a rank, one that comes from each side, each
+// with a few slots in the receiver's window; counting flags say how many tensors have arrived and
+// how many slots have been emptied. `number` counts the tensors of a channel from 1.
 #include "elastic.h"
 
 // Flags behind those of all ranks: [arrived, emptied] of channels 0 and 1.

@@ -11,12 +11,8 @@ import { EventOverlap } from "../event.ts";
 import { planCombine, planDispatch, planWindow, type RecordShape } from "./capacity.ts";
 import { type CombineOptions, type CombineResult, combineRows } from "./combine.ts";
 import { ElasticCore } from "./core.ts";
-import {
-  type DispatchOptions,
-  type DispatchResult,
-  dispatchTokens,
-  type TokenInput,
-} from "./dispatch.ts";
+import { dispatchTokens } from "./dispatch.ts";
+import type { DispatchOptions, DispatchResult, TokenInput } from "./dispatch-options.ts";
 import { Engram, type FetchHook } from "./engram.ts";
 import { type Gathered, GatherSessions } from "./gather.ts";
 import { barrierKernel } from "./kernels.ts";
@@ -348,7 +344,7 @@ export class ElasticBuffer implements AsyncDisposable {
     return { [Symbol.dispose]: () => enabled && this.destroyAgrsSession() };
   }
 
-  /** Where this rank's parts of the next all-gather lie; written there, they are not copied here. */
+  /** Where this rank's parts of the next all-gather lie: written there, nothing is copied here. */
   agrsGetInplaceTensor<S extends readonly number[] | readonly (readonly number[])[]>(
     shapes: S,
     dtype: DType,

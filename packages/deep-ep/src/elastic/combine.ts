@@ -1,12 +1,13 @@
-// Rows back to where their tokens came from, summed. The sums are made by kernels/elastic_combine.c
-// on the group's communication stream.
+// Rows back to where their tokens came from, summed. The sums are made by
+// kernels/elastic_combine.c on the group's communication stream.
 
 import { InputError } from "@open-infra/errors";
 import { expectContiguous, Tensor } from "@open-infra/tensor";
 import { EventOverlap } from "../event.ts";
 import { planCombine } from "./capacity.ts";
 import type { ElasticCore } from "./core.ts";
-import { checkStreamOptions, expectRoom, expectShape, type StreamOptions } from "./dispatch.ts";
+import { checkStreamOptions, expectRoom, expectShape } from "./dispatch-job.ts";
+import type { StreamOptions } from "./dispatch-options.ts";
 import type { EPHandle } from "./handle.ts";
 import { combineKernel } from "./kernels.ts";
 

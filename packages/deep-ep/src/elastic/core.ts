@@ -1,5 +1,5 @@
-// What the parts of an ElasticBuffer share: the group, the window, the order of operations, and who
-// is reached how.
+// What the parts of an ElasticBuffer share: the group, the window, the order of operations, and
+// who is reached how.
 
 import type { CommEvent, Group, Window } from "@open-infra/ranks";
 import { Tensor } from "@open-infra/tensor";

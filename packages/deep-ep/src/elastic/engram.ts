@@ -1,6 +1,6 @@
-// A table of embeddings whose rows are spread over the ranks, in equal consecutive parts, fetched by
-// index. Where windows are mapped a fetch reads the owner's memory without its doing; over links
-// the owners answer within their own fetch, so there all ranks fetch together.
+// A table of embeddings whose rows are spread over the ranks, in equal consecutive parts, fetched
+// by index. Where windows are mapped a fetch reads the owner's memory without its doing; over
+// links the owners answer within their own fetch, so there all ranks fetch together.
 
 import { InputError } from "@open-infra/errors";
 import type { CommEvent } from "@open-infra/ranks";

@@ -1,6 +1,6 @@
-// All-gathers in sessions: within a session every gather has bytes of its own in the window, so that
-// ranks need not wait for each other before they put; a session ends when all ranks are done with
-// its results, and the next one uses the same bytes.
+// All-gathers in sessions: within a session every gather has bytes of its own in the window, so
+// that ranks need not wait for each other before they put; a session ends when all ranks are done
+// with its results, and the next one uses the same bytes.
 
 import { InputError } from "@open-infra/errors";
 import { pointerOf } from "@open-infra/jit";
@@ -9,7 +9,7 @@ import { byteSize, type DType, expectContiguous, Tensor } from "@open-infra/tens
 import { expectCount } from "../config.ts";
 import { BufferStateError } from "../errors.ts";
 import type { ElasticCore } from "./core.ts";
-import { expectRoom } from "./dispatch.ts";
+import { expectRoom } from "./dispatch-job.ts";
 import { barrierKernel, gatherKernel } from "./kernels.ts";
 import { alignUp, listOfShapes } from "./sizes.ts";
 

@@ -1,5 +1,5 @@
-// What dispatch knows of where its tokens went: given to combine, which takes the same way back, and
-// to later dispatches of the same selection, which then need no counts.
+// What dispatch knows of where its tokens went: given to combine, which takes the same way back,
+// and to later dispatches of the same selection, which then need no counts.
 
 import type { Tensor } from "@open-infra/tensor";
 
@@ -13,11 +13,10 @@ export interface Routes {
   readonly expertCounts: Tensor<"i32">;
   /** Expanded: `[tokens, k]`, the slot of each selection at its expert's rank. */
   readonly dstExpanded: Tensor<"i32"> | undefined;
-  /** Hybrid: `[tokens, k]`, the token's place among those for a node, at its last selection there. */
+  /** Hybrid: `[tokens, k]`, the place among tokens for a node, at the last selection there. */
   readonly dstForwards: Tensor<"i32"> | undefined;
   /** Hybrid: `[forwarded, k]`, the place among its source's tokens for a rank, at the last lane. */
   readonly forwardPlaces: Tensor<"i32"> | undefined;
-  readonly hidden: number;
 }
 
 /** What a handle is made of. */
@@ -56,18 +55,18 @@ export class EPHandle {
   /**
    * `[received, k + 2]` i32: the source as `rank · numMaxTokensPerRank + token`; the rank it came
    * from (with nodes: that rank's place in its node) `· k +` its last lane here; then the slot of
-   * each selection in the expanded layout, −1 for none. −1 everywhere in rows beyond those received.
+   * each selection in the expanded layout, −1 for none. Rows beyond those received are −1.
    */
   readonly recvSrcMetadata: Tensor<"i32">;
   /**
-   * `[tokens, k]` i32: this rank `· numMaxTokensPerRank +` the place among the tokens for a rank, at
-   * the last selection there; −1 elsewhere.
+   * `[tokens, k]` i32: this rank `· numMaxTokensPerRank +` the place among the tokens for a rank,
+   * at the last selection there; −1 elsewhere.
    */
   readonly dstBufferSlotIdx: Tensor<"i32">;
   /**
-   * Hybrid: `[forwarded, 2 + 2k]` i32 of the tokens that this rank passed on in its node: the source,
-   * whether it is that source's last one, the place of each selection's rank in the node or −1, and
-   * the row (expanded: the slot) there.
+   * Hybrid: `[forwarded, 2 + 2k]` i32 of the tokens that this rank passed on in its node: the
+   * source, whether it is that source's last one, the place of each selection's rank in the node or
+   * −1, and the row (expanded: the slot) there.
    */
   readonly tokenMetadataAtForward: Tensor<"i32"> | undefined;
   /** Received tokens; without CPU sync as many as there may be. */

@@ -11,7 +11,7 @@ export type {
   PreviousEvent,
   StreamOptions,
   TokenInput,
-} from "./dispatch.ts";
+} from "./dispatch-options.ts";
 export type { Fetched, FetchHook } from "./engram.ts";
 export { type Selection, type SelectionShape, unbalancedSelection } from "./gate.ts";
 export { type Gathered, maxGathersPerSession } from "./gather.ts";

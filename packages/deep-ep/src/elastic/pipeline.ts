@@ -6,7 +6,7 @@ import { expectContiguous, type Tensor } from "@open-infra/tensor";
 import { expectCount } from "../config.ts";
 import { BufferStateError } from "../errors.ts";
 import type { ElasticCore } from "./core.ts";
-import { expectRoom } from "./dispatch.ts";
+import { expectRoom } from "./dispatch-job.ts";
 import { receiveKernel, sendKernel } from "./kernels.ts";
 import { alignUp, getPpBufferSizeHint } from "./sizes.ts";
 

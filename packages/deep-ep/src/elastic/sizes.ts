@@ -21,7 +21,7 @@ export interface Topology {
 export interface BufferShape {
   readonly numMaxTokensPerRank: number;
   readonly hidden: number;
-  /** 0: unknown, 32 is assumed, the most that the original takes; it can ask for 4 times too much. */
+  /** 0: unknown, 32 is assumed, the most that the original takes, often 4 times too much. */
   readonly numTopk?: number;
   /** Tokens travel as e4m3 with scales. @default false */
   readonly useFp8Dispatch?: boolean;

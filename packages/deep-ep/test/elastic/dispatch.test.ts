@@ -1,6 +1,6 @@
 // Dispatch and combine against the reference on 1 to 8 ranks that are threads, in every way tokens
-// can take: straight into memory, through windows, with nodes and without. Other transports run the
-// same cases in transports.test.ts.
+// can take: straight into memory, through windows, with nodes and without. Other transports run
+// the same cases in transports.test.ts.
 
 import { findCompiler } from "@open-infra/jit";
 import { runThreads } from "@open-infra/ranks";

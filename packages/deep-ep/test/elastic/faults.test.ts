@@ -1,5 +1,5 @@
-// Ranks that disagree, stay away, or die: every other rank ends with an error that names the one to
-// blame, and none waits for ever.
+// Ranks that disagree, stay away, or die: every other rank ends with an error that names the one
+// to blame, and none waits for ever.
 
 import { findCompiler } from "@open-infra/jit";
 import { runProcesses, runThreads } from "@open-infra/ranks";

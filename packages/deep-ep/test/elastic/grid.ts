@@ -1,6 +1,6 @@
-// The original's grid of cases on one rank: copies of the selection or not, alignment, FP8, biases,
-// events, in the plain, expanded, cached and cached expanded way, each compared with the reference
-// bit by bit. Memory that results come from is poisoned between cases.
+// The original's grid of cases on one rank: copies of the selection or not, alignment, FP8,
+// biases, events, in the plain, expanded, cached and cached expanded way, each compared with the
+// reference bit by bit. Memory that results come from is poisoned between cases.
 
 import { ElasticBuffer, type ElasticDispatchOptions, type EPHandle } from "@open-infra/deep-ep";
 import type { Group } from "@open-infra/ranks";

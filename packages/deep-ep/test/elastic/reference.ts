@@ -1,6 +1,6 @@
-// What ElasticBuffer must do, as one program that sees all ranks: an all-to-all of whole lists, and
-// sums in float32 in the order of selections, rounded to bf16 at each level. It shares nothing with
-// the kernels but the definitions.
+// What ElasticBuffer must do, as one program that sees all ranks: an all-to-all of whole lists,
+// and sums in float32 in the order of selections, rounded to bf16 at each level. It shares nothing
+// with the kernels but the definitions.
 
 import { bf16FromNumber, bf16ToNumber } from "@open-infra/tensor";
 
@@ -88,24 +88,31 @@ export function receive(world: World, me: number): Received {
 /** The value of an output's element before any sum: of a token's selection. Bits of a bf16. */
 export type ExpertOutput = (source: number, lane: number, column: number) => number;
 
+/** What a sum is made of: a selection's value by lane, or sums that are rounded first. */
+type Sum = number | readonly Sum[];
+
 /** One addend, with the lane that says where in the order it stands. */
 interface Term {
   readonly lane: number;
-  readonly value: number;
+  readonly sum: Sum;
 }
 
-/** Sums the terms of each group in order, rounds, and keeps it at the group's last lane. */
+/** Terms of equal groups become one, at the last lane of the group. */
 function level(terms: readonly Term[], groupOf: (lane: number) => number): Term[] {
   const groups = Map.groupBy(terms, ({ lane }) => groupOf(lane));
-  const sums = [...groups.values()].map((group) => ({
-    lane: Math.max(...group.map(({ lane }) => lane)),
-    value: group.length === 1 ? (group[0] as Term).value : rounded(ordered(0, group)),
-  }));
-  return sums.sort((a, b) => a.lane - b.lane);
+  return [...groups.values()]
+    .map((group) => ({
+      lane: Math.max(...group.map(({ lane }) => lane)),
+      sum: group.map(({ sum }) => sum),
+    }))
+    .sort((a, b) => a.lane - b.lane);
 }
 
-function ordered(start: number, terms: readonly Term[]): number {
-  return terms.reduce((sum, { value }) => fround(sum + value), start);
+/** In order, in float32; a sum of one is that one, any other is rounded to bf16. */
+function evaluate(sum: Sum, value: (lane: number) => number): number {
+  if (typeof sum === "number") return value(sum);
+  if (sum.length === 1) return evaluate(sum[0] as Sum, value);
+  return rounded(sum.reduce<number>((all, part) => fround(all + evaluate(part, value)), 0));
 }
 
 const rounded = (value: number): number => bf16ToNumber(bf16FromNumber(value));
@@ -118,33 +125,33 @@ export interface Recipe {
   readonly byNode: boolean;
 }
 
-/** One element of the sum of a token, as bf16 bits. */
+/** The sum of a token by column, as bf16 bits; `biases` are rows. */
 export function combined(
   world: World,
   recipe: Recipe,
-  at: { readonly rank: number; readonly token: number; readonly column: number },
+  at: { readonly rank: number; readonly token: number; readonly hidden: number },
   output: ExpertOutput,
-  biases: readonly number[],
-): number {
+  biases: readonly ArrayLike<number>[],
+): number[] {
   const local = world.numExperts / world.ranks.length;
   const lanes = world.ranks[at.rank]?.selected[at.token] ?? [];
   const source = at.rank * world.numMaxTokensPerRank + at.token;
   const rankOf = (lane: number): number => Math.floor((lanes[lane] as number) / local);
-  let terms: Term[] = lanes
-    .map((e, lane) => ({ e, lane, value: bf16ToNumber(output(source, lane, at.column)) }))
-    .filter(({ e }) => e >= 0);
+  let terms: Term[] = lanes.map((e, lane) => ({ e, lane, sum: lane })).filter(({ e }) => e >= 0);
   if (recipe.byRank) terms = level(terms, rankOf);
   if (recipe.byNode) terms = level(terms, (lane) => Math.floor(rankOf(lane) / world.scaleup));
-  const [first = 0, second = 0] = biases;
-  const start = biases.length === 2 ? fround(first + second) : first;
-  return bf16FromNumber(ordered(start, terms));
+  return Array.from({ length: at.hidden }, (_, column) => {
+    const value = (lane: number): number => bf16ToNumber(output(source, lane, column));
+    const [first = 0, second] = biases.map((bias) => bias[column] as number);
+    const start = second === undefined ? first : fround(first + second);
+    const total = terms.reduce((sum, term) => fround(sum + evaluate(term.sum, value)), start);
+    return bf16FromNumber(total);
+  });
 }
 
 /** What a rank hands to combine for one received token where it sums by itself. */
 export function summedLocally(arrival: Arrival, output: ExpertOutput, column: number): number {
-  const terms = arrival.local
-    .map((e, lane) => ({ e, lane, value: bf16ToNumber(output(arrival.source, lane, column)) }))
-    .filter(({ e }) => e >= 0);
-  const [only] = level(terms, () => 0);
-  return bf16FromNumber(only?.value ?? 0);
+  const lanes = arrival.local.flatMap((e, lane) => (e < 0 ? [] : [lane]));
+  const value = (lane: number): number => bf16ToNumber(output(arrival.source, lane, column));
+  return bf16FromNumber(evaluate(lanes, value));
 }

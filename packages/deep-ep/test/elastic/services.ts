@@ -1,5 +1,5 @@
-// The services beside dispatch on one rank: all-gather sessions, pipeline, embeddings, barrier. Every
-// rank draws the same random operations from a seed.
+// The services beside dispatch on one rank: all-gather sessions, pipeline, embeddings, barrier.
+// Every rank draws the same random operations from a seed.
 
 import { BufferStateError, ElasticBuffer } from "@open-infra/deep-ep";
 import { InputError } from "@open-infra/errors";
@@ -37,7 +37,7 @@ function partOf(rank: number, number: number, elements: number): Uint8Array {
 
 function gatherSessions(buffer: ElasticBuffer, { seed, operations }: ServiceData): void {
   const random = seededRandom(seed);
-  const maxElements = 3000;
+  const maxElements = 800;
   const perSession = 6;
   const bytes = perSession * 3 * (maxElements * buffer.numRanks + 32);
   buffer.agrsSetConfig(bytes, perSession);

@@ -1,5 +1,5 @@
-// The same cases and services where ranks are processes, some of them with several ranks, and where
-// they are behind links.
+// The same cases and services where ranks are processes, some of them with several ranks, and
+// where they are behind links.
 
 import { findCompiler } from "@open-infra/jit";
 import { hasUcx, type RunOptions, runProcesses, runThreads } from "@open-infra/ranks";
