@@ -17,12 +17,12 @@ export interface LinkWork {
   readonly total: number;
 }
 
-const depth = 4;
+/** Memory for what is under way; small puts have more of them there. */
+const windowBytes = 64 << 20;
 
 export default async function run(group: Group, work: LinkWork): Promise<LinkTimes> {
-  const largest = Math.max(...work.sizes);
-  const window = await group.openWindow({ name: "bench", bytes: largest * depth, flags: 4 });
-  const source = new Uint8Array(largest * depth).fill(group.rank + 1);
+  const window = await group.openWindow({ name: "bench", bytes: windowBytes, flags: 4 });
+  const source = new Uint8Array(windowBytes).fill(group.rank + 1);
   const peer = 1 - group.rank;
   const wait = (flag: number, value: number): void => {
     window.wait(flag, value, { peer, awaited: "the other end of the bench" });
@@ -42,9 +42,10 @@ export default async function run(group: Group, work: LinkWork): Promise<LinkTim
   let sent = 0;
   const streams = work.sizes.map((bytes) => {
     const count = Math.max(8, Math.min(20_000, Math.floor(work.total / bytes)));
+    const depth = Math.min(64, windowBytes / bytes);
     const start = performance.now();
     for (let i = 0; i < count; i++) {
-      const slot = (i % depth) * largest;
+      const slot = (i % depth) * bytes;
       sent++;
       if (group.rank === 0) {
         // A slot is written again once the other end has seen what was there.

@@ -1,7 +1,6 @@
 // What links have in common, in the link's thread: empties the outbox, applies what comes in to
 // windows, watches that peers are alive, carries aborts. How bytes travel is a Carrier's matter.
 
-import { viewOf } from "@open-infra/jit";
 import { type LinkAbort, LinkControl } from "./link-control.ts";
 import { type LinkThreadStart, reasonBytes, reasonsOffset } from "./link-messages.ts";
 import { type Job, Outbox } from "./link-outbox.ts";
@@ -251,9 +250,4 @@ export class LinkEngine {
 function closeJob(peer: number, window: number): Job {
   const none = { offset: 0, low: 0, high: 0, source: 0, bytes: 0, index: -1, sent: 0 };
   return { kind: "close", peer, window, ...none };
-}
-
-/** The bytes of a put's source, from what was sent on. */
-export function sourceOf(job: Job, bytes: number): Uint8Array {
-  return viewOf(job.source + job.sent, bytes);
 }

@@ -3,8 +3,8 @@
 // slow link costs patience, not memory.
 
 import type { Socket } from "node:net";
-import { viewOf } from "@open-infra/jit";
 import type { Job } from "./link-outbox.ts";
+import { MemoryViews } from "./memory-views.ts";
 import { directBytes, frameKinds, headerBytes, pieceBytes, writeHeader } from "./tcp-frames.ts";
 
 const blockBytes = 64 << 10;
@@ -24,6 +24,7 @@ export class TcpSender {
   readonly #socket: Socket;
   readonly #complete: (job: Job) => void;
   readonly #free: Block[] = [];
+  readonly #views = new MemoryViews();
   #block: Block;
   /** Start of what is in the block but not written. */
   #unwritten = 0;
@@ -121,7 +122,7 @@ export class TcpSender {
       this.#complete(job);
       return;
     }
-    const source = piece === 0 ? undefined : viewOf(job.source + job.sent, piece);
+    const source = piece === 0 ? undefined : this.#views.at(job.source + job.sent, piece);
     job.sent += piece;
     const last = job.sent >= job.bytes;
     if (inline || source === undefined) {
