@@ -60,6 +60,22 @@ int64_t oi_process_start(int64_t *block) {
   return 0;
 }
 
+// Texts that others may read while they change: what they read may be of both, but it is a text.
+static void write_text(char *to, const char *from, size_t room) {
+  size_t i = 0;
+  for (; i + 1 < room && from[i] != 0; i++) __atomic_store_n(&to[i], from[i], __ATOMIC_RELAXED);
+  __atomic_store_n(&to[i], 0, __ATOMIC_RELAXED);
+}
+
+static void read_text(char *to, const char *from, size_t room) {
+  size_t i = 0;
+  for (; i + 1 < room; i++) {
+    to[i] = __atomic_load_n(&from[i], __ATOMIC_RELAXED);
+    if (to[i] == 0) return;
+  }
+  to[i] = 0;
+}
+
 static void set_state(oi_slot *slot, int32_t state) {
   int32_t now = atomic_load(&slot->state);
   // What left or died stays so.

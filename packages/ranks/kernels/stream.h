@@ -63,7 +63,7 @@ static void sleep_on_stream(oi_stream *s, const _Atomic uint64_t *counter, uint6
 static void show(oi_group *g, const char *operation) {
   oi_slot *slot = &g->control->slots[g->rank];
   atomic_fetch_add_explicit(&slot->operations, 1, memory_order_relaxed);
-  snprintf(slot->operation, sizeof slot->operation, "%s", operation);
+  write_text(slot->operation, operation, sizeof slot->operation);
 }
 
 // After a failure what is queued is passed over: its data would be wrong.

@@ -117,15 +117,17 @@ static void describe_activity(const oi_group *g, int32_t rank, char *text, size_
   *text = 0;
   if (rank < 0 || rank >= g->size || rank == g->rank) return;
   const oi_slot *slot = &g->control->slots[rank];
-  if (slot->operation[0] == 0) return;
+  char operation[sizeof slot->operation];
+  read_text(operation, slot->operation, sizeof operation);
+  if (operation[0] == 0) return;
   int32_t awaited = atomic_load(&slot->awaited);
   int64_t since = atomic_load(&slot->waits_since_ns);
   char whom[24] = "anyone", how_long[40] = "";
   if (awaited >= 0) snprintf(whom, sizeof whom, "rank %d", awaited);
   if (since > 0)
     snprintf(how_long, sizeof how_long, " for %lld ms", (long long)(oi_now_ns() - since) / 1000000);
-  if (awaited == -1) snprintf(text, room, ", which was last in %s", slot->operation);
-  else snprintf(text, room, ", which is in %s and waits for %s%s", slot->operation, whom, how_long);
+  if (awaited == -1) snprintf(text, room, ", which was last in %s", operation);
+  else snprintf(text, room, ", which is in %s and waits for %s%s", operation, whom, how_long);
 }
 
 static void describe_failure(const oi_group *g, const oi_failure *f, int32_t code, char *text,

@@ -174,13 +174,15 @@ export class RankHost {
     if (signal?.aborted) return signal.reason;
     const isEcho = ({ error }: Failure): boolean => error instanceof GroupAbortedError;
     const first = this.#failures.find((failure) => !isEcho(failure)) ?? this.#failures[0];
-    if (first?.isExit !== true) return first?.error;
+    if (!(first?.error instanceof RankDeadError)) return first?.error;
+    const { peer } = first.error;
+    const exit = this.#failures.find(({ isExit, rank }) => isExit && rank === peer);
     const witness = this.#failures.find(
-      ({ error }) => error instanceof RankDeadError && error.peer === first.rank && error.rank >= 0,
+      ({ error, isExit }) => !isExit && error instanceof RankDeadError && error.peer === peer,
     );
-    if (witness === undefined) return first.error;
-    const { error } = witness as { error: RankDeadError };
-    error.message = `${error.message}; ${(first.error as Error).message}`;
+    const error = (witness?.error ?? first.error) as RankDeadError;
+    if (witness === undefined || exit === undefined) return error;
+    error.message = `${error.message}; ${(exit.error as Error).message}`;
     return error;
   }
 }
