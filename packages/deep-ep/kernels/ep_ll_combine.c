@@ -35,7 +35,7 @@ static void push(const params_t *p, const ep_ll *l, int64_t expert, int64_t rank
   int64_t at = slots_at(l, l->rank) + returned_before(p, l, expert, rank) * row;
   const uint8_t *from = (const uint8_t *)row_of(p, l, expert, range >> 32);
   int direct = oi_is_mapped(l->w, (int32_t)rank);
-  if (direct) memcpy(oi_peer_data(l->w, (int32_t)rank, at), from, (size_t)(rows * row));
+  if (direct) ep_copy(oi_peer_data(l->w, (int32_t)rank, at), from, rows * row, 1);
   else oi_put(l->w, (int32_t)rank, at, from, rows * row);
   ep_count(l->g, p->payload, (int32_t)rank, rows * row, !direct);
 }
@@ -126,6 +126,7 @@ void ep_ll_return(const params_t *p, oi_ctx *ctx) {
   } else {
     for (int64_t i; (i = oi_take(ctx, 1)) < l.local * l.size;) push(p, &l, i / l.size, i % l.size);
   }
+  ep_fence();
   oi_barrier(ctx);
   if (ctx->tid != 0) return;
   for (int64_t i = 1; i <= l.size; i++) {
@@ -186,6 +187,9 @@ static term_t find_row(const params_t *p, const ep_ll *l, int64_t expert, int64_
   return term;
 }
 
+// Elements between what is added and what is asked for: rows are too many for memory to run ahead.
+enum { EP_AHEAD = 512 };
+
 static inline __attribute__((always_inline)) void sum_columns(uint16_t *out, const term_t *terms,
                                                               int64_t count, int64_t c,
                                                               int vectors) {
@@ -195,6 +199,7 @@ static inline __attribute__((always_inline)) void sum_columns(uint16_t *out, con
     vf weight = vf_set(terms[i].weight);
     for (int v = 0; v < vectors; v++) {
       int64_t at = c + v * OI_VF;
+      if (vectors > 1 && terms[i].row != NULL) __builtin_prefetch(terms[i].row + at + EP_AHEAD);
       vf x = terms[i].row != NULL ? vf_load_bf16(terms[i].row + at) : vf_load(terms[i].values + at);
       sum[v] = vf_fma(x, weight, sum[v]);
     }

@@ -108,7 +108,7 @@ static void write_message(const ep_ll *l, uint8_t *to, const token_t *t) {
 static void write_row(const ep_ll *l, uint8_t *data, int64_t expert, int64_t row,
                       const token_t *t) {
   int64_t at = expert * l->size * l->tokens + row;
-  memcpy(data + l->at.x + at * l->row_bytes, t->x, (size_t)l->row_bytes);
+  ep_copy(data + l->at.x + at * l->row_bytes, t->x, l->row_bytes, 1);
   memcpy(data + l->at.row_scales + at * l->scales * 4, t->scales, (size_t)(l->scales * 4));
   ((int32_t *)(data + l->at.source))[at] = t->number;
 }
@@ -173,6 +173,7 @@ void ep_ll_send(const params_t *p, oi_ctx *ctx) {
   if (ep_stopped(op, ctx)) return;
   for (int64_t t; (t = oi_take(ctx, 1)) < p->token_count;)
     send_token(p, &l, &plan, t, ctx->scratch);
+  ep_fence();
   oi_barrier(ctx);
   if (ctx->tid != 0) return;
   for (int64_t i = 1; i <= l.size; i++) {

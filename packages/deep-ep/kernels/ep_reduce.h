@@ -2,7 +2,10 @@
 #pragma once
 #include "ep_common.h"
 
-enum { EP_UNROLL = 4 };
+enum {
+  EP_UNROLL = 4,
+  EP_PREFETCH = 512,  // elements ahead: rows are too many for the memory's own guesses
+};
 
 // Adds the rows' elements from `c` on, `vectors` of them. What comes first is taken as it is, so
 // that a single row keeps its bits, the sign of zero included.
@@ -13,8 +16,12 @@ static inline __attribute__((always_inline)) void ep_sum_columns(uint16_t *out,
   vf sum[EP_UNROLL];
   for (int v = 0; v < vectors; v++)
     sum[v] = count == 0 ? vf_zero() : vf_load_bf16(rows[0] + c + v * OI_VF);
-  for (int64_t i = 1; i < count; i++)
+  for (int64_t i = 1; i < count; i++) {
+    if (vectors == EP_UNROLL)
+      for (int at = 0; at < vectors * OI_VF; at += 32)
+        __builtin_prefetch(rows[i] + c + EP_PREFETCH + at);
     for (int v = 0; v < vectors; v++) sum[v] += vf_load_bf16(rows[i] + c + v * OI_VF);
+  }
   vu16 part[EP_UNROLL];
   for (int v = 0; v < vectors; v++) part[v] = vf_to_bf16_bits(sum[v]);
 #if defined(__AVX512F__)

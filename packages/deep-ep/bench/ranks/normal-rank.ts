@@ -4,7 +4,7 @@ import { Buffer, type DispatchInput } from "@open-infra/deep-ep";
 import { NativeToolchain } from "@open-infra/jit";
 import type { Group } from "@open-infra/ranks";
 import { Tensor } from "@open-infra/tensor";
-import { copyKernel, naiveKernel, nothing, randomTopk, source } from "./v1-kernels.ts";
+import { copyKernel, naiveKernel, nothing, randomTopk } from "./v1-kernels.ts";
 
 /** What is timed. */
 export interface NormalJob {
@@ -128,11 +128,10 @@ export async function overlap(group: Group, job: NormalJob): Promise<NormalTimes
   const { event: _, ...layout } = buffer.getDispatchLayout(topkIdx, job.experts);
   const code = new NativeToolchain().load({
     name: "bench_compute",
-    source,
+    source: new URL("./compute.c", import.meta.url),
     entry: "bench_compute",
     constants: {},
     params: {},
-    headers: new URL("../../../ranks/kernels/include/", import.meta.url),
   });
   const compute = code.func("bench_compute");
   const block = new BigInt64Array(1);

@@ -21,7 +21,6 @@ const params = {
 const kernel = (entry: string): CommKernel<typeof params> =>
   defineCommKernel({ name: entry, source: new URL("./v1.c", import.meta.url), entry, params });
 
-export const source: URL = new URL("./v1.c", import.meta.url);
 export const copyKernel: CommKernel<typeof params> = kernel("bench_copy");
 export const flagsKernel: CommKernel<typeof params> = kernel("bench_flags");
 export const naiveKernel: CommKernel<typeof params> = kernel("bench_naive");

@@ -1,5 +1,5 @@
 // What the benches of the first version's buffer compare with: plain copies of the same bytes, a
-// naive all-to-all (pack, send, unpack), a bare round of flags, and something to compute.
+// naive all-to-all (pack, send, unpack), and a bare round of flags.
 #include "oi_ranks.h"
 #include "oi_simd.h"
 
@@ -61,16 +61,4 @@ void bench_naive(const params_t *p, oi_ctx *ctx) {
     int64_t first = at[from * g->size + g->rank], end = at[(from + 1) * g->size + g->rank];
     memcpy(out + first * row, w->data + first * row, (size_t)((end - first) * row));
   }
-}
-
-// { iterations } -> something that depends on all of them.
-int64_t bench_compute(int64_t *block) {
-  vf a[8];
-  for (int i = 0; i < 8; i++) a[i] = vf_set((float)i);
-  vf m = vf_set(0.999f);
-  for (int64_t n = 0; n < block[0]; n++)
-    for (int i = 0; i < 8; i++) a[i] = vf_fma(a[i], m, m);
-  float sum = 0;
-  for (int i = 0; i < 8; i++) sum += vf_sum(a[i]);
-  return (int64_t)sum;
 }
