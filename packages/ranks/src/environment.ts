@@ -156,7 +156,10 @@ function master(
   source: RankEnvironment["source"],
   oneHost: boolean,
 ): { masterHost: string; masterPort: number } {
-  const masterPort = integer(env, "MASTER_PORT", 1, 65_535) ?? jobPort(env, source);
+  const told = integer(env, "MASTER_PORT", 1, 65_535);
+  // Where torchrun's agent holds a store of PyTorch's on the port, ours is on the next.
+  const next = source === "torchrun" && env.TORCHELASTIC_USE_AGENT_STORE === "True" ? 1 : 0;
+  const masterPort = told === undefined ? jobPort(env, source) : told + next;
   if (isSet(env.MASTER_ADDR)) return { masterHost: env.MASTER_ADDR, masterPort };
   if (oneHost) return { masterHost: "127.0.0.1", masterPort };
   const hosts = source === "slurm" ? (env.SLURM_STEP_NODELIST ?? env.SLURM_JOB_NODELIST) : "";

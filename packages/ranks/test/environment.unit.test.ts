@@ -28,6 +28,11 @@ describe("the environment of a rank", () => {
     });
   });
 
+  it("keeps off the port on which torchrun's agent holds a store of its own", () => {
+    const env = { ...torchrun, TORCHELASTIC_USE_AGENT_STORE: "True" };
+    expect(readRankEnvironment(env).masterPort).toBe(29_502);
+  });
+
   it("is mpirun's, on one host without an address", () => {
     const env = {
       OMPI_COMM_WORLD_RANK: "2",

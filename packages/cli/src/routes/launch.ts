@@ -95,8 +95,8 @@ export const launch: Command<CliContext> = buildCommand({
     ],
     fullDescription:
       "Sets RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT; a\n" +
-      "script joins by joinFromEnvironment() of @open-infra/ranks. The first rank that fails ends\n" +
-      "all, on every node, and its exit status is the command's (128 + the signal that killed it).\n" +
-      "Several nodes need the same OPEN_INFRA_SECRET in the environment.",
+      "script joins by joinFromEnvironment() of @open-infra/ranks. The first rank that fails\n" +
+      "ends all, on every node, and its exit status is the command's (128 + the signal that\n" +
+      "killed it). Several nodes need the same OPEN_INFRA_SECRET in the environment.",
   },
 });
