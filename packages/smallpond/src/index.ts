@@ -11,4 +11,5 @@ export {
   type RepartitionOptions,
   type Row,
 } from "./session/dataframe.ts";
+export type { NodeFigures, Quantiles } from "./session/report.ts";
 export { init, Session, type SessionOptions } from "./session/session.ts";

@@ -1,10 +1,11 @@
 // The calls that the original lacks: groupBy, join, sort, distinct, schema, explain; and shuffles.
 
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { type DataFrame, init, type Session } from "../src/index.ts";
+import { readTasks } from "../src/session/report.ts";
 
 const root = mkdtempSync(join(tmpdir(), "smallpond-helpers-"));
 const rows = Array.from({ length: 1000 }, (_, i) => ({
@@ -79,6 +80,23 @@ test("distinct, schema and explain", async () => {
     /sql#\d+ SELECT \* FROM \{0\} WHERE \(price > 5\) → 3 partitions {2}\(helpers/,
   );
   expect(text).toMatch(/partition#\d+ by hash\(kind\) → 3 partitions/);
+});
+
+test("a job leaves its figures, its timeline and its tasks", async () => {
+  const session = await init({ jobId: "report", dataRoot: root, numExecutors: 1, executorCpus: 1 });
+  const items = (await session.fromItems(rows)).repartition(3, { byRows: true });
+  await items.map("id + 1 AS id", { name: "plus" }).compute();
+  await session.shutdown();
+  const log = join(root, "report", "log");
+  const [head, ...lines] = readFileSync(join(log, "metrics.csv"), "utf8").trim().split("\n");
+  const plus = lines.find((line) => line.startsWith("plus,"))?.split(",") ?? [];
+  const columns = head?.split(",") ?? [];
+  expect(plus[columns.indexOf("tasks")]).toBe("3");
+  expect(plus[columns.indexOf("output_rows")]).toBe("1000");
+  const { traceEvents } = JSON.parse(readFileSync(join(log, "timeline.json"), "utf8"));
+  const spans = traceEvents.filter((event: { name: string }) => event.name === "plus");
+  expect(spans).toHaveLength(3);
+  expect(readTasks(log).filter(({ node }) => node === "plus")).toHaveLength(3);
 });
 
 test("a shuffle keeps rows and changes their order; recompute runs the step again", async () => {

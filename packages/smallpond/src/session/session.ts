@@ -20,6 +20,7 @@ import { contentKey } from "../task/key.ts";
 import type { ParquetOptions } from "../task/task.ts";
 import { DataFrame, type Row } from "./dataframe.ts";
 import { callerOf, NodeFactory } from "./node-factory.ts";
+import { JobReport, type NodeFigures } from "./report.ts";
 
 /** How a session runs. */
 export interface SessionOptions {
@@ -66,6 +67,7 @@ export class Session implements AsyncDisposable {
   readonly #scheduler: Scheduler;
   readonly #executors = new Set<ExecutorHandle>();
   readonly #engine: EnginePool;
+  readonly #report: JobReport;
   #restarts = 0;
   #clock: NodeJS.Timeout | undefined;
   #open = true;
@@ -86,6 +88,8 @@ export class Session implements AsyncDisposable {
       onLost: (executor) => this.#replace(executor),
     });
     this.#scheduler.tick(performance.now());
+    this.#report = new JobReport(join(this.folder.root, "log"));
+    this.#scheduler.listen((event) => this.#report.take(event));
     this.#engine = new EnginePool(join(root, this.jobId, "staging", "spill.driver"));
   }
 
@@ -230,6 +234,15 @@ export class Session implements AsyncDisposable {
     );
   }
 
+  /** What the tasks of each node took so far; written to `log/metrics.csv` at the end. */
+  figures(): readonly NodeFigures[] {
+    return this.#report.figures();
+  }
+
+  get progress(): { readonly started: number; readonly finished: number } {
+    return this.#report.progress;
+  }
+
   listen(listener: (event: TaskEvent) => void): () => void {
     return this.#scheduler.listen(listener);
   }
@@ -243,6 +256,7 @@ export class Session implements AsyncDisposable {
     if (!this.#open) return;
     this.#open = false;
     clearInterval(this.#clock);
+    this.#report.write();
     await Promise.all([...this.#executors].map((executor) => executor.close()));
     this.#engine.close();
   }
