@@ -130,12 +130,10 @@ function prenorm(device: Device, m: number, k: number): Case {
 /** Reads count once and writes once, though a cast looks at its source twice. */
 function casts(device: Device, m: number, k: number): Case[] {
   const x = random([m, k], "bf16");
-  const fp8 = Tensor.empty([m, k], "e4m3fn");
-  const scales = (shape: readonly number[]): Tensor => Tensor.empty(shape, "f32");
-  const rows = { data: fp8, scales: scales([m, Math.ceil(k / 128)]) };
-  const blocks = { data: fp8, scales: scales([Math.ceil(m / 128), Math.ceil(k / 128)]) };
-  const groups = { data: Tensor.empty([m, k], "e2m1"), scales: scales([m, Math.ceil(k / 32)]) };
-  const columns = { data: fp8, scales: scales([Math.ceil(m / 128), k]) };
+  const rows = perTokenCastToFp8(device, { x });
+  const blocks = perBlockCastToFp8(device, { x });
+  const groups = perTokenCastToFp4(device, { x, granK: 32 });
+  const columns = perChannelCastToFp8(device, { x });
   const shape = `${m}×${k} bf16`;
   const work = { flops: 0, bytes: 3 * m * k };
   const to = (name: string, run: () => void): Case => ({ name, shape, work, unit: "f32", run });

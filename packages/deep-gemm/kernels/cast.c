@@ -44,11 +44,12 @@ static inline __attribute__((always_inline)) void cast_block(const params_t *p, 
 }
 
 #if CAST_WIDE
-// `columns` of one row, a multiple of 64, whose groups of `len` have these inverse scales.
+// `columns` of one row, a multiple of 64, whose groups of `len` have these inverse scales. What lies
+// `ahead` of each element is wanted next.
 static inline __attribute__((always_inline)) void cast_columns(const x_t *x, uint8_t *q,
                                                                const float *inverses,
                                                                int64_t columns, int64_t len,
-                                                               int stream) {
+                                                               int64_t ahead, int stream) {
   int64_t end = len;  // of the group that *inverses is of
   for (int64_t k = 0; k < columns; k += 64) {
     if (k >= end) inverses++, end += len;
@@ -57,8 +58,8 @@ static inline __attribute__((always_inline)) void cast_columns(const x_t *x, uin
       inverses++, end += len;
       high = _mm512_set1_ps(*inverses);
     }
-    wide_prefetch(x + k);
-    wide_prefetch(x + k + 32);
+    wide_prefetch(x + k + ahead);
+    wide_prefetch(x + k + 32 + ahead);
     wide_t a = wide_times(wide_load(x + k), low, low);
     wide_t b = wide_times(wide_load(x + k + 32), high, high);
     wide_store(q + k, e4m3_codes(a, b), stream);
@@ -77,8 +78,8 @@ static inline __attribute__((always_inline)) int cast_groups(const params_t *p, 
   scales_store(at.scale, p->s_k, scales, groups);
   float inverses[GROUPS];
   _mm512_storeu_ps(inverses, wide_inverses(scales));
-  if (fills_lines(p, at.q)) cast_columns(at.x, at.q, inverses, groups * len, len, 1);
-  else cast_columns(at.x, at.q, inverses, groups * len, len, 0);
+  if (fills_lines(p, at.q)) cast_columns(at.x, at.q, inverses, groups * len, len, AHEAD, 1);
+  else cast_columns(at.x, at.q, inverses, groups * len, len, AHEAD, 0);
   return groups;
 }
 
@@ -95,12 +96,7 @@ static inline __attribute__((always_inline)) int cast_strip(const params_t *p, b
     const x_t *x = at.x + m * p->ldx;
     for (int g = 0; g < blocks; g++) {
       __m512i largest = v[place_of(g)];
-      for (int64_t k = g * len; k < (g + 1) * len; k += 32) {
-        // The next strip's part of this row: rows of a strip are too short for memory to run ahead.
-        __builtin_prefetch(x + columns + k, 0, 2);
-        if (X_TYPE == 0) __builtin_prefetch(x + columns + k + 16, 0, 2);
-        largest = wide_larger(largest, x + k);
-      }
+      for (int64_t k = g * len; k < (g + 1) * len; k += 32) largest = wide_larger(largest, x + k);
       v[place_of(g)] = largest;
     }
   }
@@ -114,8 +110,9 @@ static inline __attribute__((always_inline)) int cast_strip(const params_t *p, b
   for (int64_t m = 0; m < rows; m++) {
     const x_t *x = at.x + m * p->ldx;
     uint8_t *q = at.q + m * p->ldq;
-    if (fills_lines(p, q)) cast_columns(x, q, inverses, columns, len, 1);
-    else cast_columns(x, q, inverses, columns, len, 0);
+    // The next strip's part of this row: rows of a strip are too short for memory to run ahead.
+    if (fills_lines(p, q)) cast_columns(x, q, inverses, columns, len, columns, 1);
+    else cast_columns(x, q, inverses, columns, len, columns, 0);
   }
   return blocks;
 }

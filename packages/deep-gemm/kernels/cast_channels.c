@@ -72,9 +72,6 @@ static int cast_strip_wide(const params_t *p, int64_t m0, int64_t rows, int64_t 
   for (int64_t m = 0; m < rows; m++) {
     const x_t *from = x + m * p->ldx;
     for (int v = 0; v < WIDE / 32; v++) {
-      // The next strip's part of this row.
-      __builtin_prefetch(from + WIDE + v * 32, 0, 2);
-      if (X_TYPE == 0) __builtin_prefetch(from + WIDE + v * 32 + 16, 0, 2);
       columns_larger(largest[v], from + v * 32);
     }
   }
@@ -103,6 +100,9 @@ static int cast_strip_wide(const params_t *p, int64_t m0, int64_t rows, int64_t 
     int stream = fills_lines(p, to);
     for (int v = 0; v < WIDE / 32; v += 2) {
       const wide_t *f = factors + v;
+      // The next strip's part of this row: strips are too narrow for memory to run ahead.
+      wide_prefetch(from + WIDE + v * 32);
+      wide_prefetch(from + WIDE + v * 32 + 32);
       wide_t a = wide_times(wide_load(from + v * 32), f[0].even, f[0].odd);
       wide_t b = wide_times(wide_load(from + v * 32 + 32), f[1].even, f[1].odd);
       wide_store(to + v * 32, e4m3_codes(a, b), stream);

@@ -80,7 +80,7 @@ static inline __attribute__((always_inline)) void cast_columns(const x_t *x, uin
     for (int i = 0; i < 4; i++) {
       if (k + 32 * i >= end) inverses++, end += len;
       __m512 inverse = _mm512_set1_ps(*inverses);
-      wide_prefetch(x + k + 32 * i);
+      wide_prefetch(x + k + 32 * i + AHEAD);
       part[i] = wide_times(wide_load(x + k + 32 * i), inverse, inverse);
     }
     wide_store(q + k / 2, e2m1_bytes(part), stream);

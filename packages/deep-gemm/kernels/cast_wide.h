@@ -8,8 +8,9 @@
 
 enum { GROUPS = 16 };  // whose scales are computed at once
 
-// Bytes that are asked for ahead: far enough for memory, near enough for the first-level cache.
-enum { AHEAD_BYTES = 4096 };
+// Elements of a row that are asked for ahead: far enough for memory, near enough for the first-level
+// cache. They are asked for while codes are computed, when memory would wait.
+enum { AHEAD = 8192 / sizeof(x_t) };
 
 // Thirty-two elements.
 typedef struct {
@@ -232,10 +233,9 @@ static inline int fills_lines(const params_t *p, const uint8_t *to) {
   return p->stream && (uintptr_t)to % 64 == 0;
 }
 
+// Asks for thirty-two elements.
 static inline void wide_prefetch(const x_t *p) {
-  for (int64_t i = 0; i < 32 * (int64_t)sizeof(x_t); i += 64) {
-    __builtin_prefetch((const char *)p + AHEAD_BYTES + i, 0, 3);
-  }
+  for (int64_t i = 0; i < 32; i += 64 / sizeof(x_t)) __builtin_prefetch(p + i, 0, 3);
 }
 
 // Largest magnitudes of `groups` groups of `len` columns one after another, in lanes.

@@ -4,7 +4,7 @@
 
 import { type Device, defineKernel, type Operation } from "@open-infra/jit";
 import { type DType, expectRows, expectTensor, ShapeError, Tensor } from "@open-infra/tensor";
-import { elementsPerThread, streams } from "./cast.ts";
+import { elementsPerThread, emptyCodes, streams } from "./cast.ts";
 import { ArgumentError } from "./errors.ts";
 import { fp8ScaleOf } from "./fp8-scale.ts";
 import { SCALE_BLOCK, type ScaledTensor } from "./operand.ts";
@@ -124,7 +124,7 @@ export function perChannelCastToFp8(device: Device, options: ChannelCastOptions)
   expectGranM(operation, granM);
   expectTensor(operation, "x", x, floats, ["M", "N"], {});
   const scaled = options.out ?? {
-    data: Tensor.empty(x.shape, "e4m3fn", x.name),
+    data: emptyCodes(x.shape, "e4m3fn", x.name),
     scales: Tensor.empty([Math.ceil(x.dim(0) / granM), x.dim(1)], "f32"),
   };
   device.run(channelOperation, { operation, x, scaled, granM, useUe8m0 });

@@ -3,7 +3,7 @@
 
 import { type Device, defineKernel, type Operation } from "@open-infra/jit";
 import { type DType, expectRows, expectTensor, ShapeError, Tensor } from "@open-infra/tensor";
-import { elementsPerThread, streams } from "./cast.ts";
+import { elementsPerThread, emptyCodes, streams } from "./cast.ts";
 import { ArgumentError } from "./errors.ts";
 import { fp4CodeOf, fp4ScaleOf } from "./fp4-scale.ts";
 import { SCALE_BLOCK, type ScaledTensor } from "./operand.ts";
@@ -181,7 +181,7 @@ export function perTokenCastToFp4(device: Device, options: CastToFp4Options): Sc
     throw new ArgumentError(operation, "out", "given", "nothing: packed scales are new tensors");
   }
   const scaled: ScaledTensor = options.out ?? {
-    data: Tensor.empty(x.shape, "e2m1", x.name),
+    data: emptyCodes(x.shape, "e2m1", x.name),
     scales: Tensor.empty([x.dim(0), Math.ceil(x.dim(1) / granK)], "f32"),
   };
   device.run(toFp4, { operation, x, scaled, granK, useUe8m0 });

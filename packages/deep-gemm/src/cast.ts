@@ -1,8 +1,16 @@
 // Casts between float matrices and e4m3 with block scales, with the original's arithmetic to the
 // byte. Products of the results are in gemm.ts.
 
-import { type Device, defineKernel, type Operation } from "@open-infra/jit";
-import { type DType, encodeInto, expectRows, expectTensor, Tensor } from "@open-infra/tensor";
+import { type Device, defineKernel, type Operation, pointerOf } from "@open-infra/jit";
+import {
+  byteSize,
+  type DType,
+  dtypeBits,
+  encodeInto,
+  expectRows,
+  expectTensor,
+  Tensor,
+} from "@open-infra/tensor";
 import { ArgumentError } from "./errors.ts";
 import { fp8ScaleOf } from "./fp8-scale.ts";
 import { SCALE_BLOCK, type ScaledTensor } from "./operand.ts";
@@ -91,6 +99,24 @@ export function streams(codes: Tensor): boolean {
   return codes.byteLength >= streamedBytes;
 }
 
+/** Bytes that are written past the caches together. */
+const lineBytes = 64;
+
+/** New codes; so many that they are streamed begin on a line, or else no store could fill one. */
+export function emptyCodes<D extends DType>(
+  shape: readonly number[],
+  dtype: D,
+  name: string | undefined,
+): Tensor<D> {
+  const size = shape.reduce((x, y) => x * y, 1);
+  if (byteSize(dtype, size) < streamedBytes) return Tensor.empty(shape, dtype, name);
+  const perLine = (8 * lineBytes) / dtypeBits[dtype];
+  const wide = Tensor.empty([size + perLine], dtype, name);
+  const beyond = pointerOf("emptyCodes", wide) % lineBytes;
+  const offset = (((lineBytes - beyond) % lineBytes) * 8) / dtypeBits[dtype];
+  return new Tensor({ dtype, shape, storage: wide.storage, offset, name });
+}
+
 function castKernel(entry: "cast_to_fp8" | "cast_from_fp8") {
   return defineKernel({
     language: "c",
@@ -151,7 +177,7 @@ const fromFp8: Operation<CastCall> = {
 function emptyScaled(x: Tensor, granM: number, granK: number): ScaledTensor {
   const [m, k] = [x.dim(0), x.dim(1)];
   return {
-    data: Tensor.empty([m, k], "e4m3fn", x.name),
+    data: emptyCodes([m, k], "e4m3fn", x.name),
     scales: Tensor.empty([Math.ceil(m / granM), Math.ceil(k / granK)], "f32"),
   };
 }

@@ -54,7 +54,9 @@ function everyBf16(most: number): Tensor {
   return Tensor.from(out, [rows, 128], "bf16");
 }
 
-describe.each(devices)("$name", ({ device }) => {
+describe.each(devices)("$name", ({ name, device }) => {
+  const slow = name === "reference" || name.endsWith("scalar");
+
   it("D1: e4m3 of every bf16 number, rows and columns", () => {
     const x = everyBf16(448);
     const want = Uint8Array.from(x.toFloat32(), (v) => e4m3FromNumber(v));
@@ -268,6 +270,38 @@ describe.each(devices)("$name", ({ device }) => {
       expect(codes(flat)).toEqual(codes(alone.data.transpose(0, 1)));
       from += k;
       row += blocks;
+    }
+  });
+
+  it("many codes, which go past the caches, are those of few", () => {
+    if (slow) return;
+    const random = seededRandom(seed);
+    const [m, k] = [2080, 4160];
+    const x = randomTensor(random, [130, k], "bf16");
+    const all = Tensor.empty([m, k], "bf16");
+    for (let i = 0; i < m; i += 130) all.slice(0, i, i + 130).copyFrom(x);
+    // Rows that begin on a line, and rows that do not.
+    const apart = poisoned([m, k + 24], "e4m3fn").slice(1, 8, k + 8);
+    for (const cast of [
+      (y: Tensor) => perTokenCastToFp8(device, { x: y }),
+      (y: Tensor) => perRecipeCastToFp8(device, { x: y, recipe: [130, 128] }),
+      (y: Tensor) => perChannelCastToFp8(device, { x: y, granM: 130 }),
+      (y: Tensor) => perTokenCastToFp4(device, { x: y, granK: 32 }),
+      (y: Tensor) => {
+        const scales = Tensor.empty([y.dim(0), Math.ceil(k / 128)], "f32");
+        return perTokenCastToFp8(device, {
+          x: y,
+          out: { data: apart.slice(0, 0, y.dim(0)), scales },
+        });
+      },
+    ]) {
+      const few = cast(x).data.contiguous().bytes().slice();
+      const many = cast(all).data.contiguous().bytes();
+      const step = few.length;
+      for (let i = 0; i < many.length; i += step) {
+        const part = many.subarray(i, i + step);
+        expect(Buffer.compare(part, few), `seed ${seed} at ${i}`).toBe(0);
+      }
     }
   });
 
