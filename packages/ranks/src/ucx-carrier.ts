@@ -11,15 +11,13 @@ import type { LinkThreadStart } from "./link-messages.ts";
 import type { Job } from "./link-outbox.ts";
 import { TcpCarrier } from "./tcp-carrier.ts";
 import { frameKinds, writeHeader } from "./tcp-frames.ts";
-import { UcxInbox } from "./ucx-inbox.ts";
+import { messageLimit, UcxInbox } from "./ucx-inbox.ts";
 import { hasRdma, type UcxRequest, UcxWorker } from "./ucx-library.ts";
 
 /** A header as over TCP, the sequence number, the sender, the receiver's token. */
 export const messageHeaderBytes = 40;
 /** Messages that may be under way to one peer. */
 const inFlightLimit = 64;
-/** Large puts are cut, so that a receiver fetches several at once. */
-const messageLimit = 8 << 20;
 
 interface Peer {
   readonly queue: Job[];
@@ -27,7 +25,8 @@ interface Peer {
   readonly sent: {
     readonly request: UcxRequest;
     readonly header: Uint8Array;
-    readonly job: Job | undefined;
+    /** Puts that have left whole once this has. */
+    readonly jobs: Job[];
   }[];
   token: bigint;
   sequence: number;
@@ -175,9 +174,9 @@ export class UcxCarrier implements Carrier {
     this.#drop(peer);
     this.#peers.delete(rank);
     if (this.#open) this.#worker.disconnect(rank);
-    for (const { request, job } of peer.sent) {
+    for (const { request, jobs } of peer.sent) {
       this.#endedQuietly(request);
-      if (job !== undefined) this.#engine.complete(job);
+      for (const job of jobs) this.#engine.complete(job);
     }
   }
 
@@ -209,33 +208,31 @@ export class UcxCarrier implements Carrier {
     // A signal holds nothing of the rank's, so its place is free at once.
     if (!isPut) this.#engine.complete(job);
     const request = this.#worker.send(rank, header, bytes === 0 ? 0 : source, bytes);
-    const pending = isPut && whole ? job : undefined;
-    if (request === undefined) {
-      if (pending !== undefined) this.#completeInOrder(peer, pending);
+    const left = isPut && whole ? [job] : [];
+    if (request !== undefined) {
+      peer.sent.push({ request, header, jobs: left });
       return;
     }
-    peer.sent.push({ request, header, job: pending });
-  }
-
-  /** A put whose last piece has left is done once the pieces before it are. */
-  #completeInOrder(peer: Peer, job: Job): void {
-    const last = peer.sent.at(-1);
-    if (last === undefined || job.bytes <= messageLimit) this.#engine.complete(job);
-    else peer.sent[peer.sent.length - 1] = { ...last, job: last.job ?? job };
+    // It has left at once, but pieces of it that are older may not have.
+    const last = job.bytes > messageLimit ? peer.sent.at(-1) : undefined;
+    for (const done of left) {
+      if (last === undefined) this.#engine.complete(done);
+      else last.jobs.push(done);
+    }
   }
 
   #reap(rank: number, peer: Peer): boolean {
     let any = false;
     try {
       while (peer.sent.length > 0) {
-        const { request, job } = peer.sent[0] as Peer["sent"][number];
+        const { request, jobs } = peer.sent[0] as Peer["sent"][number];
         if (!this.#worker.ended(request)) break;
         peer.sent.shift();
-        if (job !== undefined) this.#engine.complete(job);
+        for (const job of jobs) this.#engine.complete(job);
         any = true;
       }
     } catch (error) {
-      peer.sent.shift();
+      for (const job of peer.sent.shift()?.jobs ?? []) this.#engine.complete(job);
       this.#engine.gone(rank, `UCX: ${(error as Error).message}`);
       return true;
     }

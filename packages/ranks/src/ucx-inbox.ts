@@ -8,6 +8,9 @@ import { LinkProtocolError } from "./link-windows.ts";
 import { frameKinds } from "./tcp-frames.ts";
 import type { UcxReceiver, UcxRequest, UcxWorker } from "./ucx-library.ts";
 
+/** Large puts are cut, so that a receiver fetches several at once. */
+export const messageLimit: number = 8 << 20;
+
 interface Frame {
   readonly peer: number;
   readonly sequence: number;
@@ -71,14 +74,15 @@ export class UcxInbox implements UcxReceiver {
 
   failed(peer: number, reason: string): void {
     // In the midst of UCX's own work; its endpoint is closed after it.
-    this.#failed.push({ peer, reason });
+    this.#failed.push({ peer, reason: `UCX: ${reason}` });
   }
 
   /** Asks for announced payloads, notes those that have come. Returns whether there was any. */
   settle(): boolean {
     let any = false;
     for (const { peer, reason } of this.#failed.splice(0)) {
-      this.#engine.gone(peer, `UCX: ${reason}`);
+      any = true;
+      this.#engine.gone(peer, reason);
     }
     for (const { frame, bytes, descriptor } of this.#announced.splice(0)) {
       any = true;
@@ -152,7 +156,7 @@ export class UcxInbox implements UcxReceiver {
   }
 
   #expectBytes(frame: Frame, bytes: number): void {
-    if (frame.kind === frameKinds.put && frame.low === bytes) return;
+    if (frame.kind === frameKinds.put && frame.low === bytes && bytes <= messageLimit) return;
     throw new LinkProtocolError(`a message of kind ${frame.kind} with ${bytes} bytes`);
   }
 
@@ -160,7 +164,7 @@ export class UcxInbox implements UcxReceiver {
     try {
       body();
     } catch (error) {
-      this.#engine.gone(peer, `it broke the protocol: ${(error as Error).message}`);
+      this.#failed.push({ peer, reason: `it broke the protocol: ${(error as Error).message}` });
     }
   }
 }

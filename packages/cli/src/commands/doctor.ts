@@ -10,6 +10,7 @@ import {
   type MachineLimits,
   measureMachine,
 } from "@open-infra/jit";
+import { hasRdma, hasUcx } from "@open-infra/ranks";
 import { type CliContext, printJson, printLine } from "../context.ts";
 import { formatBytes } from "../progress.ts";
 
@@ -85,6 +86,16 @@ function checkConsole(): Finding {
   return { level: "note", subject: "web console", fact: found.missing, advice: "npm run build" };
 }
 
+function checkLinks(): Finding {
+  const subject = "links";
+  if (!hasUcx()) {
+    const fact = "TCP between hosts; no libucp.so.0 for transport ucx";
+    return { level: "note", subject, fact, advice: "Debian: apt-get install libucx0" };
+  }
+  const rdma = hasRdma() ? "InfiniBand or RoCE: ranks take UCX" : "no RDMA: ranks take TCP";
+  return { level: "ok", subject, fact: `TCP and UCX between hosts; ${rdma} unless told otherwise` };
+}
+
 function describeLimits(m: MachineLimits): string {
   const bf16 = m.bf16Instruction ? "by its own instruction" : "widened to f32";
   const tiles = m.tiles && `, ${m.tiles.bf16Gflops.toFixed(0)} by AMX tiles`;
@@ -119,6 +130,7 @@ export default function doctor(this: CliContext, flags: Flags): void {
     checkCompiler(),
     ...checkBackend(),
     checkCache(),
+    checkLinks(),
     checkConsole(),
   ];
   const healthy = findings.every((finding) => finding.level !== "missing");
