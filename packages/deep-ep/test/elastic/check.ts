@@ -137,6 +137,39 @@ function checkHandle(handle: EPHandle, received: Received, expected: Expected): 
   const want = [...metadata, ...new Array<number>(rest).fill(-1)];
   expectEqual(`${label} metadata`, handle.recvSrcMetadata.raw(), want);
   expectEqual(`${label} slots`, handle.dstBufferSlotIdx.raw(), slotsOf(world, me));
+  if (world.scaleup === world.ranks.length) return;
+  const forwarded = forwardedAt(world, me, handle.doExpand);
+  const all = handle.tokenMetadataAtForward?.raw() ?? [];
+  expectEqual(`${label} forwarded`, [...all].slice(0, forwarded.length), forwarded);
+  if (exact) expectEqual(`${label} number of forwarded`, [all.length], [forwarded.length]);
+}
+
+/** What a rank notes of the tokens that it passes on in its node, its own included. */
+function forwardedAt(world: World, me: number, doExpand: boolean): number[] {
+  const { scaleup, numMaxTokensPerRank } = world;
+  const local = world.numExperts / world.ranks.length;
+  const first = me - (me % scaleup);
+  const peers = Array.from({ length: scaleup }, (_, i) => receive(world, first + i).arrivals);
+  return world.ranks.flatMap(({ selected }, rank) => {
+    if (rank % scaleup !== me % scaleup) return [];
+    const here = selected.flatMap((lanes, token) => {
+      const places = lanes.map((e) => (e < 0 ? -1 : Math.floor(e / local) - first));
+      const near = places.map((place) => (place >= 0 && place < scaleup ? place : -1));
+      if (near.every((place) => place < 0)) return [];
+      const source = rank * numMaxTokensPerRank + token;
+      const rows = near.map((place, lane) => {
+        const at = peers[place]?.findIndex((arrival) => arrival.source === source) ?? -1;
+        return doExpand && place >= 0 ? (peers[place]?.[at]?.slots[lane] as number) : at;
+      });
+      return [{ source, near, rows }];
+    });
+    return here.flatMap(({ source, near, rows }, i) => [
+      source,
+      i === here.length - 1 ? 1 : 0,
+      ...near,
+      ...rows,
+    ]);
+  });
 }
 
 /** Each token's place among those for a rank, at the last selection there. */

@@ -17,7 +17,7 @@ export interface ServiceData {
 const megabytes = 2 ** 20;
 
 export default async function services(group: Group, data: ServiceData): Promise<number> {
-  await using buffer = await ElasticBuffer.create(group, {
+  const buffer = await ElasticBuffer.create(group, {
     numBytes: 8 * megabytes,
     numCpuBytes: 2 * megabytes,
   });
@@ -27,6 +27,7 @@ export default async function services(group: Group, data: ServiceData): Promise
   engramScales(buffer, data);
   barriers(buffer);
   refusals(buffer);
+  buffer.destroy();
   return buffer.rankIdx;
 }
 

@@ -65,12 +65,16 @@ function mix(seed: number, a: number, b: number, c: number): number {
   return (t ^ (t >>> 15)) >>> 0;
 }
 
-/** Numbers of many magnitudes, so that the order of additions shows. */
+/**
+ * Numbers whose sums in float32 depend on the order: large ones that cancel each other, and small
+ * ones of which something is lost while a large one is in the sum.
+ */
 export function outputOf(seed: number): ExpertOutput {
   return (source, lane, column) => {
     const bits = mix(seed, source, lane, column);
-    const size = 2 ** ((bits >>> 24) % 12) / 64;
-    return bf16FromNumber(((bits & 0xffff) / 65536 - 0.5) * size);
+    const large = bits & 0x1000000 ? 6144 : -6144;
+    const small = ((bits & 0xffff) / 65536 - 0.5) / 64;
+    return bf16FromNumber(bits & 0x2000000 ? large : small);
   };
 }
 
