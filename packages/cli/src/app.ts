@@ -15,6 +15,7 @@ import { jsonFlag } from "./flags.ts";
 import { integer, positiveNumber, text, tokenList } from "./parse.ts";
 import { dualpipe } from "./routes/dualpipe.ts";
 import { eplb } from "./routes/eplb.ts";
+import { hfreduce } from "./routes/hfreduce.ts";
 import { launch } from "./routes/launch.ts";
 import { trace } from "./routes/trace.ts";
 
@@ -341,7 +342,19 @@ function describe(error: unknown): string {
 
 export const app: Application<CliContext> = buildApplication(
   buildRouteMap({
-    routes: { serve, score, makeModel, jit, dualpipe, eplb, launch, bench, doctor, trace },
+    routes: {
+      serve,
+      score,
+      makeModel,
+      jit,
+      dualpipe,
+      eplb,
+      hfreduce,
+      launch,
+      bench,
+      doctor,
+      trace,
+    },
     docs: {
       brief: "DeepSeek's open infrastructure as TypeScript",
       fullDescription:
