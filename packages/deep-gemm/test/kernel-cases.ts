@@ -30,6 +30,7 @@ import {
   mGroupedFp8GemmNnContiguous,
   mGroupedFp8GemmNtContiguous,
   mGroupedFp8GemmNtMasked,
+  packUe8m0ToInt,
   perBlockCastToFp8,
   perChannelCastToFp8,
   perTokenCastToFp4,
@@ -204,7 +205,31 @@ function casts(dtype: DType): (device: Device) => void {
     const narrow = perTokenCastToFp4(device, { x: even, granK: 32 });
     castBackFromFp4(device, { x: narrow, granK: 32, out: out(dtype, 12, 302) });
     transposePackedFp4(device, narrow.data);
+    // More groups than are done at once.
+    const long = withRowGaps(randomTensor(random, [3, 2214], dtype), 1);
+    perTokenCastToFp8(device, { x: long });
+    perTokenCastToFp8(device, { x: long, granK: 96 });
+    perTokenCastToFp4(device, { x: long });
+    perTokenCastToFp4(device, { x: long, granK: 32, useUe8m0: true });
   };
+}
+
+function packedScales(device: Device): void {
+  const [m, n, k] = [5, 19, 700];
+  const packed = ({ data, scales }: ScaledTensor): ScaledTensor => ({
+    data,
+    scales: packUe8m0ToInt(scales, { notPowerOfTwo: "ceil" }),
+  });
+  const [a, b] = [packed(fp8(1, m, k)), packed(fp8(1, n, k))];
+  fp8GemmNt(device, { a, b, d: out("bf16", m, n) });
+}
+
+function splitK(device: Device): void {
+  for (const dtype of ["f32", "bf16", "f16", "e4m3fn"] as const) {
+    const [m, n, k] = [3, 21, 1100];
+    const [a, b, c] = [bf16(m, k), bf16(n, k), randomTensor(random, [m, n], dtype)];
+    bf16GemmNt(device, { a, b, c, d: withRowGaps(out(dtype, m, n), 3), splitK: true });
+  }
 }
 
 function hcPrenorm(device: Device): void {
@@ -251,6 +276,19 @@ function pagedLogits(type: "e4m3fn" | "e2m1"): (device: Device) => void {
       maxContextLen: 71,
       cleanLogits: true,
     });
+    const rows = { q: randomCodes(random, [3, 1, heads, dim], type), kvCache: cache };
+    fp8PagedMqaLogits(device, {
+      ...rows,
+      weights: randomTensor(random, [3, heads], "f32"),
+      contextLens: Tensor.from([70, 69, 5], [3, 1], "i32"),
+      blockTable: Tensor.from(
+        [0, 0, 2].flatMap((b) => [...(table.select(0, b).raw() as Int32Array)]),
+        [3, table.dim(1)],
+        "i32",
+      ),
+      indices: i32(7, 7, 2),
+      maxContextLen: 71,
+    });
   };
 }
 
@@ -272,6 +310,8 @@ export const kernelCases: Readonly<Record<string, (device: Device) => void>> = {
   "skip head mid": skipHeadMid,
   "casts of f32": casts("f32"),
   "casts of bf16": casts("bf16"),
+  "packed scales": packedScales,
+  "split along K": splitK,
   "hc prenorm": hcPrenorm,
   "mqa logits fp8": logits("e4m3fn"),
   "mqa logits fp4": logits("e2m1"),
