@@ -2,7 +2,7 @@
 // beside them. One a rank and group; every rank makes the same calls in the same order.
 
 import { totalmem } from "node:os";
-import type { Group, Window } from "@open-infra/ranks";
+import type { Group, SlowRankReport, Window } from "@open-infra/ranks";
 import { byteSize, type DType, Tensor } from "@open-infra/tensor";
 import {
   type Config,
@@ -298,6 +298,11 @@ export class Buffer implements Disposable {
   get traffic(): TokenTraffic {
     const [self = 0, node = 0, network = 0] = Array.from(this.#ops.payload.raw(), Number);
     return { self, node, network };
+  }
+
+  /** Who keeps this rank waiting, in all that its group has done so far. */
+  slowRanks(): SlowRankReport {
+    return this.group.slowRanks();
   }
 
   /** Closes the windows; all ranks do so together. Tensors of the buffer cannot be used after. */

@@ -1,9 +1,9 @@
 // The low-latency mode: the grid of the original's tests and random shapes.
 
-import { type Random, seededRandom, testSeed } from "@open-infra/testing";
+import { seededRandom, testSeed } from "@open-infra/testing";
 import { describe, expect, it } from "vitest";
 import type { LowLatencyCase } from "./low-latency-case.ts";
-import { lowLatencyRank, runRanks, type Transport } from "./worlds.ts";
+import { lowLatencyRank, randomLowLatencyCase, runRanks, type Transport } from "./worlds.ts";
 
 function grid(ranks: number): LowLatencyCase[] {
   const cases: LowLatencyCase[] = [];
@@ -42,31 +42,6 @@ function grid(ranks: number): LowLatencyCase[] {
   return cases;
 }
 
-function randomCase(random: Random, ranks: number): LowLatencyCase {
-  const numExperts = ranks * random.pick([1, 2, 5]);
-  const most = random.pick([1, 3, 9]);
-  const [useFp8, roundScale] = [random.next() < 0.6, random.next() < 0.5];
-  const hook = random.next() < 0.5;
-  const zeroCopy = random.next() < 0.4;
-  return {
-    seed: random.int(1, 1 << 20),
-    tokens: Array.from({ length: ranks }, () => random.int(0, most + 1)),
-    most,
-    hidden: random.pick([1, 64, 130, 640, 1000]),
-    topk: Math.min(numExperts, random.pick([1, 2, 8])),
-    numExperts,
-    useFp8,
-    roundScale,
-    useUe8m0: useFp8 && roundScale && random.next() < 0.5,
-    hook,
-    async: !hook && random.next() < 0.5,
-    zeroCopy,
-    useLogfmt: !zeroCopy && random.next() < 0.4,
-    maskedRatio: random.pick([0, 0.3, 1]),
-    ...(random.next() < 0.2 && { onlyExpert: random.int(0, numExperts) }),
-  };
-}
-
 const worlds: readonly (readonly [Transport, ranks: number])[] = [
   ["threads", 1],
   ["threads", 2],
@@ -81,9 +56,11 @@ describe.each(worlds)("%s: %d ranks", (transport, size) => {
     const random = seededRandom(testSeed() + size);
     const all = grid(size);
     const some = size > 2 ? all.filter((_, i) => i % 3 === 0) : all;
-    const cases = [...some, ...Array.from({ length: 8 }, () => randomCase(random, size))];
+    const cases = [...some, ...Array.from({ length: 8 }, () => randomLowLatencyCase(random, size))];
     const results = await runRanks<number>(transport, {
       size,
+      // Some with kernels on several threads.
+      commThreads: size < 4 ? 3 : 1,
       module: lowLatencyRank,
       data: { cases },
     });

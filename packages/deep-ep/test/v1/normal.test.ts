@@ -44,6 +44,7 @@ const worlds: readonly (readonly [Transport, ranks: number, ranksPerNode: number
   ["threads", 5, 3],
   ["processes", 4, 4],
   ["processes", 4, 2],
+  ["processes of two threads", 4, 2],
   ["threads over tcp", 2, 2],
   ["threads over tcp", 4, 2],
 ];
@@ -55,6 +56,8 @@ describe.each(worlds)("%s: %d ranks, %d a node", (transport, size, ranksPerNode)
     const results = await runRanks<{ leaked: number; cases: number }>(transport, {
       size,
       ranksPerNode,
+      // Some with kernels on several threads.
+      commThreads: size === 2 || size === 5 ? 3 : 1,
       module: normalRank,
       data: { cases },
     });

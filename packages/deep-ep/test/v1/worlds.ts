@@ -2,16 +2,25 @@
 
 import { type RunOptions, runProcesses, runThreads } from "@open-infra/ranks";
 import type { Random } from "@open-infra/testing";
+import type { LowLatencyCase } from "./low-latency-case.ts";
 import type { NormalCase } from "./normal-case.ts";
 
 /** Where ranks live and how bytes travel between them. */
-export type Transport = "threads" | "processes" | "threads over tcp" | "processes over ucx";
+export type Transport =
+  | "threads"
+  | "processes"
+  | "processes of two threads"
+  | "threads over tcp"
+  | "processes over ucx";
 
 /** Runs a module on ranks of a transport. */
 export function runRanks<T>(transport: Transport, options: RunOptions): Promise<T[]> {
   const limits = { timeoutMs: 20_000, ...options };
   if (transport === "threads") return runThreads<T>(limits);
   if (transport === "processes") return runProcesses<T>(limits);
+  if (transport === "processes of two threads") {
+    return runProcesses<T>({ ...limits, ranksPerProcess: 2 });
+  }
   if (transport === "threads over tcp") return runThreads<T>({ ...limits, transport: "tcp" });
   return runProcesses<T>({ ...limits, transport: "ucx" });
 }
@@ -43,5 +52,31 @@ export function randomCase(random: Random, ranks: number): NormalCase {
     biases: random.int(0, 3),
     previous: random.next() < 0.5,
     async: random.next() < 0.5,
+  };
+}
+
+/** The same for the low-latency mode. */
+export function randomLowLatencyCase(random: Random, ranks: number): LowLatencyCase {
+  const numExperts = ranks * random.pick([1, 2, 5]);
+  const most = random.pick([1, 3, 9]);
+  const [useFp8, roundScale] = [random.next() < 0.6, random.next() < 0.5];
+  const hook = random.next() < 0.5;
+  const zeroCopy = random.next() < 0.4;
+  return {
+    seed: random.int(1, 1 << 20),
+    tokens: Array.from({ length: ranks }, () => random.int(0, most + 1)),
+    most,
+    hidden: random.pick([1, 64, 130, 640, 1000]),
+    topk: Math.min(numExperts, random.pick([1, 2, 8])),
+    numExperts,
+    useFp8,
+    roundScale,
+    useUe8m0: useFp8 && roundScale && random.next() < 0.5,
+    hook,
+    async: !hook && random.next() < 0.5,
+    zeroCopy,
+    useLogfmt: !zeroCopy && random.next() < 0.4,
+    maskedRatio: random.pick([0, 0.3, 1]),
+    ...(random.next() < 0.2 && { onlyExpert: random.int(0, numExperts) }),
   };
 }
