@@ -14,12 +14,15 @@ enum {
   LEFT_K_MAJOR = LEFT_IS_B ? 1 : A_K_MAJOR,
   RIGHT_K_MAJOR = LEFT_IS_B ? A_K_MAJOR : 0,
   LEFT_AS_IT_IS = LEFT_CODES == TYPE_BF16 && LEFT_K_MAJOR,
-  // k of a left panel; codes are packed for the first-level cache. The right operand takes as many
-  // panels' k at a time as there is room for: one at least for 192 rows of A, or 512 columns of B.
-  LEFT_K = SCALED && !LEFT_AS_IT_IS ? 256 : LEFT_IS_B ? 2048 : 1024,
+  // The right operand is multiplied in blocks of so many k, or of several times as many where few
+  // columns leave room for them: BLOCK_BYTES hold a block of 192 rows of A, or 512 columns of B.
+  PANEL_K = LEFT_IS_B ? 2048 : 1024,
+  PANEL_BYTES = PANEL_K / STEP_SIZE * STEP_TILES,
+  BLOCK_BYTES = 1 << 20,
+  // k of a left panel; codes are packed for the first-level cache.
+  LEFT_K = SCALED && !LEFT_AS_IT_IS ? 256 : PANEL_K,
   LEFT_BYTES = LEFT_K / STEP_SIZE * STEP_TILES,
-  RIGHT_BYTES = 1 << 20,
-  MOST_RUNS = RIGHT_BYTES / STEP_TILES * STEP_SIZE / RUN_K,
+  FEW_PASSES = 2,
   FETCH_LINES = 4,    // of a row at a time
   FETCH_AHEAD = 4,    // times FETCH_LINES
 };
@@ -51,8 +54,9 @@ typedef struct {
   float *right_scales;
   char *left[2];
   float *left_scales[2];
-  int kept;  // the right operand's panel has all of K
-  int known;  // it was packed for known_segment
+  int kept;     // the right operand's memory has room for all of K,
+  int along_k;  // and so has the cache: left panels may follow each other along K
+  int known;    // it was packed for known_segment
   segment_t known_segment;
 } unit_t;
 
@@ -86,17 +90,16 @@ static block_t left_block(const unit_t *u, place_t at) {
   return (block_t){b.slice, b.k + from, oi_min(LEFT_K, b.len - from)};
 }
 
-// Left panels in the order they are multiplied; false after the last. A kept right operand lets each
-// pair run along K, as memory likes it.
+// Left panels in the order they are multiplied; false after the last. Along K is what memory likes.
 static int next_place(const unit_t *u, place_t *at) {
   if ((at->part + 1) * LEFT_K < right_block(u, at->block).len) {
     at->part++;
     return 1;
   }
   at->part = 0;
-  int64_t *inner = u->kept ? &at->block : &at->pair, *outer = u->kept ? &at->pair : &at->block;
-  int64_t inners = u->kept ? u->blocks : u->left_pairs;
-  int64_t outers = u->kept ? u->left_pairs : u->blocks;
+  int64_t *inner = u->along_k ? &at->block : &at->pair, *outer = u->along_k ? &at->pair : &at->block;
+  int64_t inners = u->along_k ? u->blocks : u->left_pairs;
+  int64_t outers = u->along_k ? u->left_pairs : u->blocks;
   if (++*inner < inners) return 1;
   *inner = 0;
   return ++*outer < outers;
@@ -238,8 +241,8 @@ static void begin_panel(const unit_t *u, coming_t *c, place_t at, int side, int6
     }
     int64_t runs = fetch_runs(b);
     c->items = runs * rows;
-    if (before != NULL && before->rows == rows) {
-      // One pass: what is wanted next but FETCH_AHEAD is fetched, not what comes a panel later.
+    if (u->right_pairs <= FEW_PASSES && before != NULL && before->rows == rows) {
+      // The first pass waits for memory: what it wants soon is fetched, not what comes a panel later.
       int64_t all = fetch_runs(before->block);
       c->here = before->from;
       c->here_runs = oi_max(0, all - FETCH_AHEAD);
@@ -384,11 +387,12 @@ static void begin_strip(unit_t *u, int strip, int64_t col, int64_t cols) {
   u->left_pairs = LEFT_IS_B ? columns : rows;
   u->right_pairs = LEFT_IS_B ? rows : columns;
   u->sums = u->all_sums + strip * u->left_pairs * u->right_pairs * QUAD;
-  int64_t panels = RIGHT_BYTES / (LEFT_K / STEP_SIZE * STEP_TILES) / u->right_pairs;
-  u->right_k = oi_max(1, oi_min(panels, oi_ceil_div(u->segment.k, LEFT_K))) * LEFT_K;
+  int64_t room = oi_max(1, BLOCK_BYTES / PANEL_BYTES / u->right_pairs);
+  u->right_k = oi_min(room, oi_max(1, oi_ceil_div(u->segment.k, PANEL_K))) * PANEL_K;
   u->blocks = u->p->slices * oi_ceil_div(u->segment.k, u->right_k);
-  // Where all of K has room it stays for the units that follow in the same rows.
-  u->kept = LEFT_IS_B && u->blocks * u->right_pairs * pair_bytes(u) <= RIGHT_BYTES;
+  int64_t all = u->blocks * u->right_pairs * pair_bytes(u);
+  u->kept = LEFT_IS_B && all <= u->p->panel_bytes;
+  u->along_k = u->kept && all <= BLOCK_BYTES;
 }
 
 // The sums of columns [col, col + cols), the unit's first or second strip of them.
@@ -396,7 +400,8 @@ static void multiply_strip(unit_t *u, int strip, int64_t col, int64_t cols) {
   begin_strip(u, strip, col, cols);
   if (u->kept) keep_right(u);
   else u->known = 0;
-  int64_t calls = (LEFT_AS_IT_IS ? 1 : u->right_pairs) * (LEFT_K / RUN_K);
+  int64_t passes = LEFT_AS_IT_IS && u->right_pairs <= FEW_PASSES ? 1 : u->right_pairs;
+  int64_t calls = passes * (LEFT_K / RUN_K);
   coming_t panels[2];
   int side = 0;
   begin_panel(u, &panels[0], (place_t){0}, 0, 1, NULL);
@@ -446,13 +451,13 @@ static void forget_rows(unit_t *u) { u->known = 0; }
 static void begin_units(unit_t *u, void *scratch) {
   char *at = scratch;
   u->right = at;
-  u->left[0] = at += RIGHT_BYTES;
+  u->left[0] = at += u->p->panel_bytes;
   u->left[1] = at += LEFT_BYTES;
   u->all_sums = (float *)(at += LEFT_BYTES);
   u->run = u->all_sums + MAX_UNIT_ROWS * MAX_UNIT_COLS;
   u->out = u->run + 2 * QUAD;
   u->right_scales = u->out + 16 * SUM_STRIDE;
-  u->left_scales[0] = u->right_scales + MOST_RUNS * 32;
+  u->left_scales[0] = u->right_scales + u->p->panel_bytes / STEP_TILES / RUN_STEPS * 32;
   u->left_scales[1] = u->left_scales[0] + LEFT_K / RUN_K * 32;
   forget_rows(u);
   oi_tiles_begin();

@@ -56,8 +56,9 @@ function isTiled(call: GemmCall, { isa }: Target): boolean {
   return bf16Products(isa) === "tiles" && types.every((type) => type !== "f32" && type !== "f16");
 }
 
-/** Bytes of a thread's panels and sums in `drive_tiles.h`, for the largest unit. */
-const TILED_SCRATCH_BYTES = (1 << 20) + 2 * (128 << 10) + 4 * (98_304 + 10_496 + 16_384 + 4096);
+/** Bytes of a thread beside the right operand's panel in `drive_tiles.h`, for the largest unit. */
+const TILED_LEFT_BYTES = 2 * (128 << 10);
+const TILED_SUM_FLOATS = 192 * 512 + 2 * 1024 + 16 * 528 + 2 * 2048;
 
 /** Whether B's scales are folded into A's panel or multiplied into B's tiles. */
 function scalePlace({ b, grains }: GemmCall): number {
@@ -81,6 +82,8 @@ function planOf(call: GemmCall, target: Target): WorkPlan {
     ...countSegments(call),
     n: gated ? n / 2 : n,
     k: (k * slicesOf(call) * (gated ? 2 : 1)) / Math.max(1, groups),
+    slices: slicesOf(call),
+    lengthK: k,
     tiled,
     blockColumns: folded || gated || call.dScales !== undefined,
     wholeBlocks: call.dScales !== undefined,
@@ -102,8 +105,12 @@ function stridesOf(tensor: Tensor | null, dims: { slab: number | null; row: numb
   return { slab: slab === null ? 0 : tensor.stride(slab), row: tensor.stride(row) };
 }
 
-function scratchBytes(call: GemmCall, target: Target): number {
-  if (isTiled(call, target)) return TILED_SCRATCH_BYTES;
+function scratchBytes(call: GemmCall, target: Target, plan: WorkPlan): number {
+  if (isTiled(call, target)) {
+    // A scale of each of 32 columns for every 32 k at most, of two bytes each.
+    const scaleBytes = plan.panelBytes / 16;
+    return plan.panelBytes + scaleBytes + TILED_LEFT_BYTES + 4 * TILED_SUM_FLOATS;
+  }
   const blocks = slicesOf(call) * Math.ceil(sizesOf(call).k / K_BLOCK);
   const few = KEPT_ROWS * Math.min(KEPT_BLOCKS, blocks);
   const panel = Math.max(MAX_UNIT_ROWS, few) * A_STRIDE;
@@ -230,6 +237,7 @@ const cpuKernel = defineKernel({
     d_slab: "i64",
     unit_rows: "i64",
     unit_cols: "i64",
+    panel_bytes: "i64",
   },
   constants,
   plan: planOf,
@@ -289,6 +297,7 @@ const cpuKernel = defineKernel({
       d_slab: dStrides.slab,
       unit_rows: plan.unitRows,
       unit_cols: plan.unitCols,
+      panel_bytes: plan.panelBytes,
     };
   },
   threads: (_call, _target, plan) => plan.threads,

@@ -19,7 +19,11 @@ export interface WorkShape {
   readonly largest: number;
   readonly segments: number;
   readonly n: number;
+  /** k of an element's sum, both halves where columns come in pairs. */
   readonly k: number;
+  /** Matrices whose products are summed, and the longest sum in one of them. */
+  readonly slices: number;
+  readonly lengthK: number;
   /** Whether matrix tiles multiply, not vectors. */
   readonly tiled: boolean;
   /** Whether a unit has at most 128 columns: B's scales are folded, or columns come in pairs. */
@@ -36,6 +40,8 @@ export interface WorkPlan {
   readonly unitRows: number;
   readonly unitCols: number;
   readonly threads: number;
+  /** Memory for a packed operand of matrix tiles, of each thread. */
+  readonly panelBytes: number;
 }
 
 /** Work below this is done before a second thread would have woken. */
@@ -71,5 +77,22 @@ export function planWork(shape: WorkShape, threads: number): WorkPlan {
   const even = Math.max(1, Math.ceil(largest / rowUnits));
   const whole = Math.ceil(even / TILED_PAIR) * TILED_PAIR;
   const unitRows = shape.tiled && rowUnits > 1 ? whole : even;
-  return { unitRows, unitCols, threads: used };
+  const panelBytes = !shape.tiled ? 0 : rowUnits > 1 ? BLOCK_BYTES : panelBytesFor(shape, unitRows);
+  return { unitRows, unitCols, threads: used, panelBytes };
+}
+
+/** As in `drive_tiles.h`: k and bytes of a pair of packed tiles, and bytes of a block of them. */
+const PANEL_K = 2048;
+const PANEL_BYTES = 128 << 10;
+const BLOCK_BYTES = 1 << 20;
+/** Rows whose whole K takes more are packed again for every unit of columns, as several units' are. */
+const MOST_PANEL_BYTES = 4 << 20;
+
+/** Room for all of a unit's rows, if that is not too much, else for a block of K. */
+function panelBytesFor(shape: WorkShape, unitRows: number): number {
+  const pairs = Math.ceil(unitRows / TILED_PAIR);
+  const panels = Math.max(1, Math.ceil(shape.lengthK / PANEL_K));
+  const block = Math.min(Math.max(1, Math.floor(BLOCK_BYTES / PANEL_BYTES / pairs)), panels);
+  const bytes = shape.slices * Math.ceil(panels / block) * block * pairs * PANEL_BYTES;
+  return bytes > MOST_PANEL_BYTES ? BLOCK_BYTES : Math.max(BLOCK_BYTES, bytes);
 }

@@ -75,11 +75,20 @@ static int reserve_scratch(oi_worker *w, size_t bytes) {
   size_t rounded = bytes;
 #else
   if (bytes <= w->scratch_bytes) return 1;
-  size_t rounded = (bytes + 4095) & ~(size_t)4095;
+  // Panels of a megabyte and more are read over and over: one entry of the TLB serves 2 MiB.
+  size_t page = bytes < (size_t)1 << 20 ? 4096 : (size_t)2 << 20;
+  size_t rounded = (bytes + page - 1) & ~(page - 1);
 #endif
   if (bytes > ((size_t)1 << 46)) return 0;
   void *fresh = NULL;
+#if defined(OI_EXACT_SCRATCH)
   if (posix_memalign(&fresh, 4096, rounded) != 0) return 0;
+#else
+  if (posix_memalign(&fresh, page, rounded) != 0) return 0;
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+  if (page > 4096) madvise(fresh, rounded, MADV_HUGEPAGE);  // a hint; refused is as well
+#endif
+#endif
   free(w->scratch);
   w->scratch = fresh;
   w->scratch_bytes = rounded;
