@@ -3,7 +3,7 @@
 
 import type { Tensor } from "@open-infra/tensor";
 import type { MhaCall } from "./mha-call.ts";
-import { CHUNK_KEYS, STEP_ROWS } from "./mha-plan.ts";
+import { matrixSteps, vectorSteps } from "./mha-plan.ts";
 import { dotConstants, EXACT_PARTS } from "./workspace.ts";
 
 /**
@@ -59,11 +59,23 @@ export function forwardScratchBytes(call: MhaCall, rowTile: number, parts: numbe
 }
 
 /** Scratch of a thread in the backward pass. */
-export function backwardScratchBytes(call: MhaCall): number {
-  const [d, dv] = [padded(call.headDimQk), padded(call.headDimV)];
-  const lanes = padded(CHUNK_KEYS);
-  // In the order of carve_scratch; pairs of bf16 take less than the floats counted here.
-  const keys = (d + dv) * lanes + CHUNK_KEYS * (2 * d + dv);
-  const rows = STEP_ROWS * (2 * d + 2 * dv + 3 * lanes);
+export function backwardScratchBytes(call: MhaCall, parts: number): number {
+  const { headDimQk, headDimV } = call;
+  if (parts > 0) {
+    // In the order of carve_scratch of kernels/mha_backward_amx.h: keys thrice and their sums, rows
+    // twice, P, dS and dS again, tiles; rows on the way in, statistics.
+    const { chunkKeys, stepRows } = matrixSteps;
+    const keys = chunkKeys * (2 * (2 * headDimQk + headDimV) + 4 * (headDimQk + headDimV));
+    const rows = stepRows * 4 * (headDimQk + headDimV);
+    const products = 3 * 2 * parts * chunkKeys * stepRows;
+    return keys + rows + products + 3 * 4096 + 32 * Math.max(headDimQk, headDimV) + 4096;
+  }
+  const { chunkKeys, stepRows } = vectorSteps;
+  const [d, dv] = [padded(headDimQk), padded(headDimV)];
+  const lanes = padded(chunkKeys);
+  // In the order of carve_scratch of kernels/mha_backward_vectors.h; pairs of bf16 take less than
+  // the floats counted here.
+  const keys = (d + dv) * lanes + chunkKeys * (2 * d + dv);
+  const rows = stepRows * (2 * d + 2 * dv + 3 * lanes);
   return 4 * (keys + rows + 16 * (d + dv) + 8 * 48 + 4 * lanes) + 2048;
 }

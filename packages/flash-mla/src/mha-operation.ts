@@ -12,22 +12,18 @@ import {
 } from "./mha-arithmetic.ts";
 import { backwardWork, forwardWork, type MhaBackwardCall, type MhaCall } from "./mha-call.ts";
 import {
-  type BackwardPlan,
-  CHUNK_KEYS,
-  type ForwardPlan,
+  type BackwardRule,
   type MhaPlan,
+  matrixSteps,
   planBackward,
   planForward,
-  STEP_ROWS,
+  vectorSteps,
 } from "./mha-plan.ts";
 import { mhaBackwardReference, mhaReference } from "./mha-reference.ts";
 import { typeCode } from "./workspace.ts";
 
-/** A call as a kernel gets it: with its items in memory and, backward, room for sums. */
-type Launch<C extends MhaCall, P extends MhaPlan> = C & {
-  readonly plan?: P;
-  readonly workspace?: MhaWorkspace;
-};
+/** A call as a kernel gets it: with memory for its items and, backward, for sums. */
+type Launch<C extends MhaCall> = C & { readonly workspace?: MhaWorkspace };
 
 /** Memory of a device that grows to what its launches needed. */
 class MhaWorkspace {
@@ -76,18 +72,22 @@ function strides(tensor: Tensor): readonly [number, number] {
 
 const code = (tensor: Tensor): number => typeCode[tensor.dtype] as number;
 
-function prepared<C extends MhaCall, P extends MhaPlan>(call: Launch<C, P>): [P, MhaWorkspace] {
-  if (call.plan === undefined || call.workspace === undefined) {
-    throw new TypeError(`${call.operation}: launch it by runMha or runMhaBackward`);
-  }
-  return [call.plan, call.workspace];
+function workspaceFor(call: Launch<MhaCall>): MhaWorkspace {
+  if (call.workspace !== undefined) return call.workspace;
+  throw new TypeError(`${call.operation}: launch it by runMha or runMhaBackward`);
 }
 
-type Forward = Launch<MhaCall, ForwardPlan>;
-type Backward = Launch<MhaBackwardCall, BackwardPlan>;
+type Forward = Launch<MhaCall>;
+type Backward = Launch<MhaBackwardCall>;
 
 const forwardRule = (call: MhaCall, isa: string): MhaArithmetic =>
   mhaArithmetic(isa, call, [call.q, call.k, call.v]);
+
+const backwardRule = (call: MhaBackwardCall, isa: string): MhaArithmetic =>
+  mhaArithmetic(isa, call, [call.q, call.k, call.v, call.dOut]);
+
+const stepsOf = (call: MhaBackwardCall, isa: string): BackwardRule =>
+  backwardRule(call, isa).P_PARTS > 0 ? matrixSteps : vectorSteps;
 
 const forwardKernel: AnyKernel<Forward> = defineKernel({
   language: "c",
@@ -126,8 +126,13 @@ const forwardKernel: AnyKernel<Forward> = defineKernel({
     DV: call.headDimV,
     ...forwardRule(call, target.isa),
   }),
-  pack: (call: Forward) => {
-    const [plan, workspace] = prepared(call);
+  plan: (call: Forward, target) => {
+    const plan = planForward(call, forwardWork(call).flops, target.threads);
+    workspaceFor(call).take(plan);
+    return plan;
+  },
+  pack: (call: Forward, _target, plan) => {
+    const workspace = workspaceFor(call);
     const { q, k, v, out, lse } = call;
     const [q_token, q_head] = strides(q);
     const [k_token, k_head] = strides(k);
@@ -163,9 +168,9 @@ const forwardKernel: AnyKernel<Forward> = defineKernel({
       scale: call.softmaxScale,
     };
   },
-  threads: (call: Forward) => prepared(call)[0].threads,
-  scratchBytes: (call: Forward, target) =>
-    forwardScratchBytes(call, prepared(call)[0].rowTile, forwardRule(call, target.isa).P_PARTS),
+  threads: (_call: Forward, _target, plan) => plan.threads,
+  scratchBytes: (call: Forward, target, plan) =>
+    forwardScratchBytes(call, plan.rowTile, forwardRule(call, target.isa).P_PARTS),
 });
 
 /** Attention over packed sequences, in the lowered form; see {@link runMha}. */
@@ -183,10 +188,7 @@ export function runMha(device: Device, call: MhaCall): void {
     device.run(mhaForward, call);
     return;
   }
-  const plan = planForward(call, forwardWork(call).flops, device.threads);
-  const workspace = workspaceOf(device);
-  workspace.take(plan);
-  device.run(mhaForward, { ...call, plan, workspace });
+  device.run(mhaForward, { ...call, workspace: workspaceOf(device) });
 }
 
 const backwardKernel: AnyKernel<Backward> = defineKernel({
@@ -249,13 +251,21 @@ const backwardKernel: AnyKernel<Backward> = defineKernel({
   constants: (call: Backward, target) => ({
     D: call.headDimQk,
     DV: call.headDimV,
-    CHUNK: CHUNK_KEYS,
-    STEP: STEP_ROWS,
-    ...mhaArithmetic(target.isa, call, [call.q, call.k, call.v, call.dOut]),
-    P_PARTS: 0,
+    CHUNK: stepsOf(call, target.isa).chunkKeys,
+    STEP: stepsOf(call, target.isa).stepRows,
+    ...backwardRule(call, target.isa),
   }),
-  pack: (call: Backward) => {
-    const [plan, workspace] = prepared(call);
+  plan: (call: Backward, target) => {
+    const workspace = workspaceFor(call);
+    const steps = stepsOf(call, target.isa);
+    const plan = planBackward(call, backwardWork(call).flops, target.threads, steps);
+    const rows = plan.threads * plan.ownRows + plan.sharedRows;
+    workspace.take(plan);
+    workspace.takeSums(plan.counters, rows * padded(call.headDimQk), call.lse.size);
+    return plan;
+  },
+  pack: (call: Backward, _target, plan) => {
+    const workspace = workspaceFor(call);
     const { q, k, v, out, lse, dOut, dLse, dq, dk, dv } = call;
     const [q_token, q_head] = strides(q);
     const [k_token, k_head] = strides(k);
@@ -321,8 +331,9 @@ const backwardKernel: AnyKernel<Backward> = defineKernel({
       scale: call.softmaxScale,
     };
   },
-  threads: (call: Backward) => prepared(call)[0].threads,
-  scratchBytes: backwardScratchBytes,
+  threads: (_call: Backward, _target, plan) => plan.threads,
+  scratchBytes: (call: Backward, target) =>
+    backwardScratchBytes(call, backwardRule(call, target.isa).P_PARTS),
 });
 
 /** Gradients of attention over packed sequences, lowered; see {@link runMhaBackward}. */
@@ -340,10 +351,5 @@ export function runMhaBackward(device: Device, call: MhaBackwardCall): void {
     device.run(mhaBackward, call);
     return;
   }
-  const plan = planBackward(call, backwardWork(call).flops, device.threads);
-  const workspace = workspaceOf(device);
-  const rows = plan.threads * plan.ownRows + plan.sharedRows;
-  workspace.take(plan);
-  workspace.takeSums(plan.counters, rows * padded(call.headDimQk), call.lse.size);
-  device.run(mhaBackward, { ...call, plan, workspace });
+  device.run(mhaBackward, { ...call, workspace: workspaceOf(device) });
 }

@@ -5,11 +5,19 @@ import { type MhaCall, visiblePairs, visibleTo } from "./mha-call.ts";
 
 /** Rows (token × head of one key head) of a forward item; fewer where threads would idle. */
 const FORWARD_ROWS = [288, 144, 96, 48] as const;
-/** Keys of a backward chunk, and rows that meet it at a time; the kernel has the same. */
-export const CHUNK_KEYS = 144;
-export const STEP_ROWS = 96;
-/** Rows of sums that a tile may write past the last one of a unit. */
-const TILE_ROWS = 8;
+/** How a backward kernel walks a unit. */
+export interface BackwardRule {
+  /** Keys of a chunk. */
+  readonly chunkKeys: number;
+  /** Rows that meet a chunk at a time. */
+  readonly stepRows: number;
+  /** Sums of dq are written by so many rows at a time. */
+  readonly tileRows: number;
+}
+/** By vectors: three vectors of keys. */
+export const vectorSteps: BackwardRule = { chunkKeys: 144, stepRows: 96, tileRows: 8 };
+/** By matrix tiles: blocks of 32. */
+export const matrixSteps: BackwardRule = { chunkKeys: 128, stepRows: 128, tileRows: 32 };
 /** Smaller shares than this part of a thread's fair share need not be cut further. */
 const ITEMS_PER_THREAD = 4;
 /** Waking a thread costs about as much as so many operations. */
@@ -79,7 +87,12 @@ export interface BackwardPlan extends MhaPlan {
  * to its dq. Chunks of a unit follow each other, and items are taken in order, so a chunk only ever
  * waits for one that is being computed.
  */
-export function planBackward(call: MhaCall, flops: number, threads: number): BackwardPlan {
+export function planBackward(
+  call: MhaCall,
+  flops: number,
+  threads: number,
+  rule: BackwardRule,
+): BackwardPlan {
   const group = call.headsQ / call.headsK;
   const units: { request: number; work: number; rows: number; chunks: number }[] = [];
   let total = 0;
@@ -89,7 +102,7 @@ export function planBackward(call: MhaCall, flops: number, threads: number): Bac
     if (rows === 0 && keys === 0) continue;
     const work = visiblePairs(call, request) * group + rows + keys;
     total += work * call.headsK;
-    units.push({ request, work, rows, chunks: Math.max(1, Math.ceil(keys / CHUNK_KEYS)) });
+    units.push({ request, work, rows, chunks: Math.max(1, Math.ceil(keys / rule.chunkKeys)) });
   }
   units.sort((a, b) => b.work - a.work);
   const running = threadsFor(flops, Number.POSITIVE_INFINITY, threads);
@@ -100,7 +113,7 @@ export function planBackward(call: MhaCall, flops: number, threads: number): Bac
   let counters = 0;
   for (const { request, work, rows, chunks } of units) {
     const cut = work > share && chunks > 1;
-    const padded = Math.ceil(rows / TILE_ROWS) * TILE_ROWS;
+    const padded = Math.ceil(rows / rule.tileRows) * rule.tileRows;
     for (let head = 0; head < call.headsK; head++) {
       if (!cut) {
         words.push(request, head, 0, chunks, -1, 0, 0, 0);
@@ -111,7 +124,7 @@ export function planBackward(call: MhaCall, flops: number, threads: number): Bac
         words.push(request, head, chunk, chunk + 1, sharedRows, counters, 0, 0);
       }
       sharedRows += padded;
-      counters += Math.ceil(rows / STEP_ROWS);
+      counters += Math.ceil(rows / rule.stepRows);
     }
   }
   const itemCount = words.length / 8;

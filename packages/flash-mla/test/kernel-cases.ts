@@ -28,7 +28,9 @@ function decode(dtype: DType, d: number, dv: number, page: number): (device: Dev
     ] as const) {
       const lens = [0, 1, 33, 65, 130];
       const problem = pagedProblem(random, { sq, hq, hk, d, dv, page, dtype, lens });
-      flashMlaWithKvcache(device, { ...problem, headDimV: dv, causal: sq > 1 });
+      const options = { ...problem, headDimV: dv, causal: sq > 1 };
+      flashMlaWithKvcache(device, options);
+      if (dtype === "bf16") flashMlaWithKvcache(device, { ...options, probabilities: "f32" });
     }
   };
 }
@@ -132,6 +134,7 @@ export const kernelCases: Readonly<Record<string, (device: Device) => void>> = {
   "sparse bf16": sparse("bf16"),
   "sparse prefill": sparsePrefill,
   "mha 192/128 bf16": mha("bf16", 192, 128),
+  "mha 64/32 bf16": mha("bf16", 64, 32),
   "mha odd sizes f16": mha("f16", 5, 9),
   "mha f32": mha("f32", 48, 32),
 };

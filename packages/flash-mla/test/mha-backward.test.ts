@@ -76,14 +76,19 @@ for (const backend of backends("varlen attention, backward")) {
 
     it("probabilities that may be rounded", () => {
       const lens = { lensQ: [1, 17, 100], lensK: [40, 17, 163] };
-      const heads = { h: 4, hkv: 2, dqk: 5, dv: 9 };
-      const shape = { ...heads, ...lens, dtype: "bf16" as const, causal: true };
-      const problem = { ...mhaProblem(random, shape), probabilities: "bf16" as const };
-      const got = runBoth(device, problem);
-      const want = gradientOracle(problem);
-      for (const name of names) {
-        const label = `${name}, seed ${seed}`;
-        expect(calcDiff(got[name].toFloat64(), want[name].toFloat64()), label).toBeLessThan(7e-6);
+      for (const [dqk, dv] of [
+        [5, 9],
+        [64, 32],
+      ] as const) {
+        const heads = { h: 4, hkv: 2, dqk, dv };
+        const shape = { ...heads, ...lens, dtype: "bf16" as const, causal: true };
+        const problem = { ...mhaProblem(random, shape), probabilities: "bf16" as const };
+        const got = runBoth(device, problem);
+        const want = gradientOracle(problem);
+        for (const name of names) {
+          const label = `${name}, seed ${seed}, ${dqk}/${dv}`;
+          expect(calcDiff(got[name].toFloat64(), want[name].toFloat64()), label).toBeLessThan(7e-6);
+        }
       }
     });
 

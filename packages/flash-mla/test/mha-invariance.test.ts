@@ -10,9 +10,16 @@ import { bitsOf, cumulative, type MhaProblem, mhaProblem, runBoth } from "./mha-
 import { backends, bits } from "./problems.ts";
 
 const seed = testSeed();
+/** Odd ones, which vectors compute, and ones that matrix tiles take where there are any. */
+const headDims = [
+  [5, 9],
+  [64, 32],
+] as const;
 const shapes = [
   { h: 4, hkv: 2, dqk: 5, dv: 9, dtype: "bf16", causal: true, probabilities: "bf16" },
   { h: 4, hkv: 2, dqk: 5, dv: 9, dtype: "bf16", causal: true, probabilities: "f32" },
+  { h: 4, hkv: 2, dqk: 64, dv: 32, dtype: "bf16", causal: true, probabilities: "bf16" },
+  { h: 3, hkv: 1, dqk: 64, dv: 64, dtype: "bf16", causal: false, probabilities: "f32" },
   { h: 6, hkv: 1, dqk: 48, dv: 40, dtype: "f32", causal: false, probabilities: "f32" },
 ] as const;
 
@@ -41,6 +48,8 @@ function spoilt(t: Tensor, rows: readonly number[], value = Number.NaN): Tensor 
   for (const row of rows) values.fill(value, row * width, (row + 1) * width);
   return Tensor.from(values, t.shape, t.dtype);
 }
+
+const variants = headDims.flatMap((dims) => [[dims, "bf16"] as const, [dims, "f32"] as const]);
 
 const lens = { lensQ: [1, 200, 0, 17, 333, 30, 5], lensK: [400, 150, 7, 17, 333, 0, 9] };
 
@@ -78,7 +87,7 @@ for (const backend of backends("varlen attention, invariance", { reference: fals
       }
     });
 
-    it.each(shapes.slice(0, 2))("a chunk of the queries: %o", ({ probabilities, ...shape }) => {
+    it.each(shapes.slice(0, 3))("a chunk of the queries: %o", ({ probabilities, ...shape }) => {
       const random = seededRandom(seed);
       const single = { lensQ: [300], lensK: [300] };
       const problem = { ...mhaProblem(random, { ...shape, ...single }), probabilities };
@@ -99,9 +108,10 @@ for (const backend of backends("varlen attention, invariance", { reference: fals
     });
 
     /** A causal sequence of 300 with two query heads a key head, and its clean results. */
-    function clean(dtype: DType, probabilities: "f32" | "bf16") {
+    function clean(dtype: DType, probabilities: "f32" | "bf16", dims: readonly [number, number]) {
       const single = { lensQ: [300], lensK: [300], causal: true };
-      const shape = { h: 4, hkv: 2, dqk: 5, dv: 9, ...single, dtype };
+      const [dqk, dv] = dims;
+      const shape = { h: 4, hkv: 2, dqk, dv, ...single, dtype };
       const problem = { ...mhaProblem(seededRandom(seed), shape), probabilities };
       return { problem, results: runBoth(device, problem) };
     }
@@ -114,8 +124,8 @@ for (const backend of backends("varlen attention, invariance", { reference: fals
       ["v", 0, Number.NaN],
       ["k", 299, Number.NaN],
     ] as const)("a %s row %i of %d reaches only queries that see it", (name, row, value) => {
-      for (const probabilities of ["bf16", "f32"] as const) {
-        const { problem, results } = clean("bf16", probabilities);
+      for (const [dims, probabilities] of variants) {
+        const { problem, results } = clean("bf16", probabilities, dims);
         const bad = { ...problem, [name]: spoilt(problem[name], [row], value) };
         const got = runBoth(device, bad);
         for (const part of ["out", "lse", "dq"] as const) {
@@ -135,8 +145,8 @@ for (const backend of backends("varlen attention, invariance", { reference: fals
       ["q", 0],
       ["dOut", 299],
     ] as const)("a %s row %i that is NaN reaches only the keys it sees", (name, row) => {
-      for (const probabilities of ["bf16", "f32"] as const) {
-        const { problem, results } = clean("bf16", probabilities);
+      for (const [dims, probabilities] of variants) {
+        const { problem, results } = clean("bf16", probabilities, dims);
         const got = runBoth(device, { ...problem, [name]: spoilt(problem[name], [row]) });
         for (const part of ["dk", "dv"] as const) {
           const after = (t: Tensor): string => bits(t.slice(0, row + 1, 300));
@@ -155,11 +165,11 @@ for (const backend of backends("varlen attention, invariance", { reference: fals
     });
 
     it("queries that see nothing and keys that nobody sees may hold anything", () => {
-      const shape = { h: 4, hkv: 2, dqk: 5, dv: 9, causal: true, dtype: "bf16" as const };
+      const shape = { h: 4, hkv: 2, causal: true, dtype: "bf16" as const };
       const uneven = { lensQ: [100, 0, 6], lensK: [60, 5, 0] };
-      for (const probabilities of ["bf16", "f32"] as const) {
+      for (const [[dqk, dv], probabilities] of variants) {
         const problem = {
-          ...mhaProblem(seededRandom(seed), { ...shape, ...uneven }),
+          ...mhaProblem(seededRandom(seed), { ...shape, ...uneven, dqk, dv }),
           probabilities,
         };
         const results = runBoth(device, problem);

@@ -67,13 +67,19 @@ for (const backend of backends("varlen attention")) {
 
     it("probabilities that may be rounded", () => {
       const lens = { lensQ: [1, 17, 100], lensK: [40, 17, 163] };
-      const heads = { h: 4, hkv: 2, dqk: 5, dv: 9 };
-      const shape = { ...heads, ...lens, dtype: "bf16" as const, causal: true };
-      const problem = { ...mhaProblem(random, shape), probabilities: "bf16" as const };
-      const { out, lse } = flashAttnVarlenFunc(device, problem);
-      const want = forwardOracle(problem);
-      expect(notClose(out.toFloat64(), want.out, 4e-3, 8.01 / 128, 5e-6), `seed ${seed}`).toBe("");
-      expect(notClose(lse.toFloat64(), want.lse, 2e-6, 1e-6, 1e-12), `seed ${seed}`).toBe("");
+      for (const [dqk, dv] of [
+        [5, 9],
+        [64, 32],
+      ] as const) {
+        const heads = { h: 4, hkv: 2, dqk, dv };
+        const shape = { ...heads, ...lens, dtype: "bf16" as const, causal: true };
+        const problem = { ...mhaProblem(random, shape), probabilities: "bf16" as const };
+        const { out, lse } = flashAttnVarlenFunc(device, problem);
+        const want = forwardOracle(problem);
+        const label = `seed ${seed}, ${dqk}/${dv}`;
+        expect(notClose(out.toFloat64(), want.out, 4e-3, 8.01 / 128, 5e-6), label).toBe("");
+        expect(notClose(lse.toFloat64(), want.lse, 2e-6, 1e-6, 1e-12), label).toBe("");
+      }
     });
 
     it.each([0, -0.3])("a scale of %d", (softmaxScale) => {
