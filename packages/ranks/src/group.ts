@@ -45,6 +45,10 @@ export interface GroupInit {
   readonly joinPart: (group: Group, part: string, ranks: readonly number[]) => Promise<Group>;
 }
 
+/** A wait looks for at least this long before it sleeps: the way to another core and back. */
+const spinNsLeast = 500;
+/** Then it lets others run this often; NOTES.md has the figures behind both. */
+const yields = 1;
 /** A kernel runs on at most as many threads. */
 const kernelThreadLimit = 1024;
 /** Tags of the group's own messages, apart from anybody else's. */
@@ -122,11 +126,12 @@ export class Group implements AsyncDisposable {
 
   #makeNative(init: GroupInit): { address: number; outbox: number; eventFd: number } {
     const { rank, size, timeoutMs, onRankExit } = init.options;
-    const spins = Math.ceil((init.spinUs * 1000) / init.native.pauseNs);
-    const yields = 10;
+    const { pauseNs } = init.native;
+    const spins = Math.ceil((init.spinUs * 1000) / pauseNs);
+    const spinsLeast = Math.ceil(spinNsLeast / pauseNs);
     const nodes = Array.from({ length: size }, (_, peer) => this.nodeOf(peer));
     const words = [
-      ...[rank, size, this.node, this.nodes, spins, yields, timeoutMs * 1e6],
+      ...[rank, size, this.node, this.nodes, spins, spinsLeast, yields, timeoutMs * 1e6],
       ...[
         this.#control.address,
         init.link === undefined ? 0 : 1,
@@ -342,6 +347,11 @@ export class Group implements AsyncDisposable {
   /** The next message of a rank with this tag. */
   recv(peer: number, tag: number): Promise<Uint8Array<ArrayBuffer>> {
     return this.#talk().recv(peer, userTag(tag));
+  }
+
+  /** As {@link recv}, but only if it is here already: neither blocks nor takes a turn of the loop. */
+  tryRecv(peer: number, tag: number): Uint8Array<ArrayBuffer> | undefined {
+    return this.#talk().tryRecv(peer, userTag(tag));
   }
 
   /** As {@link recv}, blocking. */

@@ -20,18 +20,24 @@ export class Incoming {
   /** The next message with this tag: filled now, or once it comes. */
   claim(tag: number): Message {
     const message: Message = {};
-    const ready = this.#ready.get(tag);
-    const bytes = ready?.shift();
-    if (ready?.length === 0) this.#ready.delete(tag);
+    const bytes = this.take(tag);
     if (bytes === undefined) {
       const claims = this.#claims.get(tag);
       if (claims === undefined) this.#claims.set(tag, [message]);
       else claims.push(message);
     } else {
-      this.#unclaimed -= bytes.length;
       message.bytes = bytes;
     }
     return message;
+  }
+
+  /** The next message with this tag, if it is here and nobody has asked for it. */
+  take(tag: number): Uint8Array<ArrayBuffer> | undefined {
+    const ready = this.#ready.get(tag);
+    const bytes = ready?.shift();
+    if (ready?.length === 0) this.#ready.delete(tag);
+    if (bytes !== undefined) this.#unclaimed -= bytes.length;
+    return bytes;
   }
 
   /** Whether a message of this size may come in now: it is asked for, or there is room to keep it. */

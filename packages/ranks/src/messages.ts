@@ -81,6 +81,13 @@ export class Messages implements Disposable {
     return message.bytes as Uint8Array<ArrayBuffer>;
   }
 
+  /** The next message with this tag if it is here; what can be moved is moved. */
+  tryRecv(peer: number, tag: number): Uint8Array<ArrayBuffer> | undefined {
+    this.#expect(peer, tag);
+    this.#move();
+    return (this.#incoming[peer] as Incoming).take(tag);
+  }
+
   async recv(peer: number, tag: number): Promise<Uint8Array<ArrayBuffer>> {
     const settled = Promise.withResolvers<void>();
     const { waiter, message } = this.#startReceive(peer, tag, settled);
