@@ -12,7 +12,20 @@ static void *pointer_of(int64_t word) { return (void *)(intptr_t)word; }
 
 // ---- Groups
 
-enum { RANK, SIZE, NODE, NODES, SPINS, YIELDS, TIMEOUT_NS, CONTROL, HAS_OUTBOX, GOES_ON, NODE_OF };
+enum {
+  RANK,
+  SIZE,
+  NODE,
+  NODES,
+  SPINS,
+  SPINS_LEAST,
+  YIELDS,
+  TIMEOUT_NS,
+  CONTROL,
+  HAS_OUTBOX,
+  GOES_ON,
+  NODE_OF,
+};
 
 static void free_group(void *pointer) {
   oi_group *g = pointer;
@@ -29,8 +42,7 @@ static int has_parts(const oi_group *g, int with_outbox) {
          (!with_outbox || g->outbox != NULL);
 }
 
-// block: { rank, size, node, nodes, spins, yields, timeout ns, control, has outbox, goes on, node of
-// each rank… } -> { group, outbox, event fd }. Returns 0 or -errno.
+// block: as the names above -> { group, outbox, event fd }. Returns 0 or -errno.
 int64_t oi_group_create(int64_t *block) {
   size_t size = (size_t)block[SIZE];
   oi_group *g = calloc(1, sizeof *g);
@@ -55,6 +67,8 @@ int64_t oi_group_create(int64_t *block) {
   g->node = (int32_t)block[NODE];
   g->nodes = (int32_t)block[NODES];
   g->spins = (int32_t)block[SPINS];
+  g->spins_least = (int32_t)oi_min(block[SPINS_LEAST], block[SPINS]);
+  g->spins_now = g->spins;
   g->yields = (int32_t)block[YIELDS];
   g->timeout_ns = block[TIMEOUT_NS];
   g->control = pointer_of(block[CONTROL]);

@@ -85,7 +85,7 @@ static void *run_stream(void *arg) {
   for (uint64_t next = 0;; next++) {
     for (int32_t spins = 0; atomic_load(&s->submitted) == next; spins++) {
       if (atomic_load(&s->stop)) return NULL;
-      if (spins < s->group->spins) oi_pause();
+      if (spins < atomic_load_explicit(&s->group->spins_now, memory_order_relaxed)) oi_pause();
       else sleep_on_stream(s, &s->submitted, next + 1);
     }
     // One that the rank's thread ran itself is done already.
@@ -164,7 +164,8 @@ int64_t oi_stream_submit(int64_t *block) {
 }
 
 static void await_stream(oi_stream *s, uint64_t number) {
-  for (int32_t i = 0; i < s->group->spins; i++) {
+  int32_t spins = atomic_load_explicit(&s->group->spins_now, memory_order_relaxed);
+  for (int32_t i = 0; i < spins; i++) {
     if (atomic_load(&s->completed) >= number) return;
     oi_pause();
   }

@@ -23,15 +23,30 @@ static int any_there(const oi_window *w, const oi_awaited *list, int64_t count) 
   return 0;
 }
 
+// Looks for a while before sleeping. Where it helps the next one looks longer; where it does not,
+// the other had no core to run on, or much to do, and the next one looks half as long.
+static int spin(oi_window *w, const oi_awaited *list, int64_t count) {
+  oi_group *g = w->group;
+  int32_t spins = atomic_load_explicit(&g->spins_now, memory_order_relaxed);
+  for (int32_t i = 0; i < spins; i++) {
+    if (any_there(w, list, count)) {
+      int32_t more = (int32_t)oi_min(spins + spins / 8 + 1, g->spins);
+      if (more != spins) atomic_store_explicit(&g->spins_now, more, memory_order_relaxed);
+      return 1;
+    }
+    oi_pause();
+  }
+  int32_t less = (int32_t)oi_max(spins / 2, g->spins_least);
+  if (less != spins) atomic_store_explicit(&g->spins_now, less, memory_order_relaxed);
+  return 0;
+}
+
 // Names the rank that is gone, or −1, in `culprit`.
 static int32_t await_any(oi_window *w, const oi_awaited *list, int64_t count, int64_t limit_ns,
                          int32_t *culprit) {
   oi_group *g = w->group;
   oi_slot *own_slot = &g->control->slots[g->rank];
-  for (int32_t i = 0; i < g->spins; i++) {
-    if (any_there(w, list, count)) return OI_ARRIVED;
-    oi_pause();
-  }
+  if (spin(w, list, count)) return OI_ARRIVED;
   for (int32_t i = 0; i < g->yields; i++) {
     if (any_there(w, list, count)) return OI_ARRIVED;
     sched_yield();

@@ -25,7 +25,10 @@ export interface JoinOptions {
   readonly timeoutMs?: number;
   /** Threads of the communication stream. @default 1 */
   readonly commThreads?: number;
-  /** How long a wait stays awake before it sleeps. @default 20 µs; 2 µs with more ranks than cores */
+  /**
+   * How long a wait stays awake, at most, before it sleeps; less where that did not help the last
+   * times. @default 20 µs; 0.5 µs with more ranks than cores
+   */
   readonly spinUs?: number;
   /**
    * `abort`: a rank that dies or fails ends the group for all. `continue`: the others go on; a dead

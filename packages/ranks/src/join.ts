@@ -59,7 +59,7 @@ export async function joinGroup(options: JoinOptions): Promise<Group> {
     group = new Group({
       options: { rank, size, store, timeoutMs, commThreads, onRankExit },
       ranksPerNode: options.ranksPerNode ?? ranksPerHost(cards),
-      spinUs: options.spinUs ?? (crowded > availableParallelism() ? 2 : 20),
+      spinUs: options.spinUs ?? (crowded > availableParallelism() ? 0.5 : 20),
       ...{ native, cards, links, link, controlRegion },
       joinPart: (whole, part, ranks) => joinPart(options, whole, part, ranks),
     });

@@ -121,7 +121,9 @@ typedef struct oi_group {
                       int64_t limit_ns);
   int32_t rank, size;
   int32_t node, nodes;
-  int32_t spins, yields;  // how long a wait stays awake
+  // How often a wait looks before it sleeps: at most, at least, and now, which follows what helped.
+  int32_t spins, spins_least, yields;
+  _Atomic int32_t spins_now;
   int64_t timeout_ns;
   oi_control *control;
   oi_outbox *outbox;  // null: every peer is mapped

@@ -47,7 +47,7 @@ static oi_window *open_window(world *w, oi_group *g, int64_t number, int64_t fla
 }
 
 static oi_group *open_group(world *w, int32_t rank, int32_t goes_on) {
-  int64_t block[16 + RANKS_MAX] = {rank, w->size, 0, 1, 200, 10, 20000000000ll, w->control, 0, goes_on};
+  int64_t block[16 + RANKS_MAX] = {rank, w->size, 0, 1, 200, 20, 1, 20000000000ll, w->control, 0, goes_on};
   call(oi_group_create, block);
   oi_group *g = pointer_of(block[0]);
   char name[32];
