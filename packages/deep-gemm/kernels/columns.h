@@ -3,18 +3,22 @@
 // of a row of the other matrix. What is done to a product afterwards is then a vector operation.
 //
 // A word is one k as float32; or two, as the pair of bf16 that the dot-product instruction takes,
-// where there is one that pays (DOT_PAYS, of the driver). Codes times power-of-two scales are exact
-// in both, and both take the odd k of a pair first, so they give the same sums: the instruction
-// only counts subnormals as zero, and there are none but by extreme scales of e2m1. This file knows
-// codes and panels, nothing of what they belong to.
+// where there is one that pays (DOT_PAYS, of the driver), and matrix tiles, whose right operand such
+// a panel is. Codes times power-of-two scales are exact in both, and vectors take the odd k of a pair
+// first either way, so they give the same sums: the instructions only count subnormals as zero, and
+// there are none but by extreme scales of e2m1. This file knows codes and panels, nothing of what
+// they belong to.
 #pragma once
+#include "oi_tiles.h"
 #include "lanes.h"
 #include "oi_kernel.h"
 
 #define CODES_E4M3 3
 #define CODES_E2M1 4
 
-#if defined(OI_BF16DOT) && (DOT_PAYS || defined(OI_EMULATE_BF16DOT))
+#if defined(OI_TILES)
+#define WORD_PAIRS 1
+#elif defined(OI_BF16DOT) && (DOT_PAYS || defined(OI_EMULATE_BF16DOT))
 #define WORD_PAIRS 1
 #else
 #define WORD_PAIRS 0
@@ -25,6 +29,7 @@ enum { GROUP_K = 32 };  // e2m1 codes that share a scale
 
 #define INLINE static inline __attribute__((always_inline))
 
+#if !defined(OI_TILES)
 // acc + word of a row (the same in all lanes) · words of the columns.
 INLINE vf word_fma(uint32_t row, vu columns, vf acc) {
   vu all = (vu){0} + row;
@@ -34,6 +39,7 @@ INLINE vf word_fma(uint32_t row, vu columns, vf acc) {
   return vf_fma(vf_bits(columns), vf_bits(all), acc);
 #endif
 }
+#endif
 
 // ---- transposing --------------------------------------------------------------------------------
 // In every 128-bit block, four vectors of four words transposed.

@@ -1,8 +1,8 @@
 // Logits of the lightning indexer: out[i, j] = scale[j] · Σ_h weight[i, h] · relu(q[i, h] · key[j])
 // for the keys j of token i's window. Keys lie across the lanes, so relu, weights and the sum over
 // heads are vector operations and a logit depends on its token and key alone: q · key is one chain
-// over the dimension (k = 1, 0, 3, 2, …), heads are added in order. One kernel serves keys in rows
-// and keys in pages.
+// over the dimension (k = 1, 0, 3, 2, …), or matrix tiles' (oi_tiles.h), heads are added in order.
+// One kernel serves keys in rows and keys in pages.
 #include "columns.h"
 
 // What the driver sets: Q_TYPE, KV_TYPE (CODES_…), WEIGHT_BF16, OUT_BF16, PAGED, DOT_PAYS, and
@@ -15,14 +15,25 @@ typedef float out_t;
 
 enum {
   // Vectors of keys in a tile. Pages come in splits of 256 keys, which three would not divide.
+#if defined(OI_TILES)
+  VECS_K = 2,
+#else
   VECS_K = PAGED ? 2 : 3,
+#endif
   TILE_KEYS = VECS_K * OI_VF,
-#if defined(__aarch64__) || defined(__AVX512F__)
+#if defined(OI_TILES)
+  HEAD_TILE = 16,
+#elif defined(__aarch64__) || defined(__AVX512F__)
   HEAD_TILE = 8,  // accumulators: this many times VECS_K
 #else
   HEAD_TILE = 4,
 #endif
-  HEAD_BLOCK = 16,  // heads that meet all tiles before the next do: their panel stays in the first cache
+  // Heads that meet all tiles before the next do: their panel stays in the first cache.
+#if defined(OI_TILES)
+  HEAD_BLOCK = 32,
+#else
+  HEAD_BLOCK = 16,
+#endif
   ROW_WORDS = MOST_K / WORD_K,     // of a head's panel, and steps of a tile
   TILE_WORDS = ROW_WORDS * TILE_KEYS,
 };
@@ -76,6 +87,17 @@ static inline key_place key_at(const unit_t *u, int64_t j) {
 #endif
 }
 
+// Words up to a whole step of matrix tiles that packing leaves undefined become zero; rows of words
+// are `width` apart, and packing has done up to a multiple of `whole` k.
+static void pad_step(const unit_t *u, uint32_t *to, int64_t width, int64_t whole) {
+#if defined(OI_TILES)
+  int64_t from = oi_ceil_div(u->p->dim, whole) * whole / 2 * width;
+  int64_t end = oi_ceil_div(u->p->dim, 32) * 16 * width;
+  if (from < end) memset(to + from, 0, (size_t)(end - from) * sizeof *to);
+#endif
+  (void)u, (void)to, (void)width, (void)whole;
+}
+
 // Tile `t` of the block; keys from `end` on are not read, their lanes repeat the last one before.
 static void pack_tile(const unit_t *u, int64_t t, int64_t end) {
   const params_t *p = u->p;
@@ -94,6 +116,7 @@ static void pack_tile(const unit_t *u, int64_t t, int64_t end) {
     pack_columns(KV_TYPE, u->keys + t * TILE_WORDS + v * OI_VF, TILE_KEYS, rows, p->dim,
                  vu_load(scales));
   }
+  pad_step(u, u->keys + t * TILE_WORDS, TILE_KEYS, KV_TYPE == CODES_E4M3 ? 4 : 8);
 }
 
 static void pack_token(const unit_t *u, int64_t t) {
@@ -106,6 +129,7 @@ static void pack_token(const unit_t *u, int64_t t) {
   for (int64_t h = 0; h < p->heads; h++) {
     pack_row(Q_TYPE, u->q + h * ROW_WORDS, q + h * p->q_head, p->dim,
              scales == NULL ? 0 : scales[h * p->qs_head]);
+    pad_step(u, u->q + h * ROW_WORDS, 1, OI_VF);
 #if WEIGHT_BF16
     u->weights[h] = bf16_to_f32(((const uint16_t *)p->weights)[t * p->weight_row + h]);
 #else
@@ -121,6 +145,75 @@ static void pad_heads(const unit_t *u) {
   for (int64_t h = from; h < to; h++) u->weights[h] = 0;
 }
 
+#if defined(OI_TILES)
+enum { PRODUCTS = 256 };  // of a tile: sixteen heads by sixteen keys
+
+// Sixteen or 32 heads against a tile of keys; their products, a row a head.
+INLINE void multiply_heads(int lefts, int64_t steps, const uint32_t *q, const uint32_t *keys,
+                           float *products) {
+  oi_tile_zero(0);
+  oi_tile_zero(1);
+  oi_tile_zero(2);
+  oi_tile_zero(3);
+  for (int64_t s = 0; s < steps; s++, q += 16, keys += 16 * TILE_KEYS) {
+    oi_tile_load(4, q, 4 * ROW_WORDS);
+    oi_tile_load(6, keys, 4 * TILE_KEYS);
+    oi_tile_dot_bf16(0, 4, 6);
+    oi_tile_load(7, keys + 16, 4 * TILE_KEYS);
+    oi_tile_dot_bf16(1, 4, 7);
+    if (lefts == 1) continue;
+    oi_tile_load(5, q + 16 * ROW_WORDS, 4 * ROW_WORDS);
+    oi_tile_dot_bf16(2, 5, 6);
+    oi_tile_dot_bf16(3, 5, 7);
+  }
+  oi_tile_store(0, products, 64);
+  oi_tile_store(1, products + PRODUCTS, 64);
+  if (lefts == 1) return;
+  oi_tile_store(2, products + 2 * PRODUCTS, 64);
+  oi_tile_store(3, products + 3 * PRODUCTS, 64);
+}
+
+// Adds Σ weight · relu(product) of heads [h, end) to the sums of tile `t`; with the last of them the
+// sums are logits.
+static void reduce_heads(const unit_t *u, int64_t t, int64_t h, int64_t end,
+                         const float *products) {
+  float *sums = u->sums + t * TILE_KEYS;
+  const float *weights = u->weights + h;
+  vf sum[VECS_K];
+  for (int v = 0; v < VECS_K; v++) sum[v] = h == 0 ? vf_zero() : vf_load(sums + v * OI_VF);
+  for (int64_t i = 0; i < end - h; i += 16) {
+    UNROLL
+    for (int r = 0; r < 16; r++) {
+      for (int v = 0; v < VECS_K; v++) {
+        vf x = vf_load(products + (i / 8 + v) * PRODUCTS + r * OI_VF);
+        // The zero comes first, so that a NaN stays one. Heads that fill up a tile weigh nothing.
+        sum[v] = vf_fma(vf_set(weights[i + r]), vf_max(vf_zero(), x), sum[v]);
+      }
+    }
+  }
+  for (int v = 0; v < VECS_K; v++) {
+    if (KV_TYPE == CODES_E4M3 && end == u->p->heads) {
+      sum[v] *= vf_load(u->scales + t * TILE_KEYS + v * OI_VF);
+    }
+    vf_store(sums + v * OI_VF, sum[v]);
+  }
+}
+
+// Heads [h, end) of the token against tiles [first, last); a tile's products are added up while the
+// next one's are still on their way.
+static void add_tiles(const unit_t *u, int64_t first, int64_t last, int64_t h, int64_t end) {
+  _Alignas(64) float products[2][4 * PRODUCTS];
+  int64_t steps = oi_ceil_div(u->p->dim, 32);
+  const uint32_t *q = u->q + h * ROW_WORDS;
+  for (int64_t t = first; t < last; t++) {
+    const uint32_t *keys = u->keys + t * TILE_WORDS;
+    if (end - h > 16) multiply_heads(2, steps, q, keys, products[t & 1]);
+    else multiply_heads(1, steps, q, keys, products[t & 1]);
+    if (t > first) reduce_heads(u, t - 1, h, end, products[(t - 1) & 1]);
+  }
+  if (last > first) reduce_heads(u, last - 1, h, end, products[(last - 1) & 1]);
+}
+#else
 // sum += Σ weight · relu(q · key) over `heads` heads.
 INLINE void add_heads(int heads, int64_t steps, const uint32_t *q, const float *weights,
                       const uint32_t *keys, vf sum[VECS_K]) {
@@ -170,6 +263,11 @@ static __attribute__((noinline)) void add_tile(const unit_t *u, int64_t t, int64
   }
 }
 
+static void add_tiles(const unit_t *u, int64_t first, int64_t last, int64_t h, int64_t end) {
+  for (int64_t t = first; t < last; t++) add_tile(u, t, h, end);
+}
+#endif
+
 INLINE void store_logits(out_t *to, const float *logits) {
   for (int v = 0; v < VECS_K; v++) {
     vf x = vf_load(logits + v * OI_VF);
@@ -199,7 +297,7 @@ static void run_token(const unit_t *u, int64_t t, window_t w, int64_t from, int6
   int64_t first = (from - u->first) / TILE_KEYS, last = oi_ceil_div(to - u->first, TILE_KEYS);
   for (int64_t h = 0; h < p->heads; h += HEAD_BLOCK) {
     int64_t end = oi_min(p->heads, h + HEAD_BLOCK);
-    for (int64_t i = first; i < last; i++) add_tile(u, i, h, end);
+    add_tiles(u, first, last, h, end);
   }
   if (p->heads == 0) memset(u->sums, 0, (size_t)(last * TILE_KEYS) * sizeof(float));
   for (int64_t i = first; i < last; i++) {
@@ -299,9 +397,15 @@ void mqa_logits(const params_t *p, oi_ctx *ctx) {
   u.sums = u.scales + tiles * TILE_KEYS;
   u.weights = u.sums + tiles * TILE_KEYS;
   pad_heads(&u);
+#if defined(OI_TILES)
+  oi_tiles_begin();
+#endif
   int64_t rows = p->clean ? first_token(p, p->sequences) : 0;
   for (int64_t i; (i = oi_take(ctx, 1)) < p->parts + rows;) {
     if (i < p->parts) run_part(&u, i);
     else clean_row(p, i - p->parts);
   }
+#if defined(OI_TILES)
+  oi_tiles_end();
+#endif
 }
