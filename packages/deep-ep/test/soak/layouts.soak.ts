@@ -12,7 +12,7 @@ import {
 } from "../v1/worlds.ts";
 
 /** Cases of one group of ranks. */
-const batch = 100;
+const batch = 40;
 
 /** Runs batches until the time is over. */
 export async function soak(options: SoakOptions): Promise<void> {
