@@ -12,6 +12,7 @@ import { ArgumentError } from "./errors.ts";
 import * as plain from "./gemm.ts";
 import * as grouped from "./grouped.ts";
 import * as prenorm from "./hc-prenorm.ts";
+import * as moe from "./mega-moe.ts";
 import * as logits from "./mqa-logits.ts";
 
 /** Settings of a {@link DeepGemm}. */
@@ -65,6 +66,7 @@ const logitsNames = [
   "fp8PagedMqaLogits",
   "fp8Fp4PagedMqaLogits",
 ] as const;
+const moeNames = ["fp8Fp4MegaMoe", "bf16MegaMoe"] as const;
 const prenormNames = ["tf32HcPrenormGemm"] as const;
 const fp8Names = ["perTokenCastToFp8", "perBlockCastToFp8", "castBackFromFp8"] as const;
 const channelNames = ["perChannelCastToFp8", "kGroupedCastToFp8"] as const;
@@ -75,6 +77,7 @@ type Functions = Pick<typeof dense, (typeof denseNames)[number]> &
   Pick<typeof grouped, (typeof groupedNames)[number]> &
   Pick<typeof plain, (typeof plainNames)[number]> &
   Pick<typeof logits, (typeof logitsNames)[number]> &
+  Pick<typeof moe, (typeof moeNames)[number]> &
   Pick<typeof prenorm, (typeof prenormNames)[number]> &
   Pick<typeof fp8, (typeof fp8Names)[number]> &
   Pick<typeof channels, (typeof channelNames)[number]> &
@@ -90,6 +93,7 @@ const functions: Functions = {
   ...pick(grouped, groupedNames),
   ...pick(plain, plainNames),
   ...pick(logits, logitsNames),
+  ...pick(moe, moeNames),
   ...pick(prenorm, prenormNames),
   ...pick(fp8, fp8Names),
   ...pick(channels, channelNames),

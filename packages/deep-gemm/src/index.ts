@@ -94,6 +94,16 @@ export {
 } from "./grouped.ts";
 export { type HcPrenormArgs, tf32HcPrenormGemm } from "./hc-prenorm.ts";
 export {
+  type Bf16MegaMoeArgs,
+  bf16MegaMoe,
+  type Fp8Fp4MegaMoeArgs,
+  fp8Fp4MegaMoe,
+  getSymmBufferForMegaMoe,
+  type MegaMoeBuffer,
+  type MegaMoeBufferOptions,
+  transformWeightsForMegaMoe,
+} from "./mega-moe.ts";
+export {
   type Fp8MqaLogitsArgs,
   type Fp8PagedMqaLogitsArgs,
   fp8Fp4MqaLogits,

@@ -42,7 +42,13 @@ describe("createDeepGemm", () => {
     const pure = [
       ...["align", "ceilDiv", "ceilToUe8m0", "fp4CodeOf", "gemmOperation", "isScaled", "packFp4"],
       ...["packUe8m0ToInt", "scaleBlocks", "supports", "unpackFp4", "unpackUe8m0FromInt"],
-      ...["transposePackedFp4", "transformSfIntoRequiredLayout", "createDeepGemm", "ArgumentError"],
+      ...[
+        "transposePackedFp4",
+        "transformSfIntoRequiredLayout",
+        "transformWeightsForMegaMoe",
+        "createDeepGemm",
+        "ArgumentError",
+      ],
     ];
     const missing = Object.entries(gemm)
       .filter(([, value]) => typeof value === "function")

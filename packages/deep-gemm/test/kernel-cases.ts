@@ -10,10 +10,12 @@ import {
   bf16GemmNt,
   bf16GemmTn,
   bf16GemmTt,
+  bf16MegaMoe,
   castBackFromFp4,
   castBackFromFp8,
   einsum,
   fp8Einsum,
+  fp8Fp4MegaMoe,
   fp8GemmNn,
   fp8GemmNt,
   fp8GemmNtSkipHeadMid,
@@ -22,6 +24,7 @@ import {
   fp8MqaLogits,
   fp8PagedMqaLogits,
   gemmNt,
+  getSymmBufferForMegaMoe,
   kGroupedBf16GemmTnContiguous,
   kGroupedCastToFp8,
   kGroupedFp8GemmTnContiguous,
@@ -224,6 +227,38 @@ function packedScales(device: Device): void {
   fp8GemmNt(device, { a, b, d: out("bf16", m, n) });
 }
 
+function megaMoe(device: Device): void {
+  const [hidden, intermediateHidden, numExperts, numTopk] = [128, 128, 3, 2];
+  const symBuffer = getSymmBufferForMegaMoe({
+    numExperts,
+    numMaxTokensPerRank: 4,
+    numTopk,
+    hidden,
+    intermediateHidden,
+  });
+  symBuffer.topkIdx.raw().set([0n, 2n, -1n, -1n, 2n, 0n, 1n, -1n]);
+  const l1Weights = randomScaled(
+    random,
+    [numExperts, 2 * intermediateHidden, hidden],
+    1,
+    32,
+    "e2m1",
+  );
+  const l2Weights = randomScaled(random, [numExperts, hidden, intermediateHidden], 1, 32, "e2m1");
+  const y = withRowGaps(out("bf16", 3, hidden), 1);
+  fp8Fp4MegaMoe(device, { y, l1Weights, l2Weights, symBuffer, activationClamp: 3 });
+  const plain = getSymmBufferForMegaMoe({
+    ...symBuffer.options,
+    hidden: 37,
+    intermediateHidden: 21,
+    mmaType: "bf16xbf16",
+  });
+  plain.topkIdx.raw().set([0n, 2n, -1n, -1n, 2n, 0n, 1n, -1n]);
+  const [l1, l2] = [bf16(numExperts, 42, 37), bf16(numExperts, 37, 21)];
+  const wide = out("bf16", 4, 37);
+  bf16MegaMoe(device, { y: wide, l1Weights: l1, l2Weights: l2, symBuffer: plain });
+}
+
 function splitK(device: Device): void {
   for (const dtype of ["f32", "bf16", "f16", "e4m3fn"] as const) {
     const [m, n, k] = [3, 21, 1100];
@@ -312,6 +347,7 @@ export const kernelCases: Readonly<Record<string, (device: Device) => void>> = {
   "casts of bf16": casts("bf16"),
   "packed scales": packedScales,
   "split along K": splitK,
+  "mega moe": megaMoe,
   "hc prenorm": hcPrenorm,
   "mqa logits fp8": logits("e4m3fn"),
   "mqa logits fp4": logits("e2m1"),
