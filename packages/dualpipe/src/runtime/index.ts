@@ -31,6 +31,7 @@ export type { Batch, MicroBatch, MicroBatchList } from "./micro-batches.ts";
 export type { StepOutcome, StepStats, StepWork } from "./parts.ts";
 export type { RankProgram } from "./program.ts";
 export { rankPrograms } from "./rank-programs.ts";
+export { RanksTransport } from "./ranks-transport.ts";
 export { createMlpStage, type MlpOptions, MlpStage, mseLoss } from "./reference/mlp-stage.ts";
 export { PipelineRunner, type PlacedStage, type RunnerOptions } from "./runner.ts";
 export type {

@@ -1,6 +1,7 @@
 // How ranks exchange tensors: the one interface between the executor and whatever connects ranks.
 // Messages are found by key, never by order, so that a transport may deliver them as it likes.
-// Implementations: in-process.ts (one event loop), worker-transport.ts (threads, shared memory).
+// Implementations: in-process.ts (one event loop), worker-transport.ts (threads, shared memory),
+// ranks-transport.ts (a group of ranks: threads, processes, hosts).
 //
 // What must hold of each (test/transport-contract.ts checks it):
 // - `send` has taken the bytes when it returns: the caller may overwrite them. It never blocks; but
@@ -121,4 +122,9 @@ export interface Transport {
   receive(from: number, key: number): Receive;
   /** Ends everything on all ranks, because of `error`; the first call counts. */
   abort(error: Error): void;
+  /**
+   * Where it has a faster way than messages: adds up tensors with those that `peer` brings, in place
+   * and to the same bits on both. All ranks call it together, each pair for itself.
+   */
+  addUp?(peer: number, tensors: readonly Tensor[]): Promise<void>;
 }

@@ -23,14 +23,14 @@ function receive(transport: Transport, from: number, k: number): Promise<Message
 }
 
 /** Makes connected ends, all in this thread. */
-export type Connect = (numRanks: number) => readonly Transport[];
+export type Connect = (numRanks: number) => readonly Transport[] | Promise<readonly Transport[]>;
 
-const pair = (connect: Connect): readonly [Transport, Transport] =>
-  connect(2) as unknown as readonly [Transport, Transport];
+const pair = async (connect: Connect): Promise<readonly [Transport, Transport]> =>
+  (await connect(2)) as unknown as readonly [Transport, Transport];
 
 function arrivalTests(connect: Connect): void {
   it("arrive with dtypes, shapes and bits", async () => {
-    const [a, b] = pair(connect);
+    const [a, b] = await pair(connect);
     const random = seededRandom(testSeed());
     for (const [i, dtype] of dtypes.entries()) {
       for (const shape of [[3, 5], [], [0, 4], [1, 2, 3, 4]]) {
@@ -51,7 +51,7 @@ function arrivalTests(connect: Connect): void {
   });
 
   it("are taken when they are sent, and do not change afterwards", async () => {
-    const [a, b] = pair(connect);
+    const [a, b] = await pair(connect);
     const tensor = Tensor.from([1, 2], [2], "f64");
     a.send(1, key(0), [tensor], waitMs);
     tensor.fill(9);
@@ -59,7 +59,7 @@ function arrivalTests(connect: Connect): void {
   });
 
   it("are found by key, in any order, each once", async () => {
-    const [a, b] = pair(connect);
+    const [a, b] = await pair(connect);
     const random = seededRandom(testSeed());
     const keys = Array.from({ length: 40 }, (_, i) => key(i, i % 2 === 0 ? 0 : 1));
     for (const k of keys) a.send(1, k, [Tensor.from([k], [1], "f64")], waitMs);
@@ -74,7 +74,7 @@ function arrivalTests(connect: Connect): void {
 
 function orderTests(connect: Connect): void {
   it("may be waited for before they are sent, by several at once", async () => {
-    const [a, b] = pair(connect);
+    const [a, b] = await pair(connect);
     const waits = [2, 0, 1].map((i) => receive(b, 0, key(i)));
     await new Promise((resolve) => setImmediate(resolve));
     for (const i of [0, 1, 2]) a.send(1, key(i), [Tensor.from([i], [1], "f64")], waitMs);
@@ -82,8 +82,8 @@ function orderTests(connect: Connect): void {
     expect(got.map(({ tensors }) => tensors[0]?.toFloat64()[0])).toEqual([2, 0, 1]);
   });
 
-  it("are seen without a turn of the event loop", () => {
-    const [a, b] = pair(connect);
+  it("are seen without a turn of the event loop", async () => {
+    const [a, b] = await pair(connect);
     const posted = b.receive(0, key(7));
     expect(posted.poll()).toBeUndefined();
     a.send(1, key(7), [Tensor.from([7], [1], "u8")], waitMs);
@@ -91,7 +91,7 @@ function orderTests(connect: Connect): void {
   });
 
   it("of one key do not mix between ranks", async () => {
-    const ends = connect(3);
+    const ends = await connect(3);
     for (const { rank, send } of ends.map((t) => ({ rank: t.rank, send: t.send.bind(t) }))) {
       for (let to = 0; to < 3; to++) {
         if (to !== rank) send(to, key(0), [Tensor.from([10 * rank + to], [1], "f64")], waitMs);
@@ -109,7 +109,7 @@ function orderTests(connect: Connect): void {
 
 function memoryTests(connect: Connect): void {
   it("refuses tensors of a message that was given back", async () => {
-    const [a, b] = pair(connect);
+    const [a, b] = await pair(connect);
     a.send(1, key(0), [Tensor.from([1], [1], "f64")], waitMs);
     const { tensors, release } = await receive(b, 0, key(0));
     release();
@@ -118,7 +118,7 @@ function memoryTests(connect: Connect): void {
   });
 
   it("fails what waits and what comes after an abort, on all ranks", async () => {
-    const [a, b, c] = connect(3) as [Transport, Transport, Transport];
+    const [a, b, c] = (await connect(3)) as [Transport, Transport, Transport];
     const waiting = expect(receive(b, 0, key(0))).rejects.toThrow(PipelineAbortedError);
     await new Promise((resolve) => setImmediate(resolve));
     c.abort(new Error("out of paper"));
@@ -136,7 +136,7 @@ function memoryTests(connect: Connect): void {
 
 function waitTests(connect: Connect): void {
   it("asks a sender to wait while the receiver is a window behind", async () => {
-    const [a, b] = pair(connect);
+    const [a, b] = await pair(connect);
     const small = [Tensor.from([1], [1], "u8")];
     for (let i = 0; i < sendWindow; i++) expect(a.send(1, key(i), small, waitMs)).toBeUndefined();
     let room = false;
@@ -160,7 +160,7 @@ function waitTests(connect: Connect): void {
   });
 
   it("waits no longer than told, and says for what and for whom", async () => {
-    const [, b] = pair(connect);
+    const [, b] = await pair(connect);
     const error = await b
       .receive(0, key(5))
       .wait(20)
