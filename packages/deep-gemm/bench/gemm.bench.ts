@@ -4,7 +4,14 @@
 // [--json] [--threads N]`.
 
 import { parseArgs } from "node:util";
-import { createDevice, type Device, type MachineLimits, measureMachine } from "@open-infra/jit";
+import {
+  createDevice,
+  type Device,
+  largestLimits,
+  type MachineLimits,
+  measureMachine,
+  roofline,
+} from "@open-infra/jit";
 import { Tensor } from "@open-infra/tensor";
 import { type BenchRow, formatRows, median } from "@open-infra/testing";
 import { gemmNt, gemmNtGrouped, type Operand, scaleBlocks } from "../src/index.ts";
@@ -90,23 +97,17 @@ interface Measured {
   readonly bytes: number;
 }
 
-/** The larger of two measurements: on a shared machine a limit can only come out too low. */
-function largest(x: MachineLimits, y: MachineLimits): { gflops: number; gbs: number } {
+function rowOf({ us, flops, bytes, ...names }: Measured, limits: MachineLimits): BenchRow {
+  const { bestRatio, ...bound } = roofline(limits, { flops, bytes }, us, { unit: limits.bf16Unit });
+  const otherUnit = limits.tiles !== undefined && limits.bf16Unit !== "bf16Tiles";
   return {
-    gflops: Math.max(x.bf16Gflops, y.bf16Gflops),
-    gbs: Math.max(x.readGBs, y.readGBs),
+    ...names,
+    us,
+    gflops: flops / us / 1000,
+    gbs: bytes / us / 1000,
+    ...bound,
+    ...(otherUnit && { bestRatio }),
   };
-}
-
-function rowOf(measured: Measured, limits: { gflops: number; gbs: number }): BenchRow {
-  const { us, flops, bytes } = measured;
-  const gflops = flops / us / 1000;
-  const gbs = bytes / us / 1000;
-  const compute = gflops / limits.gflops;
-  const bandwidth = gbs / limits.gbs;
-  const bound = compute > bandwidth ? "compute" : "bandwidth";
-  const boundRatio = Math.max(compute, bandwidth);
-  return { case: measured.case, shape: measured.shape, us, gflops, gbs, bound, boundRatio };
 }
 
 function runDense(device: Device, pool: Pool, c: Case, quick: boolean): Measured {
@@ -178,7 +179,7 @@ export async function run(options: GemmBenchOptions = {}): Promise<readonly Benc
       rows.push(runGrouped(device, pool, kind, m, quick));
     }
   }
-  const limits = largest(before, measureMachine(device));
+  const limits = largestLimits(before, measureMachine(device));
   return rows.map((row) => rowOf(row, limits));
 }
 

@@ -194,7 +194,8 @@ export async function run(options: LogitsBenchOptions = {}): Promise<readonly Be
   for (const item of casts(device, quick ? 256 : 4096, 7168)) measure(item);
   const limits = largestLimits(before, measureMachine(device));
   return measured.map(({ name, shape, work, unit, us }) => {
-    const { bound, boundRatio } = roofline(limits, work, us, { unit });
+    const by = unit === "bf16" ? limits.bf16Unit : unit;
+    const { bound, boundRatio } = roofline(limits, work, us, { unit: by });
     const rate = work.flops === 0 ? {} : { gflops: work.flops / us / 1e3 };
     return { case: name, shape, us, ...rate, gbs: work.bytes / us / 1e3, bound, boundRatio };
   });

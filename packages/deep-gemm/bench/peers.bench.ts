@@ -6,7 +6,6 @@
 
 import { parseArgs } from "node:util";
 import {
-  type ComputeUnit,
   computePeak,
   createDevice,
   type Device,
@@ -210,15 +209,14 @@ async function measure(
   );
 }
 
-const units: Readonly<Record<Kind, ComputeUnit>> = { bf16: "bf16", fp8: "bf16", f32: "f32" };
-
 function rowOf(
   { ours, problem, threads, us, peer, peerUs }: Measured,
   limits: MachineLimits,
 ): BenchRow {
   const { m, n, k } = problem;
   const work = { flops: 2 * m * n * k, bytes: ours.bytes };
-  const { bestRatio, ...bound } = roofline(limits, work, us, { unit: units[ours.kind], threads });
+  const unit = ours.kind === "f32" ? "f32" : limits.bf16Unit;
+  const { bestRatio, ...bound } = roofline(limits, work, us, { unit, threads });
   return {
     case: `${ours.kind}, ${threads} thread${threads > 1 ? "s" : ""}`,
     shape: `${m}×${n}×${k}`,
@@ -226,7 +224,7 @@ function rowOf(
     gflops: work.flops / us / 1e3,
     gbs: work.bytes / us / 1e3,
     ...bound,
-    ...(limits.tiles && { bestRatio }),
+    ...(limits.tiles !== undefined && unit === "bf16" && { bestRatio }),
     peer,
     ...(peerUs !== undefined && { peerRatio: peerUs / us }),
   };
@@ -243,7 +241,7 @@ function* items(
     return { dtype, m, n, k, copies: Math.max(1, Math.floor(poolBytes / bytes)) };
   };
   const fitting = (m: number, n: number, k: number): number => {
-    const most = (computePeak(limits, "bf16") * LARGEST_MS * 1e6) / (2 * n * k);
+    const most = (computePeak(limits, limits.bf16Unit) * LARGEST_MS * 1e6) / (2 * n * k);
     return m <= 512 ? m : Math.min(m, Math.max(512, Math.floor(most / 256) * 256));
   };
   for (const [i, [n, k]] of weightShapes.entries()) {

@@ -47,6 +47,7 @@ const MOST_RECENT = 8;
 export class CpuDevice implements Device {
   readonly backend = "cpu";
   readonly description: string;
+  readonly isa: string;
   readonly threads: number;
   readonly #target: Target;
   readonly #cache: KernelCache;
@@ -66,6 +67,7 @@ export class CpuDevice implements Device {
     if (jit.sanitize) expectSanitizerRuntime();
     this.threads = checkThreads(options.threads ?? Math.min(MAX_THREADS, availableParallelism()));
     const isa = detectIsa(compiler, jit);
+    this.isa = isa.isa;
     this.#target = { isa: isa.isa, threads: this.threads };
     this.#cache = new KernelCache(compiler, isa, jit);
     this.#recorder = options.recorder ?? nullRecorder;

@@ -27,6 +27,8 @@ export interface Device extends Disposable {
   readonly backend: BackendName;
   /** One line for logs: backend, ISA, threads, compiler. */
   readonly description: string;
+  /** The instruction set that kernels are compiled for, of a CPU device. */
+  readonly isa?: string;
   readonly threads: number;
   /**
    * Checks the arguments, then computes; outputs are complete on return.

@@ -4,6 +4,7 @@
 
 import { freemem } from "node:os";
 import { Tensor } from "@open-infra/tensor";
+import { bf16Products } from "./bf16-products.ts";
 import type { Device } from "./device.ts";
 import { CompileError, UnsupportedError } from "./errors.ts";
 import { defineKernel, type KernelConstants, type Operation } from "./operation.ts";
@@ -39,6 +40,8 @@ export interface MachineLimits {
   readonly bf16Gflops: number;
   /** Whether `bf16Gflops` comes from the dot-product instruction. */
   readonly bf16Instruction: boolean;
+  /** What kernels of this device multiply bf16 with: matrix tiles, or vectors. */
+  readonly bf16Unit: "bf16" | "bf16Tiles";
   /** Dot products of bytes with 32-bit sums; 0 without an instruction. */
   readonly int8GopsPerThread: number;
   readonly int8Gops: number;
@@ -152,6 +155,7 @@ export function measureMachine(device: Device, options: MeasureOptions = {}): Ma
   }
   return {
     ...limitsOf((kind, threads) => best.get(`${kind} ${threads}`) ?? 0, device.threads),
+    bf16Unit: bf16Products(device.isa ?? "") === "tiles" ? "bf16Tiles" : "bf16",
     readBytes: data.size,
     coreShare: shares.toSorted((a, b) => a - b)[shares.length >> 1] as number,
   };
@@ -160,7 +164,7 @@ export function measureMachine(device: Device, options: MeasureOptions = {}): Ma
 function limitsOf(
   rate: (kind: ComputeKind | "read", threads: number) => number,
   threads: number,
-): Omit<MachineLimits, "readBytes" | "coreShare"> {
+): Omit<MachineLimits, "bf16Unit" | "readBytes" | "coreShare"> {
   const [f32One, f32All] = [rate("f32", 1), rate("f32", threads)];
   const [dotOne, dotAll] = [rate("bf16Dot", 1), rate("bf16Dot", threads)];
   const tiles = {

@@ -12,7 +12,8 @@ export interface Work {
 
 /**
  * The instruction that a kernel multiplies with: `f32` multiply-adds, the `bf16Dot` product, the
- * faster of the two for bf16 operands (`bf16`), the `int8Dot` product, or matrix tiles.
+ * faster of the two for bf16 operands (`bf16`), the `int8Dot` product, or matrix tiles. Which one a
+ * device's kernels take for bf16 is `MachineLimits.bf16Unit`.
  */
 export type ComputeUnit = "f32" | "bf16" | "bf16Dot" | "int8Dot" | "bf16Tiles" | "int8Tiles";
 

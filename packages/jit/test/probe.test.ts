@@ -84,6 +84,7 @@ describe.skipIf(requirement("probes", needsCompiler))("probes", () => {
     expect(limits.readGBs).toBeGreaterThan(0.1);
     expect(limits.bf16Gflops).toBe(Math.max(limits.f32Gflops, limits.bf16DotGflops));
     expect(limits.bf16Instruction).toBe(limits.bf16DotGflops > limits.f32Gflops);
+    expect(limits.bf16Unit).toBe(device.isa === "amx" ? "bf16Tiles" : "bf16");
     expect(limits.coreShare).toBeGreaterThan(0);
     expect(limits.coreShare).toBeLessThanOrEqual(1);
     for (const value of Object.values(limits.tiles ?? {})) expect(value).toBeGreaterThan(0.1);
@@ -104,6 +105,7 @@ describe.skipIf(requirement("probes", needsCompiler))("probes", () => {
       expect(limits.bf16DotGflops).toBe(0);
       expect(limits.bf16Gflops).toBe(limits.f32Gflops);
       expect(limits.bf16Instruction).toBe(false);
+      expect(limits.bf16Unit).toBe("bf16");
       device[Symbol.dispose]();
     }
   });

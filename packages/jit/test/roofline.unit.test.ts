@@ -12,6 +12,7 @@ const machine: MachineLimits = {
   bf16GflopsPerThread: 100,
   bf16Gflops: 390,
   bf16Instruction: false,
+  bf16Unit: "bf16",
   int8GopsPerThread: 400,
   int8Gops: 1600,
   tiles: { bf16GflopsPerThread: 1600, bf16Gflops: 6400, int8GopsPerThread: 3200, int8Gops: 12800 },
