@@ -36,29 +36,41 @@ INLINE void store_sums(float *a, float *b) {
 }
 
 // Pairs of the 32 channels of 16 rows as rows, the rows as columns: the right operand of a product
-// along the channels. `ld` is the distance of rows in bf16.
-INLINE void turn_rows(uint16_t *to, const uint16_t *from, int64_t ld) {
+// along the channels. Or back: what lies in pairs by columns as rows. `ld` is the distance of rows
+// in bf16.
+static __attribute__((noinline)) void turn_rows(uint16_t *to, const uint16_t *from, int64_t ld) {
   __m512i x[16];
   UNROLL(16) for (int r = 0; r < ROWS; r++) x[r] = _mm512_loadu_si512(from + r * ld);
   oi_transpose_16x16(x);
   UNROLL(16) for (int r = 0; r < ROWS; r++) _mm512_store_si512(to + r * DEPTH, x[r]);
 }
 
-// 16 rows in pairs, of which the first n count and the others are zeros: `tiles` tiles of 16
-// channels from `at` on. `row` and `channels` are the bytes from one row to the next, and from 32
-// channels to the next.
-INLINE void interleave_rows(uint16_t *to, const char *at, int64_t row, int64_t channels, int n,
-                            int tiles) {
+// 16 rows in pairs: `tiles` (2 or 4) tiles of 16 channels from `at` on. `row` and `channels` are the
+// bytes from one row to the next, and from 32 channels to the next.
+static __attribute__((noinline)) void interleave_rows(uint16_t *to, const char *at, int64_t row,
+                                                      int64_t channels, int tiles) {
   for (int i = 0; i < ROWS; i += 2, at += 2 * row, to += DEPTH) {
-    UNROLL(2) for (int t = 0; t < tiles; t += 2) {
-      const char *from = at + t / 2 * channels;
-      const __m512i zero = _mm512_setzero_si512();
+    __m512i a = _mm512_loadu_si512(at), b = _mm512_loadu_si512(at + row);
+    _mm512_store_si512(to, _mm512_unpacklo_epi16(a, b));
+    _mm512_store_si512(to + TILE, _mm512_unpackhi_epi16(a, b));
+    if (tiles == 2) continue;
+    a = _mm512_loadu_si512(at + channels), b = _mm512_loadu_si512(at + row + channels);
+    _mm512_store_si512(to + 2 * TILE, _mm512_unpacklo_epi16(a, b));
+    _mm512_store_si512(to + 3 * TILE, _mm512_unpackhi_epi16(a, b));
+  }
+}
+// The same where only the first n rows are there; the others are zeros.
+static __attribute__((noinline)) void interleave_some(uint16_t *to, const char *at, int64_t row,
+                                                      int64_t channels, int n, int tiles) {
+  const __m512i zero = _mm512_setzero_si512();
+  for (int i = 0; i < ROWS; i += 2, to += DEPTH)
+    for (int t = 0; t < tiles; t += 2) {
+      const char *from = at + i * row + t / 2 * channels;
       const __m512i a = i < n ? _mm512_loadu_si512(from) : zero;
       const __m512i b = i + 1 < n ? _mm512_loadu_si512(from + row) : zero;
       _mm512_store_si512(to + t * TILE, _mm512_unpacklo_epi16(a, b));
       _mm512_store_si512(to + (t + 1) * TILE, _mm512_unpackhi_epi16(a, b));
     }
-  }
 }
 
 // 32 channels of sums over interleaved rows, in their own order.
@@ -92,45 +104,26 @@ INLINE __m512i next_pairs(vf *low, vf *high) {
   return _mm512_or_si512(_mm512_srli_epi32(a, 16), b);
 }
 
-// Lays 32 keys of a group, given as pairs of bf16, as rows of a tile.
-INLINE void turn_pairs(uint16_t *to, __m512i x[16]) {
-  oi_transpose_16x16(x);
-  UNROLL(16) for (int r = 0; r < ROWS; r++) _mm512_store_si512(to + r * DEPTH, x[r]);
-}
-
 // Probabilities of 32 keys of a group as P_PARTS tiles: 2^(score - top), 0 for a key that a row,
 // which sees the first `limit` of them, does not see; `whole` says that all rows see all. Adds to
 // two sums, of even and of odd keys.
 INLINE void probabilities(uint16_t *to, const float *s, vf top, vi limit, int whole, vf *even,
                           vf *odd) {
-  __m512i x[16];
-#if P_PARTS > 1
-  float rest[DEPTH * ROWS];
-#endif
-  UNROLL(16) for (int i = 0; i < 16; i++) {
+  __m512i x[P_PARTS][ROWS];
+  UNROLL(2) for (int i = 0; i < ROWS; i++) {
     vf low = exp2_clamped(vf_load(s + 2 * i * ROWS) - top);
     vf high = exp2_clamped(vf_load(s + (2 * i + 1) * ROWS) - top);
     if (!whole) low = vf_select((vi)(limit > 2 * i), low, vf_zero());
     if (!whole) high = vf_select((vi)(limit > 2 * i + 1), high, vf_zero());
     *even += low, *odd += high;
 #if P_PARTS == 1
-    x[i] = rounded_pairs(low, high);
+    x[0][i] = rounded_pairs(low, high);
 #else
-    x[i] = next_pairs(&low, &high);
-    vf_store(rest + 2 * i * ROWS, low), vf_store(rest + (2 * i + 1) * ROWS, high);
+    UNROLL(3) for (int part = 0; part < P_PARTS; part++) x[part][i] = next_pairs(&low, &high);
 #endif
   }
-  turn_pairs(to, x);
-#if P_PARTS > 1
-  for (int part = 1; part < P_PARTS; part++) {
-    UNROLL(16) for (int i = 0; i < 16; i++) {
-      vf low = vf_load(rest + 2 * i * ROWS), high = vf_load(rest + (2 * i + 1) * ROWS);
-      x[i] = next_pairs(&low, &high);
-      vf_store(rest + 2 * i * ROWS, low), vf_store(rest + (2 * i + 1) * ROWS, high);
-    }
-    turn_pairs(to + part * TILE, x);
-  }
-#endif
+  for (int part = 0; part < P_PARTS; part++)
+    turn_rows(to + part * TILE, (const uint16_t *)x[part], DEPTH);
 }
 
 // Scores of keys `from` to `to` times `scale`, in place, and their maxima; -inf where a row does

@@ -229,13 +229,13 @@ ONE_COPY void drain(const work_t *w, const sink_t *sink, const float *tile, int 
 
 // 32 keys from j on, of which the first n of the split count: channels from `step` × 32 on. Keys
 // that do not count are zeros.
-INLINE void interleave_values(work_t *w, uint16_t *to, int n, int j, int step, int tiles) {
-  UNROLL(2) for (int half = 0; half < 2; half++, to += TILE / 2) {
+static void interleave_values(work_t *w, uint16_t *to, int n, int j, int step, int tiles) {
+  for (int half = 0; half < 2; half++, to += TILE / 2) {
     const key_tile_t *keys = &w->keys[j / ROWS + half];
     const char *at = keys->at + step * keys->channels;
     const int left = n - j - half * ROWS;
-    if (left >= ROWS) interleave_rows(to, at, keys->key, keys->channels, ROWS, tiles);
-    else interleave_rows(to, at, keys->key, keys->channels, left, tiles);
+    if (left >= ROWS) interleave_rows(to, at, keys->key, keys->channels, tiles);
+    else interleave_some(to, at, keys->key, keys->channels, left, tiles);
     fetch_some(w);
   }
 }

@@ -82,7 +82,7 @@ static void load_keys(const params_t *p, const item_t *item, work_t *w, int64_t 
     for (int i = 0; i < D_STEPS; i++) {
       uint16_t *pairs = w->kn + (i * KEY_STEPS + t / 2) * 2 * TILE + t % 2 * TILE / 2;
       turn_rows(w->kr + (t * D_STEPS + i) * TILE, w->rows + i * DEPTH, D);
-      interleave_rows(pairs, (const char *)(w->rows + i * DEPTH), D * 2, 0, ROWS, 2);
+      interleave_rows(pairs, (const char *)(w->rows + i * DEPTH), D * 2, 0, 2);
     }
     copy_rows(w->rows, v + t * ROWS * p->v_token, p->v_token, n - t * ROWS, DV);
     for (int i = 0; i < DV_STEPS; i++)
@@ -108,7 +108,7 @@ static void interleave_tiles(uint16_t *to, const uint16_t *tiles, int rows, int 
   for (int t = 0; t < UP(rows, DEPTH) / ROWS; t++)
     for (int c = 0; c < steps; c++)
       interleave_rows(to + (c * ROW_STEPS + t / 2) * 2 * TILE + t % 2 * TILE / 2,
-                      (const char *)(tiles + (t * steps + c) * TILE), DEPTH * 2, 0, ROWS, 2);
+                      (const char *)(tiles + (t * steps + c) * TILE), DEPTH * 2, 0, 2);
 }
 
 // Rows of a step, whole blocks of them; rows that see no key, or do not exist, are zeros.
@@ -214,8 +214,8 @@ ONE_COPY void block_gradients(work_t *w, const step_t *step, int rows, int keys,
   for (int t = 0; t < 2; t++)
     for (int part = 0; part < P_PARTS; part++) {
       const int at = (((keys / ROWS + t) * ROW_STEPS + rows / DEPTH) * P_PARTS + part) * TILE;
-      turn_pairs(w->pt + at, pairs[0][t][part]);
-      turn_pairs(w->st + at, pairs[1][t][part]);
+      turn_rows(w->pt + at, (const uint16_t *)pairs[0][t][part], DEPTH);
+      turn_rows(w->st + at, (const uint16_t *)pairs[1][t][part], DEPTH);
     }
 }
 

@@ -92,8 +92,8 @@ static void load_values(const params_t *p, const item_t *item, work_t *w, int64_
     uint16_t *to = w->v + j / DEPTH * 2 * TILE + j % DEPTH * ROWS;
     for (int strip = 0; strip < STRIPS; strip++, to += KEY_STEPS * 2 * TILE) {
       const char *x = (const char *)(from + strip * DEPTH);
-      if (j + ROWS <= n) interleave_rows(to, x, p->v_token * 2, 0, ROWS, 2);
-      else interleave_rows(to, x, p->v_token * 2, 0, n - j, 2);
+      if (j + ROWS <= n) interleave_rows(to, x, p->v_token * 2, 0, 2);
+      else interleave_some(to, x, p->v_token * 2, 0, n - j, 2);
     }
   }
 }
