@@ -27,6 +27,7 @@ import {
   getSymmBufferForMegaMoe,
   kGroupedBf16GemmTnContiguous,
   kGroupedCastToFp8,
+  kGroupedFp8GemmNtContiguous,
   kGroupedFp8GemmTnContiguous,
   mGroupedBf16GemmNtContiguous,
   mGroupedBf16GemmNtMasked,
@@ -66,6 +67,7 @@ const sizes = [
   [14, 130, 1030],
   [50, 67, 31],
   [200, 33, 515],
+  [70, 80, 2200],
   [3, 1, 1],
 ] as const;
 
@@ -156,6 +158,12 @@ function kGrouped(device: Device): void {
     scales: randomTensor(random, [4, width], "f32"),
   });
   kGroupedFp8GemmTnContiguous(device, { a: lying(m), b: lying(n), d, c: d, ks });
+  // Matrix after matrix, each as long as its group.
+  const flat = (width: number): ScaledTensor => ({
+    data: randomTensor(random, [k * width], "e4m3fn"),
+    scales: randomTensor(random, [width, 4], "f32"),
+  });
+  kGroupedFp8GemmNtContiguous(device, { a: flat(m), b: flat(n), d, c: d, ks });
 }
 
 function einsums(device: Device): void {
@@ -280,6 +288,7 @@ function logits(type: "e4m3fn" | "e2m1"): (device: Device) => void {
     for (const [tokens, n, heads, dim] of [
       [5, 67, 3, 96],
       [9, 130, 16, 32],
+      [2, 40, 50, 72],
     ] as const) {
       const q = randomCodes(random, [tokens, heads, dim], type);
       const kv = randomKeys(random, [n, dim], type);
