@@ -264,6 +264,7 @@ export class Buffer implements Disposable {
   }
 
   get usedBytes(): number {
+    this.#ops.sweep();
     return this.#ops.memory.usedBytes;
   }
 

@@ -11,7 +11,7 @@ import { elementCode, pastCachesBytes } from "./dispatch.ts";
 import type { DispatchHandle } from "./handle.ts";
 import { combineKernel } from "./kernels.ts";
 import { type Block, Reservation } from "./memory.ts";
-import { type CallOptions, OperationRecord, type Operations } from "./operation.ts";
+import { type CallOptions, OperationRecord, type Operations, settle } from "./operation.ts";
 
 /** How rows are combined; see `Buffer.combine`. */
 export interface CombineOptions extends CallOptions {
@@ -128,7 +128,8 @@ export function combine(
   const { memory } = ops;
   const targets = reserve(ops, x, options);
   const record = new OperationRecord("combine");
-  const event = enqueue(ops, x, biases, options, targets, record);
+  const keep: unknown[] = [record, x, topkWeights, biases, handle];
+  const event = enqueue(ops, x, biases, options, targets, record, keep);
   if (!targets.reservation.complete) {
     // Nothing will be moved; all ranks learn it together.
     event.wait();
@@ -141,17 +142,16 @@ export function combine(
       : memory.tensor(block, [tokens, width], dtype);
   const combinedX = make(targets.out, x.dim(1), "bf16");
   const weights = topkWeights && make(targets.outWeights, topkWeights.dim(1), "f32");
-  let held = [targets.stage, ...targets.copies];
-  const check = (): void => {
-    for (const block of held) if (block !== undefined) memory.release(block);
-    held = [];
-    record.check();
-  };
+  // The kernel writes to them, even if nobody else holds them.
+  keep.push(combinedX, weights);
+  ops.releaseAfter(event, [targets.stage, ...targets.copies]);
+  const overlap = ops.finish(event, options, [x, combinedX, weights], () => record.check());
   return {
     combinedX,
     combinedTopkWeights: weights,
-    event: ops.finish(event, options, [x, combinedX, weights], check),
+    event: overlap,
     [Symbol.dispose]() {
+      settle(overlap);
       combinedX[Symbol.dispose]();
       weights?.[Symbol.dispose]();
     },
@@ -165,6 +165,7 @@ function enqueue(
   options: CombineOptions,
   targets: Targets,
   record: OperationRecord,
+  keep: unknown[],
 ): CommEvent {
   const { handle, topkWeights, config } = options;
   const { memory } = ops;
@@ -217,7 +218,7 @@ function enqueue(
     {
       operation: "combine",
       threads: config?.numWorkers ?? ops.numWorkers,
-      keep: [record, x, topkWeights, biases, handle],
+      keep,
     },
   );
 }

@@ -9,7 +9,7 @@ import { checkExperts, type DispatchLayout, expectTopk } from "../layout.ts";
 import { DispatchHandle } from "./handle.ts";
 import { dispatchKernel, notifyKernel } from "./kernels.ts";
 import { type Block, Reservation } from "./memory.ts";
-import { type CallOptions, OperationRecord, type Operations } from "./operation.ts";
+import { type CallOptions, OperationRecord, type Operations, settle } from "./operation.ts";
 
 /** Tokens, or their e4m3 codes with the scales of each. */
 export type DispatchInput = Tensor | readonly [codes: Tensor<"e4m3fn">, scales: Tensor];
@@ -350,6 +350,7 @@ export function dispatch<X extends DispatchInput>(
     handle: made,
     event,
     [Symbol.dispose]() {
+      settle(event);
       const { x: data, scales, choice, weights, source } = received;
       for (const tensor of [data, scales, choice, weights, source]) tensor?.[Symbol.dispose]();
     },
@@ -388,6 +389,7 @@ function move(job: Job): Moved {
   const record = new OperationRecord("dispatch");
   const forwardPositions =
     counted.nodes > 1 ? Tensor.empty([forwarded, counted.ranksPerNode], "i32") : undefined;
+  const keep: unknown[] = [record, forwardPositions, targets];
   const event = ops.group.enqueue(
     dispatchKernel,
     {},
@@ -419,7 +421,7 @@ function move(job: Job): Moved {
     {
       operation: handle === undefined ? "dispatch" : "cached dispatch",
       threads: options.config?.numWorkers ?? ops.numWorkers,
-      keep: [record, forwardPositions, targets],
+      keep,
     },
   );
   if (!reservation.complete) {
@@ -428,15 +430,9 @@ function move(job: Job): Moved {
     record.check();
   }
   const received = targets.tensors();
-  const { stage } = targets;
-  let staged = stage !== undefined;
-  const release = (): void => {
-    if (staged && stage !== undefined) ops.memory.release(stage);
-    staged = false;
-  };
-  const check = (): void => {
-    release();
-    record.check();
-  };
-  return { event: ops.finish(event, options, [received], check), received, forwardPositions };
+  // The kernel writes to them, even if nobody else holds them.
+  keep.push(received);
+  ops.releaseAfter(event, [targets.stage]);
+  const overlap = ops.finish(event, options, [received], () => record.check());
+  return { event: overlap, received, forwardPositions };
 }

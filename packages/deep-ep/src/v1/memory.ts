@@ -6,6 +6,19 @@ import { viewOf } from "@open-infra/jit";
 import type { Group, Window } from "@open-infra/ranks";
 import { byteSize, type DType, HostStorage, Tensor } from "@open-infra/tensor";
 
+/** Views of blocks that are kept for the next tensor of the same block. */
+const pooledViewsMax = 64;
+
+/**
+ * Sizes come in eighths of a power of two, so that blocks of nearly equal needs are the same again;
+ * what is not needed is not touched.
+ */
+function sizeClass(atLeast: number): number {
+  if (atLeast < 65_536) return alignTo(Math.max(atLeast, 1), lineBytes);
+  const step = Math.max(pageBytes, 2 ** (Math.floor(Math.log2(atLeast)) - 3));
+  return alignTo(atLeast, step);
+}
+
 /** Rows begin on cache lines; large blocks on pages, which `trim` can give back. */
 const lineBytes = 64;
 const pageBytes = 4096;
@@ -71,6 +84,7 @@ export class SharedMemory {
       this.release(block);
     },
   );
+  readonly #views = new Map<number, Uint8Array>();
   readonly #live = new Map<object, WeakRef<HostStorage>>();
   #used = 0;
 
@@ -95,7 +109,10 @@ export class SharedMemory {
 
   /** A block, or undefined if no window has room. */
   allocate(atLeast: number): Block | undefined {
-    const bytes = alignTo(Math.max(atLeast, 1), atLeast >= 65_536 ? pageBytes : lineBytes);
+    return this.#take(sizeClass(atLeast)) ?? this.#take(alignTo(Math.max(atLeast, 1), lineBytes));
+  }
+
+  #take(bytes: number): Block | undefined {
     for (const [segment, part] of this.#segments.entries()) {
       const offset = part.allocate(bytes);
       if (offset === undefined) continue;
@@ -132,17 +149,39 @@ export class SharedMemory {
   /** A tensor over a block, which it returns when disposed or forgotten. */
   tensor<D extends DType>(block: Block, shape: readonly number[], dtype: D): Tensor<D> {
     const count = shape.reduce((product, n) => product * n, 1);
-    const bytes = viewOf(this.addressOf(block), byteSize(dtype, count));
+    const view = this.#view(block);
     const token = {};
-    this.#forgotten.register(bytes.buffer, { block, token }, token);
-    const storage = new HostStorage(bytes, () => {
+    this.#forgotten.register(view.buffer, { block, token }, token);
+    const storage = new HostStorage(view.subarray(0, byteSize(dtype, count)), () => {
       this.#forgotten.unregister(token);
       this.#live.delete(token);
+      this.#keepView(block, view);
       this.release(block);
     });
     storage.address = this.addressOf(block);
     this.#live.set(token, new WeakRef(storage));
     return new Tensor({ dtype, shape, storage });
+  }
+
+  /**
+   * A view that nobody else holds a tensor of. Fresh ones cost garbage collections, as the engine
+   * counts their bytes as its own.
+   */
+  #view(block: Block): Uint8Array {
+    const key = this.placeOf(block);
+    const kept = this.#views.get(key);
+    if (kept === undefined || kept.byteLength !== block.bytes) {
+      return viewOf(this.addressOf(block), block.bytes);
+    }
+    this.#views.delete(key);
+    return kept;
+  }
+
+  #keepView(block: Block, view: Uint8Array): void {
+    this.#views.set(this.placeOf(block), view);
+    if (this.#views.size <= pooledViewsMax) return;
+    const [oldest] = this.#views.keys();
+    if (oldest !== undefined) this.#views.delete(oldest);
   }
 
   /** Address and bytes of each free range of whole pages, for `trim`. */
@@ -161,6 +200,7 @@ export class SharedMemory {
     for (const storage of [...this.#live.values()]) storage.deref()?.[Symbol.dispose]();
     for (const { window } of this.#segments) group.closeWindow(window);
     this.#segments.length = 0;
+    this.#views.clear();
   }
 }
 

@@ -6,7 +6,7 @@ import type { CommEvent, Group, Window } from "@open-infra/ranks";
 import { Tensor } from "@open-infra/tensor";
 import { BufferCapacityError } from "../errors.ts";
 import { EventOverlap } from "../event.ts";
-import type { SharedMemory } from "./memory.ts";
+import type { Block, SharedMemory } from "./memory.ts";
 
 /** Options of every call. */
 export interface CallOptions {
@@ -34,6 +34,7 @@ export class Operations {
   readonly sameProcess: boolean;
   numWorkers: number;
   readonly #own = new WeakSet<CommEvent>();
+  readonly #releases: { readonly event: CommEvent; readonly release: () => void }[] = [];
   #step = 0;
   #sequence = 0;
 
@@ -95,6 +96,22 @@ export class Operations {
     }
     const event = previousEvent?.event;
     if (event !== undefined && !this.#own.has(event) && !event.done) event.wait();
+    this.sweep();
+  }
+
+  /** Gives back what finished operations worked with. */
+  sweep(): void {
+    while (this.#releases[0]?.event.done) this.#releases.shift()?.release();
+  }
+
+  /** Lets go of what an operation works with once it is done, whether or not anybody waits. */
+  releaseAfter(event: CommEvent, blocks: readonly (Block | undefined)[]): void {
+    const held = blocks.filter((block) => block !== undefined);
+    if (held.length === 0) return;
+    const release = (): void => {
+      for (const block of held) this.memory.release(block);
+    };
+    this.#releases.push({ event, release });
   }
 
   /** The event of a call, waited for unless the caller does. */
@@ -106,8 +123,19 @@ export class Operations {
   ): EventOverlap {
     this.#own.add(event);
     const overlap = new EventOverlap(event, keep, check);
-    if (!options.asyncFinish) overlap.currentStreamWait();
+    if (options.asyncFinish) return overlap;
+    overlap.currentStreamWait();
+    this.sweep();
     return overlap;
+  }
+}
+
+/** Waits for an operation whose memory is about to be given back, however it ended. */
+export function settle({ event }: EventOverlap): void {
+  try {
+    if (!event.done) event.wait();
+  } catch {
+    // Whoever waits for its result learns of the failure.
   }
 }
 
