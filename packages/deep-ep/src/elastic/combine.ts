@@ -88,11 +88,11 @@ export function combineRows(core: ElasticCore, x: Tensor, options: CombineOption
     out_weights: combinedTopkWeights ?? null,
   };
   const threads = core.threads(options.numSms ?? handle.numSms);
-  const run = { operation: "combine", ...threads, keep: handle };
-  const event = core.own(core.group.enqueue(combineKernel, {}, values, run));
-  const overlap = new EventOverlap(event, [values]);
-  if (!options.asyncWithComputeStream) overlap.currentStreamWait();
-  return { combinedX, combinedTopkWeights, event: overlap };
+  const wait = !options.asyncWithComputeStream;
+  const event = core.launch(combineKernel, values, {
+    ...{ operation: "combine", ...threads, keep: handle, wait },
+  });
+  return { combinedX, combinedTopkWeights, event: new EventOverlap(event, [values]) };
 }
 
 function checkRows(x: Tensor, handle: EPHandle): { readonly hidden: number } {

@@ -36,7 +36,6 @@ export function dispatchTokens<X extends TokenInput>(
   const results = makeResults(core, job, made, options.useTmaAlignedColMajorSf ?? false);
   const event = launch(core, job, { handle: made, results, options });
   const overlap = new EventOverlap(event, [input, results, made]);
-  if (!options.asyncWithComputeStream) overlap.currentStreamWait();
   const { recvX, recvSf, recvTopkIdx, recvTopkWeights } = results;
   const received = recvSf === undefined ? recvX : ([recvX, recvSf] as const);
   return { recvX: received as X, recvTopkIdx, recvTopkWeights, handle: made, event: overlap };
@@ -126,6 +125,7 @@ function launch(
     out_meta: cached ? null : handle.recvSrcMetadata,
   };
   const operation = cached ? "cached dispatch" : "dispatch";
-  const run = { operation, ...core.threads(job.numSms), keep: part };
-  return core.own(core.group.enqueue(dispatchKernel, {}, values, run));
+  const wait = !options.asyncWithComputeStream;
+  const run = { operation, ...core.threads(job.numSms), keep: part, wait };
+  return core.launch(dispatchKernel, values, run);
 }

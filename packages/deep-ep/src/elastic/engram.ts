@@ -79,7 +79,7 @@ export class Engram {
     const table = this.#table;
     if (table === undefined) throw new BufferStateError("call engramWrite before engramFetch");
     const list = this.#checkIndices(indices, table);
-    const { group, window, plan, linked, size } = this.#core;
+    const { window, plan, linked, size } = this.#core;
     const count = indices.size;
     const room = linked ? this.#linkRoom(table, count) : { perRank: 0 };
     const data = this.#core.memory.tensor(table.dtype, [count, table.hidden], "engram");
@@ -98,8 +98,8 @@ export class Engram {
       count,
       out: data,
     };
-    const run = { operation: "embedding fetch" };
-    const event: CommEvent = this.#core.own(group.enqueue(engramKernel, {}, values, run));
+    const run = { operation: "embedding fetch", wait: false };
+    const event: CommEvent = this.#core.launch(engramKernel, values, run);
     const sf = table.sf === undefined ? undefined : gatherScales(table.sf, indices, columnMajorSf);
     return () => {
       event.wait();

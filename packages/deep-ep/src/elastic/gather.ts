@@ -124,8 +124,8 @@ export class GatherSessions {
     this.#gathers++;
     const count = tensors.length;
     const values = { window, epoch: this.#core.next("gather"), parts, count };
-    const run = { operation: "all-gather", keep: tensors };
-    const event = this.#core.own(group.enqueue(gatherKernel, {}, values, run));
+    const run = { operation: "all-gather", keep: tensors, wait: false };
+    const event = this.#core.launch(gatherKernel, values, run);
     const session = this.#session;
     const wait = (): void => {
       if (!this.#inSession || session !== this.#session) {

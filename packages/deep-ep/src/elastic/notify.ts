@@ -59,9 +59,8 @@ export function notify(
     stats: options.cumulativeLocalExpertRecvStats ?? null,
     totals,
   };
-  const run = { operation: "dispatch", ...core.threads(job.numSms) };
-  const event = core.group.enqueue(notifyKernel, {}, values, run);
-  if (doCpuSync) event.wait();
+  const run = { operation: "dispatch", ...core.threads(job.numSms), wait: doCpuSync };
+  core.launch(notifyKernel, values, run);
   const sizes = doCpuSync ? exactSizes(core, counted) : worstSizes(core, job);
   return makeHandle(core, job, counted, sizes, doCpuSync);
 }

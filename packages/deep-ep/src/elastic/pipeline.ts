@@ -83,7 +83,7 @@ export class Pipeline {
     const counts = way === "send" ? this.#sent : this.#received;
     const number = (counts[channel] as number) + 1;
     counts[channel] = number;
-    const { group, window, work, plan } = this.#core;
+    const { window, work, plan } = this.#core;
     const values = {
       window,
       work,
@@ -97,10 +97,9 @@ export class Pipeline {
       data_at: plan.dataAt,
     };
     const kernel = way === "send" ? sendKernel : receiveKernel;
-    const run = { operation: `pipeline ${way}`, ...this.#core.threads(options.numSms ?? 0) };
-    const event = this.#core.own(group.enqueue(kernel, {}, values, run));
-    if (!options.asyncWithComputeStream) event.wait();
-    return event;
+    const threads = this.#core.threads(options.numSms ?? 0);
+    const wait = !options.asyncWithComputeStream;
+    return this.#core.launch(kernel, values, { operation: `pipeline ${way}`, ...threads, wait });
   }
 
   /** Whether this rank has sent what was not received, as far as it knows. */

@@ -1,7 +1,7 @@
 // One rank of worked.test.ts: the worked case of four ranks and eight experts, bytes between nodes,
 // and what happens while the rank computes.
 
-import { ElasticBuffer, type EPHandle } from "@open-infra/deep-ep";
+import { ElasticBuffer } from "@open-infra/deep-ep";
 import type { Group } from "@open-infra/ranks";
 import { Tensor } from "@open-infra/tensor";
 import { expectEqual } from "./check.ts";
