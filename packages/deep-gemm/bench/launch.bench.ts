@@ -24,7 +24,7 @@ import {
 
 const source = new URL("empty.c", import.meta.url);
 
-/** The device, with every kernel replaced by one that takes the same parameters and does nothing. */
+/** The device, each kernel replaced by one that takes the same parameters and does nothing. */
 function withoutKernels(device: Device): Device {
   const emptied = new Map<object, Operation<never>>();
   const run: Device["run"] = (operation, args) => {

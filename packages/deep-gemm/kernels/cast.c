@@ -44,8 +44,8 @@ static inline __attribute__((always_inline)) void cast_block(const params_t *p, 
 }
 
 #if CAST_WIDE
-// `columns` of one row, a multiple of 64, whose groups of `len` have these inverse scales. What lies
-// `ahead` of each element is wanted next.
+// `columns` of one row, a multiple of 64, whose groups of `len` have these inverse scales. What
+// lies `ahead` of each element is wanted next.
 static inline __attribute__((always_inline)) void cast_columns(const x_t *x, uint8_t *q,
                                                                const float *inverses,
                                                                int64_t columns, int64_t len,

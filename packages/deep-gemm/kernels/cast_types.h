@@ -65,9 +65,9 @@ static inline void oi_stream_fence(void) {
 #endif
 }
 
-// 2 · OI_VF finite numbers of at most 448 or so as e4m3. Times 2^-8 they have f16's range where e4m3
-// becomes subnormal, so seven bits less of f16 are e4m3; what f16 cut off goes into its last bit, and
-// the one rounding that counts is exact.
+// 2 · OI_VF finite numbers of at most 448 or so as e4m3. Times 2^-8 they have f16's range where
+// e4m3 becomes subnormal, so seven bits less of f16 are e4m3; what f16 cut off goes into its last
+// bit, and the one rounding that counts is exact.
 #if defined(__AVX512BW__)
 static inline __m256i f16_odd(vf x) {
   __m512 small = _mm512_mul_ps((__m512)x, _mm512_set1_ps(0x1p-8f));

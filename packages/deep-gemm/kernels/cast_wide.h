@@ -8,8 +8,8 @@
 
 enum { GROUPS = 16 };  // whose scales are computed at once
 
-// Elements of a row that are asked for ahead: far enough for memory, near enough for the first-level
-// cache. They are asked for while codes are computed, when memory would wait.
+// Elements of a row that are asked for ahead: far enough for memory, near enough for the
+// first-level cache. They are asked for while codes are computed, when memory would wait.
 enum { AHEAD = 8192 / sizeof(x_t) };
 
 // Thirty-two elements.
@@ -21,7 +21,8 @@ static inline wide_t wide_of(__m512 low, __m512 high) {
   const __m512i evens =
       _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
   const __m512i odds = _mm512_add_epi32(evens, _mm512_set1_epi32(1));
-  return (wide_t){_mm512_permutex2var_ps(low, evens, high), _mm512_permutex2var_ps(low, odds, high)};
+  return (wide_t){_mm512_permutex2var_ps(low, evens, high),
+                  _mm512_permutex2var_ps(low, odds, high)};
 }
 
 static inline wide_t wide_load(const x_t *p) {
@@ -96,7 +97,8 @@ static inline int all_finite(__m512 magnitudes) {
   return _mm512_cmp_ps_mask(magnitudes, most, _CMP_NLE_UQ) == 0;
 }
 
-// Scales of blocks with these largest magnitudes, for codes up to `most`, rounded as fp8_scale does.
+// Scales of blocks with these largest magnitudes, for codes up to `most`, rounded as fp8_scale
+// does.
 static inline __m512 wide_scales(__m512 largest, float most, int ue8m0) {
   __m512 scale = _mm512_max_ps(largest, _mm512_set1_ps(1e-4f));
   scale = _mm512_div_ps(scale, _mm512_set1_ps(most));
@@ -114,10 +116,10 @@ static inline __m512 wide_inverses(__m512 scales) {
   return _mm512_div_ps(_mm512_set1_ps(1.0f), scales);
 }
 
-// e4m3 of numbers up to 448 or so, in the low half of each lane, and the sign at bit 11. Adding 2^20
-// times its own power of two rounds a number to three bits behind it, or where codes are subnormal
-// to their step, and counts the steps in the lowest bits of the sum. The exponent's bits, added
-// there, make the code but for a constant, which the factor brings along.
+// e4m3 of numbers up to 448 or so, in the low half of each lane, and the sign at bit 11. Adding
+// 2^20 times its own power of two rounds a number to three bits behind it, or where codes are
+// subnormal to their step, and counts the steps in the lowest bits of the sum. The exponent's bits,
+// added there, make the code but for a constant, which the factor brings along.
 static inline __m512i e4m3_lanes(__m512 x) {
   const __m512 fields = _mm512_castsi512_ps(_mm512_set1_epi32((int)0xff800000));
   // 2^16 − 121 · 8 steps of 1/8 more.
@@ -195,9 +197,9 @@ static inline __m512i halves_below(wide_t x) {
   return _mm512_mask_blend_epi16(0xaaaaaaaa, even, _mm512_sub_epi32(odd, one));
 }
 
-// Sixty-four codes, two to a byte, in the low bytes of half lanes. Codes change at numbers of two bits
-// behind the leading one, and a number there belongs below: so the exponent's last three bits and
-// those two of the number just below, and the sign, are the place of the code in a table.
+// Sixty-four codes, two to a byte, in the low bytes of half lanes. Codes change at numbers of two
+// bits behind the leading one, and a number there belongs below: so the exponent's last three bits
+// and those two of the number just below, and the sign, are the place of the code in a table.
 static inline __m512i e2m1_table_pairs(wide_t x, wide_t y) {
   const __m512i table =
       _mm512_set_epi64(0x0c0b0b0a0a0a0909, 0x0909090900000000, 0, 0x0f0f0f0e0e0d0d0c,

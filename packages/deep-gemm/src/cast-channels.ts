@@ -146,9 +146,9 @@ export interface KGroupedCastOptions {
 }
 
 /**
- * A factor of a k-grouped product. `tn`: data [ΣK,M], scales [Σ ceil(k/granK), M]; `nt`: data flat, the
- * groups' [M,k] one after another, scales [M, Σ ceil(k/granK)] (a view of the former). Scales never
- * reach over the end of a group, whose k needs to be a multiple of nothing.
+ * A factor of a k-grouped product. `tn`: data [ΣK,M], scales [Σ ceil(k/granK), M]; `nt`: data flat,
+ * the groups' [M,k] one after another, scales [M, Σ ceil(k/granK)] (a view of the former). Scales
+ * never reach over the end of a group, whose k needs to be a multiple of nothing.
  *
  * @throws DTypeError, ShapeError, ArgumentError
  */

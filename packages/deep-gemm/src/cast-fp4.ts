@@ -161,8 +161,8 @@ export interface CastToFp4Options {
 
 /**
  * e2m1 codes with one scale per row and `granK` columns: data [M,K], scales f32 [M, ceil(K/granK)]
- * (DeepGEMM `per_token_cast_to_fp4`). Ties go to the smaller magnitude; there is no negative zero; a
- * block with a NaN gets a NaN scale.
+ * (DeepGEMM `per_token_cast_to_fp4`). Ties go to the smaller magnitude; there is no negative zero;
+ * a block with a NaN gets a NaN scale.
  *
  * @throws DTypeError, ShapeError, ArgumentError
  */
@@ -255,8 +255,8 @@ const turnOperation: Operation<TurnCall> = {
 };
 
 /**
- * Packed codes [M,K] as [K,M], packed along M: a new tensor (DeepGEMM `transpose_packed_fp4`). M and K
- * even. Done twice it gives the same bytes back.
+ * Packed codes [M,K] as [K,M], packed along M: a new tensor (DeepGEMM `transpose_packed_fp4`). M
+ * and K even. Done twice it gives the same bytes back.
  *
  * @throws DTypeError, ShapeError
  */

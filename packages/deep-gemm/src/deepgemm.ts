@@ -34,8 +34,9 @@ export interface GemmOptions {
 export interface DenseOptions extends GemmOptions {
   /**
    * Whether K is cut at its multiples of 512 and the parts are computed side by side and added in
-   * order: for few rows and few columns on many threads. A row is the same whatever M and the threads
-   * are; where vectors multiply, not matrix tiles, it is that of a whole K to the bit. @default false
+   * order: for few rows and few columns on many threads. A row is the same whatever M and the
+   * threads are; where vectors multiply, not matrix tiles, it is that of a whole K to the bit.
+   * @default false
    */
   readonly splitK?: boolean | undefined;
 }

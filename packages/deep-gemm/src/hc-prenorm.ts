@@ -83,7 +83,7 @@ function hcReference({ a, b, d, sqrSum, numSplits, splits }: HcCall): void {
   }
 }
 
-/** As `hc_prenorm.c` has them: rows of a unit and of a tile, k of a block, floats of a panel's row. */
+/** As in `hc_prenorm.c`: rows of a unit and of a tile, k of a block, floats of a panel's row. */
 const mostRows = 12;
 const tileRows = 6;
 const blockK = 512;
@@ -167,9 +167,9 @@ const hcOperation: Operation<HcCall> = {
 };
 
 /**
- * d = a · bᵀ and sqrSum = Σ a² over K in one pass (DeepGEMM `tf32_hc_prenorm_gemm`, of mHC). Any M, N
- * and K; float32 products and sums where the original rounds b to TF32. A row depends on its row of
- * a and the number of splits alone, to the bit. K = 0 gives zeros.
+ * d = a · bᵀ and sqrSum = Σ a² over K in one pass (DeepGEMM `tf32_hc_prenorm_gemm`, of mHC). Any M,
+ * N and K; float32 products and sums where the original rounds b to TF32. A row depends on its row
+ * of a and the number of splits alone, to the bit. K = 0 gives zeros.
  *
  * @throws DTypeError, ShapeError, ArgumentError naming the argument, before anything is written.
  */

@@ -1,6 +1,6 @@
 // A mixture of experts in one call (DeepGEMM's Mega MoE): tokens to their experts, gate and up
-// projection, SwiGLU, down projection, and the weighted sum, on one rank. It is put together from the
-// public products and casts, so it gives what they give; several ranks come with deep-ep.
+// projection, SwiGLU, down projection, and the weighted sum, on one rank. It is put together from
+// the public products and casts, so it gives what they give; several ranks come with deep-ep.
 
 import type { Device } from "@open-infra/jit";
 import { expectContiguous, expectRows, expectTensor, Tensor } from "@open-infra/tensor";
@@ -198,8 +198,8 @@ function finish(device: Device, args: MegaMoeArgs<unknown>, l2: Tensor, routing:
 /**
  * y[t] = Σ over t's experts of weight · down(silu(gate(x)) · up(x)), FP8 activations by FP4 or FP8
  * weights (DeepGEMM `fp8_fp4_mega_moe`, one rank). Between the products activations, weighted, are
- * rounded to e4m3 with a ue8m0 scale each 32; sums are float32, in the order of t's choices. A token
- * without experts gives 0.
+ * rounded to e4m3 with a ue8m0 scale each 32; sums are float32, in the order of t's choices. A
+ * token without experts gives 0.
  *
  * @throws DTypeError, ShapeError, ArgumentError naming the argument, before y is written.
  */
@@ -252,8 +252,8 @@ export function bf16MegaMoe(device: Device, args: Bf16MegaMoeArgs): void {
 }
 
 /**
- * The weights as these functions take them, which is as they are: gates need not be interleaved with
- * values, nor scales tiled (DeepGEMM `transform_weights_for_mega_moe`).
+ * The weights as these functions take them, which is as they are: gates need not be interleaved
+ * with values, nor scales tiled (DeepGEMM `transform_weights_for_mega_moe`).
  */
 export function transformWeightsForMegaMoe<W>(l1: W, l2: W): readonly [l1: W, l2: W] {
   return [l1, l2];

@@ -1,5 +1,5 @@
-// The row operations around the products of a mixture of experts: their float64 references and their
-// kernels' parameters. How they are put together is in mega-moe.ts.
+// The row operations around the products of a mixture of experts: their float64 references and
+// their kernels' parameters. How they are put together is in mega-moe.ts.
 
 import { defineKernel, type Operation } from "@open-infra/jit";
 import { Tensor } from "@open-infra/tensor";

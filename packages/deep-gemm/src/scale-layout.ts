@@ -59,8 +59,9 @@ function expectMatrices(operation: string, sf: Tensor, dtypes: readonly ("f32" |
 
 /**
  * f32 scales [mn, K'] or [G, mn, K'] with mn adjacent: the same shape and values, strides (1, mn
- * aligned to 16 bytes), of a batch (aligned · K', 1, aligned). Scales that lie so already are returned
- * as they are; else in new memory, zero in the padding (DeepGEMM `get_mn_major_tma_aligned_tensor`).
+ * aligned to 16 bytes), of a batch (aligned · K', 1, aligned). Scales that lie so already are
+ * returned as they are; else in new memory, zero in the padding (DeepGEMM
+ * `get_mn_major_tma_aligned_tensor`).
  *
  * @throws DTypeError, ShapeError
  */

@@ -1,7 +1,7 @@
 // Products of few rows and few columns over a long K, cut along K for many threads. Cuts are at
-// multiples of 512, whatever M is, and parts are added in their order: a row still does not know its
-// batch. Where vectors multiply, that is how they add up their blocks anyway, and no bit changes;
-// matrix tiles sum all of K in one chain otherwise.
+// multiples of 512, whatever M is, and parts are added in their order: a row still does not know
+// its batch. Where vectors multiply, that is how they add up their blocks anyway, and no bit
+// changes; matrix tiles sum all of K in one chain otherwise.
 
 import { type Device, defineKernel, type Operation } from "@open-infra/jit";
 import { type DType, Tensor } from "@open-infra/tensor";

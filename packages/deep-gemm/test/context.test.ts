@@ -1,5 +1,5 @@
-// A context's defaults reach the calls they are for and no others, a call's own options go first, and
-// contexts side by side do not touch each other.
+// A context's defaults reach the calls they are for and no others, a call's own options go first,
+// and contexts side by side do not touch each other.
 
 import { createDevice, type Device, type Operation } from "@open-infra/jit";
 import { Tensor } from "@open-infra/tensor";

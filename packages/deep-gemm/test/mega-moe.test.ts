@@ -69,6 +69,37 @@ function fp4Weights(
   };
 }
 
+const expertOf = ({ data, scales }: ScaledTensor, e: number): ScaledTensor => ({
+  data: data.select(0, e),
+  scales: scales.select(0, e),
+});
+
+/** Expert e's [n, k] of weights times k numbers. */
+function product(weights: Float64Array, e: number, x: Float64Array): Float64Array {
+  const n = weights.length / experts / x.length;
+  return Float64Array.from({ length: n }, (_, i) => {
+    let sum = 0;
+    for (const [j, v] of x.entries()) sum += (weights[(e * n + i) * x.length + j] as number) * v;
+    return sum;
+  });
+}
+
+/** weight · silu(gate) · value of gates and values. */
+function gatedOf(both: Float64Array, clamp: number, weight: number): Float64Array {
+  const n = both.length / 2;
+  return Float64Array.from({ length: n }, (_, i) => {
+    const value = Math.max(-clamp, Math.min(clamp, both[n + i] as number));
+    return silu(Math.min(clamp, both[i] as number)) * value * weight;
+  });
+}
+
+/** Adds a row to row `t` of as many columns. */
+function add(sums: Float64Array, t: number, row: Float64Array): void {
+  for (const [i, v] of row.entries()) {
+    sums[t * row.length + i] = (sums[t * row.length + i] as number) + v;
+  }
+}
+
 describe.each(devices)("$name", ({ device }) => {
   it("D16: fp8 × fp4 against float64, and one token and expert at a time", () => {
     const random = seededRandom(seed);
@@ -105,61 +136,30 @@ describe.each(devices)("$name", ({ device }) => {
 
     const values = castBackFromFp8(device, { x: cast, granM: 1, granK: 32 }).toFloat64();
     const want = new Float64Array(tokens * hidden);
-    const exact = Tensor.empty([tokens, hidden], "f32");
-    const one = (weights: ScaledTensor, e: number): ScaledTensor => ({
-      data: weights.data.select(0, e),
-      scales: weights.scales.select(0, e),
-    });
+    const exact = new Float64Array(tokens * hidden);
     chosen.forEach((ids, t) => {
       ids.forEach((e, k) => {
         if (e < 0) return;
         const weight = buffer.topkWeights.raw()[t * topk + k] as number;
-        const row = (
-          w: Float64Array,
-          n: number,
-          size: number,
-          from: ArrayLike<number>,
-        ): Float64Array =>
-          Float64Array.from({ length: n }, (_, i) => {
-            let sum = 0;
-            for (let j = 0; j < size; j++) {
-              sum += (w[(e * n + i) * size + j] as number) * (from[j] as number);
-            }
-            return sum;
-          });
-        const token = values.subarray(t * hidden, (t + 1) * hidden);
-        const both = row(l1.values, 2 * inner, hidden, token);
-        const gated = Array.from({ length: inner }, (_, i) => {
-          const value = Math.max(-clamp, Math.min(clamp, both[inner + i] as number));
-          return silu(Math.min(clamp, both[i] as number)) * value * weight;
-        });
-        const middle = perTokenCastToFp8(device, {
-          x: Tensor.from(gated, [1, inner], "f32"),
-          granK: 32,
-          useUe8m0: true,
-        });
+        const both = product(l1.values, e, values.subarray(t * hidden, (t + 1) * hidden));
+        const x = Tensor.from(gatedOf(both, clamp, weight), [1, inner], "f32");
+        const middle = perTokenCastToFp8(device, { x, granK: 32, useUe8m0: true });
         const back = castBackFromFp8(device, { x: middle, granM: 1, granK: 32 }).toFloat64();
-        const down = row(l2.values, hidden, inner, back);
-        down.forEach((v, i) => {
-          want[t * hidden + i] = (want[t * hidden + i] as number) + v;
-        });
+        add(want, t, product(l2.values, e, back));
         // Alone, by the dense product.
         const d = poisoned([1, 2 * inner], "f32");
         const a = { data: cast.data.slice(0, t, t + 1), scales: cast.scales.slice(0, t, t + 1) };
-        fp8GemmNt(device, { a, b: one(l1.weights, e), d, recipe });
+        fp8GemmNt(device, { a, b: expertOf(l1.weights, e), d, recipe });
         expect(calcDiff(d.toFloat64(), both), `seed ${seed}`).toBeLessThan(1e-10);
         const alone = poisoned([1, hidden], "f32");
-        fp8GemmNt(device, { a: middle, b: one(l2.weights, e), d: alone, recipe });
-        const sums = exact.raw();
-        alone.toFloat32().forEach((v, i) => {
-          sums[t * hidden + i] = (sums[t * hidden + i] as number) + v;
-        });
+        fp8GemmNt(device, { a: middle, b: expertOf(l2.weights, e), d: alone, recipe });
+        add(exact, t, alone.toFloat64());
       });
     });
     const got = y.toFloat64();
     expect(got.subarray(2 * hidden, 3 * hidden).every((v) => v === 0)).toBe(true);
     expect(calcDiff(got, want), `seed ${seed}`).toBeLessThan(1e-4);
-    expect(calcDiff(got, exact.toFloat64()), `seed ${seed}`).toBeLessThan(1e-4);
+    expect(calcDiff(got, exact), `seed ${seed}`).toBeLessThan(1e-4);
   });
 
   it("bf16 by bf16, odd sizes", () => {
@@ -181,15 +181,11 @@ describe.each(devices)("$name", ({ device }) => {
         bf16GemmNt(device, { a: buffer.x.slice(0, t, t + 1), b: l1Weights.select(0, e), d });
         const both = d.toFloat64();
         const weight = buffer.topkWeights.raw()[t * topk + k] as number;
-        const gated = Array.from({ length: n }, (_, i) => {
-          return silu(both[i] as number) * (both[n + i] as number) * weight;
-        });
         const down = Tensor.empty([1, h], "f32");
+        const gated = gatedOf(both, Number.POSITIVE_INFINITY, weight);
         const a = Tensor.from(gated, [1, n], "bf16");
         bf16GemmNt(device, { a, b: l2Weights.select(0, e), d: down });
-        down.toFloat64().forEach((v, i) => {
-          want[t * h + i] = (want[t * h + i] as number) + v;
-        });
+        add(want, t, down.toFloat64());
       });
     });
     expect(calcDiff(y.toFloat64(), want), `seed ${seed}`).toBeLessThan(1e-5);

@@ -1,5 +1,5 @@
-// Wrong arguments of logits, prenorm and casts: each is a typed error that names the operation and the
-// argument, raised before anything is written. Needs no compiler.
+// Wrong arguments of logits, prenorm and casts: each is a typed error that names the operation and
+// the argument, raised before anything is written. Needs no compiler.
 
 import { createDevice } from "@open-infra/jit";
 import { type DType, DTypeError, InfraError, ShapeError, Tensor } from "@open-infra/tensor";

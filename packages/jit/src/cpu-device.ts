@@ -55,7 +55,7 @@ export class CpuDevice implements Device {
   readonly #recorder: Recorder;
   readonly #launch: NativeFunction;
   readonly #kernels = new Map<string, LoadedKernel>();
-  /** What each source was lately launched as, the last one first: a model alternates between few. */
+  /** What each source was lately launched as, the last one first: models alternate between few. */
   readonly #recent = new WeakMap<object, Specialised[]>();
   readonly #block = new ParamBlock();
   #wanted: Map<string, KernelSpec> | undefined;
