@@ -116,7 +116,7 @@ static int32_t check_group(const oi_group *g, int32_t peer, int32_t look, int32_
   // Any rank's death ends the group, whomever this one waits for. Who left has done its part.
   for (int32_t rank = 0; rank < g->size; rank++) {
     if (rank == g->rank || rank == peer) continue;
-    if (look_at(g, rank, look >= LOOK_ALL || peer < 0) != OI_DEAD) continue;
+    if (look_at(g, rank, look >= (peer < 0 ? LOOK_PEER : LOOK_ALL)) != OI_DEAD) continue;
     *culprit = rank;
     return OI_PEER_DEAD;
   }

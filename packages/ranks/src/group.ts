@@ -22,12 +22,13 @@ import type { Link } from "./link.ts";
 import { systemWindow } from "./message-rings.ts";
 import { Messages } from "./messages.ts";
 import { type RanksNative, Words } from "./native.ts";
-import { Region } from "./region.ts";
+import { RankRecord } from "./rank-record.ts";
+import type { Region } from "./region.ts";
 import { reportSlowRanks } from "./slow-ranks.ts";
 import type { Store } from "./store.ts";
 import { type CommEvent, CommStream } from "./stream.ts";
-import { checkWindow, Window, type WindowOptions, windowRegionBytes } from "./window.ts";
-import { expectSameWindow, type WindowCard } from "./window-card.ts";
+import type { Window, WindowOptions } from "./window.ts";
+import { WindowTable } from "./window-table.ts";
 
 /** What {@link Group} is made from; see join.ts. */
 export interface GroupInit {
@@ -78,13 +79,11 @@ export class Group implements AsyncDisposable {
   readonly #control: Control;
   readonly #controlRegion: Region;
   readonly #kernels: CommKernels;
-  readonly #windows = new Map<string, Window>();
+  readonly #windows: WindowTable;
   readonly #failures: FailureWatch;
   readonly #joinPart: GroupInit["joinPart"];
-  readonly #waitNs: BigInt64Array;
-  readonly #masked: Int32Array;
+  readonly #record: RankRecord;
   #messages: Messages | undefined;
-  #opened = 0;
   #parts = 0;
   #operation: number;
   #failure: GroupError | Error | undefined;
@@ -117,8 +116,14 @@ export class Group implements AsyncDisposable {
       ...{ native: init.native, control: this.#control, group: address, rank },
       reason: (peer) => init.link?.reason(peer) ?? "",
     });
-    this.#waitNs = new BigInt64Array(this.#array("groupWaitNs", size * 8));
-    this.#masked = new Int32Array(this.#array("groupMasked", size * 4));
+    this.#record = new RankRecord(init.native, address, size);
+    this.#windows = new WindowTable({
+      ...{ native: init.native, address, rank, links: init.links, link: init.link },
+      describe: (peer) => this.describe(peer),
+      check: () => this.check(),
+      fail: (error) => this.#fail(error),
+      operation: () => this.#operation,
+    });
     this.stream = new CommStream(init.native, address, commThreads, () => this.check());
     const { native } = init;
     init.link?.start({ group: this, native, control: this.#control, outbox, eventFd });
@@ -143,13 +148,6 @@ export class Group implements AsyncDisposable {
     return { address: made.at(0), outbox: made.at(1), eventFd: made.at(2) };
   }
 
-  /** The memory of an array that the native record points to. */
-  #array(field: "groupWaitNs" | "groupMasked", bytes: number): ArrayBuffer {
-    const at = this.#native.view(this.address + this.#native.layout[field], 8);
-    const address = Number(new DataView(at.buffer, at.byteOffset, 8).getBigInt64(0, true));
-    return this.#native.view(address, bytes).buffer as ArrayBuffer;
-  }
-
   nodeOf(rank: number): number {
     return Math.floor(rank / this.ranksPerNode);
   }
@@ -168,14 +166,7 @@ export class Group implements AsyncDisposable {
   /** What this rank has sent so far: to itself, within its node, to other nodes. */
   get traffic(): { readonly self: Traffic; readonly node: Traffic; readonly network: Traffic } {
     this.#expectOpen();
-    const bytes = this.#native.view(this.address + this.#native.layout.groupTraffic, 72).slice();
-    const words = new BigInt64Array(bytes.buffer);
-    const at = (i: number): Traffic => ({
-      bytes: Number(words[i * 3]),
-      puts: Number(words[i * 3 + 1]),
-      signals: Number(words[i * 3 + 2]),
-    });
-    return { self: at(0), node: at(1), network: at(2) };
+    return this.#record.traffic;
   }
 
   /** What a rank is in, as far as it is known here. */
@@ -194,7 +185,7 @@ export class Group implements AsyncDisposable {
   /** Whether this rank does without another; see {@link setMasked}. */
   isMasked(rank: number): boolean {
     this.#expectOpen();
-    return this.#masked[rank] !== 0;
+    return this.#record.isMasked(rank);
   }
 
   /**
@@ -206,7 +197,7 @@ export class Group implements AsyncDisposable {
     if (!Number.isInteger(rank) || rank < 0 || rank >= this.size || rank === this.rank) {
       throw new InputError("rank", `${rank}`, `another rank below ${this.size}`);
     }
-    Atomics.store(this.#masked, rank, masked ? 1 : 0);
+    this.#record.setMasked(rank, masked);
   }
 
   /** Ranks that this one has not masked, itself included. */
@@ -217,14 +208,13 @@ export class Group implements AsyncDisposable {
   /** How long this rank has waited for each, since it joined. */
   slowRanks(): SlowRankReport {
     this.#expectOpen();
-    const waits = Array.from(this.#waitNs, (ns) => Number(ns) / 1e6);
-    return reportSlowRanks(waits, this.rank, (rank) => this.describe(rank));
+    return reportSlowRanks(this.#record.waitedMs, this.rank, (rank) => this.describe(rank));
   }
 
   /** The same of all ranks: who kept the group waiting. Every rank calls it. */
   async slowRanksOfGroup(): Promise<SlowRankReport> {
-    const own = Array.from(this.#waitNs, (ns) => Number(ns) / 1e6);
-    const all = await this.exchange("waits", JSON.stringify(own));
+    this.#expectOpen();
+    const all = await this.exchange("waits", JSON.stringify(this.#record.waitedMs));
     const sums = Array.from({ length: this.size }, () => 0);
     for (const text of all) {
       if (text === "") continue;
@@ -242,54 +232,8 @@ export class Group implements AsyncDisposable {
    */
   async openWindow(options: WindowOptions): Promise<Window> {
     this.check();
-    checkWindow(options);
-    if (this.#windows.has(options.name) || options.name === "system") {
-      throw new InputError("name", options.name, "a name that no open window has");
-    }
-    this.begin(`opening window ${options.name}`);
-    return this.#openWindow(options, (card) => this.exchange("window", card));
-  }
-
-  async #openWindow(
-    options: WindowOptions,
-    exchange: (card: string) => Promise<readonly string[]>,
-  ): Promise<Window> {
-    const number = this.#opened++;
-    const { name, bytes, flags = 0 } = options;
-    const regions: (Region | undefined)[] = Array.from({ length: this.size }, () => undefined);
-    const own = Region.create(this.#native, windowRegionBytes(options));
-    regions[this.rank] = own;
-    let window: Window;
-    try {
-      const card: WindowCard = { name, bytes, flags, region: own.name };
-      const all = await exchange(JSON.stringify(card));
-      const cards = all.map((text) => (text === "" ? undefined : (JSON.parse(text) as WindowCard)));
-      // All are compared before any is mapped: whoever finds a difference lets go of its own.
-      for (const [peer, theirs] of cards.entries()) {
-        if (theirs === undefined) continue;
-        expectSameWindow(card, theirs, this.rank, peer, (rank) => this.describe(rank));
-      }
-      for (const [peer, theirs] of cards.entries()) {
-        if (theirs === undefined || peer === this.rank) continue;
-        const mapped = this.#links[peer] === "heap" || this.#links[peer] === "shm";
-        if (mapped) regions[peer] = Region.open(this.#native, theirs.region);
-      }
-      window = new Window({
-        ...{ native: this.#native, group: this.address, number, rank: this.rank, options, regions },
-        isSystem: number === 0,
-        onFailure: () => this.check(),
-        operation: () => this.#operation,
-      });
-    } catch (error) {
-      const failure = this.#fail(error);
-      for (const region of regions) region?.[Symbol.dispose]();
-      throw failure;
-    }
-    this.#link?.register(number, window, own);
-    this.#windows.set(name, window);
-    // Nobody writes before all have mapped it, and nobody lets go before that.
-    await exchange("");
-    return window;
+    this.begin("openWindow");
+    return this.#windows.open(options, (card) => this.exchange(`window ${options.name}`, card));
   }
 
   /**
@@ -314,9 +258,7 @@ export class Group implements AsyncDisposable {
       this.stream.record().wait();
       this.barrier();
     } else if (this.#open) this.stream.record().wait();
-    this.#link?.unregister(window);
-    this.#windows.delete(window.name);
-    window[Symbol.dispose]();
+    this.#windows.close(window);
   }
 
   /**
@@ -374,10 +316,11 @@ export class Group implements AsyncDisposable {
     const messages = this.#talk();
     const bytes = new TextEncoder().encode(JSON.stringify([what, text]));
     const peers = this.liveRanks;
-    const sends = peers.map((peer) => messages.send(peer, exchangeTag, bytes));
+    const label = { operation: "exchange", awaited: `its part of the exchange of ${what}` };
+    const sends = peers.map((peer) => messages.send(peer, exchangeTag, bytes, label));
     const all = Array.from({ length: this.size }, () => "");
     const receives = peers.map(async (peer) => {
-      const got = new TextDecoder().decode(await messages.recv(peer, exchangeTag));
+      const got = new TextDecoder().decode(await messages.recv(peer, exchangeTag, label));
       const [theirs, value] = JSON.parse(got) as [string, string];
       if (theirs !== what) throw this.#fail(this.#mismatch(peer, what, theirs));
       all[peer] = value;
@@ -515,8 +458,7 @@ export class Group implements AsyncDisposable {
       this.stream[Symbol.dispose]();
       await this.#link?.close();
       this.#open = false;
-      for (const window of this.#windows.values()) window[Symbol.dispose]();
-      this.#windows.clear();
+      this.#windows.closeAll();
       this.#native.invoke("oi_group_free", this.address);
       this.#controlRegion[Symbol.dispose]();
       this.#store.close();
@@ -536,7 +478,7 @@ export class Group implements AsyncDisposable {
     exchange: (key: string, text: string) => Promise<readonly string[]>,
   ): Promise<void> {
     let round = 0;
-    const window = await this.#openWindow(systemWindow(this.size), (card) =>
+    const window = await this.#windows.open(systemWindow(this.size), (card) =>
       exchange(`system/${round++}`, card),
     );
     this.#messages = new Messages({

@@ -165,7 +165,8 @@ function runLength(values: readonly (string | number)[]): number {
 
 /**
  * Tells apart what cannot share memory: the machine since its last start, and in it the table of
- * processes, of which containers have their own. `OPEN_INFRA_HOST_ID` says otherwise.
+ * processes, of which containers have their own; without /proc, processes. `OPEN_INFRA_HOST_ID`
+ * says otherwise.
  */
 function machineName(): string {
   const given = process.env.OPEN_INFRA_HOST_ID;
@@ -174,7 +175,7 @@ function machineName(): string {
     const boot = readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim();
     return `${boot}/${readlinkSync("/proc/self/ns/pid")}`;
   } catch {
-    return `${hostname()}/${process.platform}`;
+    return `${hostname()}/${process.platform}/${process.pid}`;
   }
 }
 

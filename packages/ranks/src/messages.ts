@@ -26,11 +26,19 @@ export interface MessageHost {
   check(): void;
 }
 
+/** What a message is for, in errors. */
+export interface Label {
+  readonly operation: string;
+  readonly awaited: string;
+}
+
 /** Somebody who waits for a message, or for one to be sent. */
 interface Waiter {
   readonly peer: number;
   readonly operation: string;
   readonly awaited: string;
+  /** It waits for room, not for a message. */
+  readonly isSend: boolean;
   readonly deadline: number;
   readonly since: number;
   isDone(): boolean;
@@ -68,9 +76,9 @@ export class Messages implements Disposable {
   }
 
   /** The bytes must not change before it resolves. */
-  async send(peer: number, tag: number, bytes: Uint8Array): Promise<void> {
+  async send(peer: number, tag: number, bytes: Uint8Array, label?: Label): Promise<void> {
     const settled = Promise.withResolvers<void>();
-    const waiter = this.#startSend(peer, tag, bytes, settled);
+    const waiter = this.#startSend(peer, tag, bytes, settled, label);
     if (!waiter.isDone()) await this.#drive(waiter);
   }
 
@@ -88,45 +96,46 @@ export class Messages implements Disposable {
     return (this.#incoming[peer] as Incoming).take(tag);
   }
 
-  async recv(peer: number, tag: number): Promise<Uint8Array<ArrayBuffer>> {
+  async recv(peer: number, tag: number, label?: Label): Promise<Uint8Array<ArrayBuffer>> {
     const settled = Promise.withResolvers<void>();
-    const { waiter, message } = this.#startReceive(peer, tag, settled);
+    const { waiter, message } = this.#startReceive(peer, tag, settled, label);
     if (!waiter.isDone()) await this.#drive(waiter);
     return message.bytes as Uint8Array<ArrayBuffer>;
   }
 
-  #startSend(peer: number, tag: number, bytes: Uint8Array, settled: Waiter["settled"]): Waiter {
+  #startSend(
+    peer: number,
+    tag: number,
+    bytes: Uint8Array,
+    settled: Waiter["settled"],
+    label?: Label,
+  ): Waiter {
     this.#expect(peer, tag);
     const sending = this.#rings.queue(peer, tag, bytes);
     this.#move();
-    const what = `room for a message of ${bytes.length} bytes with tag ${tag}`;
-    return this.#waiter(peer, "send", what, () => sending.done, settled);
+    const awaited = `room for a message of ${bytes.length} bytes with tag ${tag}`;
+    const isDone = (): boolean => sending.done;
+    const { operation, awaited: what } = label ?? { operation: "send", awaited };
+    return this.#waiter({ peer, operation, awaited: what, isSend: true, isDone, settled });
   }
 
   #startReceive(
     peer: number,
     tag: number,
     settled: Waiter["settled"],
+    label: Label = { operation: "recv", awaited: `a message with tag ${tag}` },
   ): { waiter: Waiter; message: Message } {
     this.#expect(peer, tag);
     const incoming = this.#incoming[peer] as Incoming;
     const message = incoming.claim(tag);
     this.#move();
-    const what = `a message with tag ${tag}`;
     const isDone = (): boolean => message.bytes !== undefined;
-    return { waiter: this.#waiter(peer, "recv", what, isDone, settled), message };
+    return { waiter: this.#waiter({ peer, ...label, isSend: false, isDone, settled }), message };
   }
 
-  #waiter(
-    peer: number,
-    operation: string,
-    awaited: string,
-    isDone: () => boolean,
-    settled: Waiter["settled"],
-  ): Waiter {
+  #waiter(facts: Omit<Waiter, "since" | "deadline">): Waiter {
     const since = performance.now();
-    const deadline = since + this.#host.timeoutMs;
-    return { peer, operation, awaited, deadline, since, isDone, settled };
+    return { ...facts, since, deadline: since + this.#host.timeoutMs };
   }
 
   #expect(peer: number, tag: number): void {
@@ -173,11 +182,11 @@ export class Messages implements Disposable {
   }
 
   /** What may let a waiter go on: its own peer, and any other, whose ring may have to be emptied. */
-  #awaitedFlags({ peer, operation }: Waiter): { flag: number; value: number; peer: number }[] {
+  #awaitedFlags({ peer, isSend }: Waiter): { flag: number; value: number; peer: number }[] {
     const { size } = this.#host;
-    const list = [this.#rings.next(peer, operation === "send")];
+    const list = [this.#rings.next(peer, isSend)];
     for (let other = 0; other < size; other++) {
-      if (other !== peer || operation === "send") list.push(this.#rings.next(other, false));
+      if (other !== peer || isSend) list.push(this.#rings.next(other, false));
     }
     return list;
   }

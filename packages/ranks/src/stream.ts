@@ -124,9 +124,9 @@ export class CommStream implements Disposable {
   async #finish(number: number): Promise<void> {
     for (let turns = 0; !this.#isDone(number); turns++) {
       if (turns < turnsBeforeSleep) await new Promise<void>((resolve) => setImmediate(resolve));
-      else {
-        const written = this.#event.next();
-        if (this.#native.invoke("oi_stream_poll", this.#address, number) === 0) await written;
+      else if (this.#native.invoke("oi_stream_poll", this.#address, number) === 0) {
+        // Written already or not: it stays readable until the loop's next turn.
+        await this.#event.next();
       }
     }
     this.#release();
