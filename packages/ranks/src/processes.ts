@@ -58,7 +58,7 @@ function startProcess(
   const { url, flags } = sourceArguments();
   const child = fork(url("rank-process"), {
     serialization: "advanced",
-    execArgv: [...process.execArgv, ...flags],
+    execArgv: [...inheritedFlags(process.execArgv), ...flags],
     env: { ...process.env, ...env },
   });
   const { promise: ended, resolve } = Promise.withResolvers<string>();
@@ -75,4 +75,23 @@ function startProcess(
     ended,
   };
   return { endpoint, pid: child.pid };
+}
+
+/**
+ * Flags of this process that its ranks have as well. Not a script given on the command line, for then
+ * every rank would be that script again and start ranks of its own, without end; nor a debugger's
+ * port, which only one process can have.
+ */
+export function inheritedFlags(flags: readonly string[]): string[] {
+  const kept: string[] = [];
+  for (let i = 0; i < flags.length; i++) {
+    const flag = flags[i] as string;
+    if (/^--(inspect|watch|test)/.test(flag)) continue;
+    if (/^(-e|-p|-pe|--eval|--print|--input-type)(=|$)/.test(flag)) {
+      if (!flag.includes("=")) i++;
+      continue;
+    }
+    kept.push(flag);
+  }
+  return kept;
 }

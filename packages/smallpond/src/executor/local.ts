@@ -23,8 +23,8 @@ export function startLocalExecutor(start: ExecutorStart): ExecutorHandle {
   const source = import.meta.url.endsWith(".ts");
   const file = new URL(source ? "./executor-process.ts" : "./executor-process.js", import.meta.url);
   const flag = "--conditions=@open-infra/source";
-  const execArgv =
-    source && !process.execArgv.includes(flag) ? [...process.execArgv, flag] : process.execArgv;
+  // Not this process's own flags: with `-e` among them, an executor would be the script again.
+  const execArgv = source ? [flag] : [];
   const child: ChildProcess = fork(file, [JSON.stringify(start)], {
     execArgv,
     serialization: "json",
