@@ -50,7 +50,7 @@ export default async function run(group: Group, bench: AllreduceBench): Promise<
     return (performance.now() - start) * 1000;
   };
   const { algorithm } = bench;
-  const options = { algorithm, ...(bench.inPlace ? {} : { out: y }) };
+  const options = { algorithm, blocking: true, ...(bench.inPlace ? {} : { out: y }) };
   for (let repeat = -1; repeat < bench.repeats; repeat++) {
     const one = timed(() => reducer.allreduce(x, options).wait());
     const other = timed(() => group.run(pass, {}, { x, count }));

@@ -30,7 +30,7 @@ export default async function run(group: Group, seed: number): Promise<object> {
       }
     });
   }
-  const loose = [3, 0, 17].map((n) => Tensor.empty([n], "f32"));
+  const loose: Tensor[] = [3, 0, 17].map((n) => Tensor.empty([n], "f32"));
   loose.push(Tensor.empty([2], "i32"));
   loose.forEach((tensor, i) => {
     tensor.fill(i + group.rank);
