@@ -53,13 +53,18 @@ function watchOutbox(eventFd: number, carrier: Carrier): () => void {
       turn();
     });
   };
+  /** koffi's callbacks do not run what sockets have put off to the next tick; an immediate does. */
+  const wake = (): void => {
+    turn();
+    setImmediate(() => {});
+  };
   const drain = (): void => {
     try {
       readSync(eventFd, token);
     } catch {
       // Somebody read it before us; what is in the outbox counts.
     }
-    turn();
+    wake();
   };
   const turn = (): void => {
     if (!open) return;
@@ -79,7 +84,7 @@ function watchOutbox(eventFd: number, carrier: Carrier): () => void {
   };
   const handles = [koffi.node.poll(eventFd, { readable: true }, drain)];
   const { wakeFd } = carrier;
-  if (wakeFd !== undefined) handles.push(koffi.node.poll(wakeFd, { readable: true }, turn));
+  if (wakeFd !== undefined) handles.push(koffi.node.poll(wakeFd, { readable: true }, wake));
   turn();
   return () => {
     open = false;
