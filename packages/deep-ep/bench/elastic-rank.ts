@@ -80,14 +80,14 @@ export default async function rank(
     group.run(copyKernel, {}, { to: target, from: y, bytes, row_bytes: rowBytes });
   };
   for (let i = 0; i < data.rounds; i++) {
-    timed(times.dispatchUs, () => dispose(send()));
+    timed(times.dispatchUs, () => {
+      using sent = send();
+      sent.handle[Symbol.dispose]();
+    });
     timed(times.dispatchCopyUs, () => copy(rows * hidden, hidden));
     const { handle } = first;
-    timed(times.cachedUs, () => dispose(buffer.dispatch([x, sf] as const, { handle })));
-    timed(times.combineUs, () => {
-      const { combinedX } = buffer.combine(y, { handle: first.handle });
-      combinedX[Symbol.dispose]();
-    });
+    timed(times.cachedUs, () => buffer.dispatch([x, sf] as const, { handle })[Symbol.dispose]());
+    timed(times.combineUs, () => buffer.combine(y, { handle })[Symbol.dispose]());
     timed(times.combineCopyUs, () => copy(rows * hidden * 2, hidden * 2));
   }
   return times;
@@ -103,9 +103,4 @@ function emptyTimes(dispatchBytes: number, combineBytes: number): ElasticBenchTi
     dispatchBytes,
     combineBytes,
   };
-}
-
-function dispose(result: Dispatched): void {
-  const { recvX, recvTopkIdx, recvTopkWeights } = result;
-  for (const tensor of [...recvX, recvTopkIdx, recvTopkWeights]) tensor?.[Symbol.dispose]();
 }

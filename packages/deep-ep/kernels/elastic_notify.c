@@ -45,13 +45,14 @@ static int64_t tally_ints(const shape_t *s) { return 2 * (s->ranks + s->nodes) +
 
 static void count_tokens(const params_t *p, const shape_t *s, tally_t c, int64_t from, int64_t to) {
   memset(c.rank, 0, sizeof(int32_t) * (size_t)tally_ints(s));
+  uint32_t local = (uint32_t)s->local, node_ranks = (uint32_t)s->node_ranks;  // short divisions
   const int64_t *selected = (const int64_t *)p->topk_idx;
   for (int64_t t = from; t < to; t++) {
     int32_t mark = (int32_t)(t + 1);
     for (int64_t k = s->topk - 1; k >= 0; k--) {
       int64_t e = selected[t * s->topk + k];
       if (e < 0) continue;
-      int64_t rank = e / s->local, node = rank / s->node_ranks;
+      uint32_t rank = (uint32_t)e / local, node = rank / node_ranks;
       c.expert[e]++;
       if (c.rank_seen[rank] != mark) c.rank_seen[rank] = mark, c.rank[rank]++;
       if (c.node_seen[node] != mark) c.node_seen[node] = mark, c.node[node]++;
@@ -63,6 +64,7 @@ static void count_tokens(const params_t *p, const shape_t *s, tally_t c, int64_t
 static void place_tokens(const params_t *p, const shape_t *s, tally_t c, int64_t from, int64_t to,
                          int64_t own) {
   memset(c.rank_seen, 0, sizeof(int32_t) * (size_t)(s->ranks + s->nodes));
+  uint32_t local = (uint32_t)s->local, node_ranks = (uint32_t)s->node_ranks;
   const int64_t *selected = (const int64_t *)p->topk_idx;
   int32_t *slots = (int32_t *)p->dst_slots, *forwards = (int32_t *)p->dst_forwards;
   int32_t *expanded = (int32_t *)p->dst_expanded;
@@ -73,7 +75,7 @@ static void place_tokens(const params_t *p, const shape_t *s, tally_t c, int64_t
       slots[at] = -1;
       if (forwards != NULL) forwards[at] = -1;
       if (e < 0) continue;
-      int64_t rank = e / s->local, node = rank / s->node_ranks;
+      uint32_t rank = (uint32_t)e / local, node = rank / node_ranks;
       if (c.rank_seen[rank] != mark)
         c.rank_seen[rank] = mark, slots[at] = (int32_t)(own + c.rank[rank]++);
       if (c.node_seen[node] == mark) continue;

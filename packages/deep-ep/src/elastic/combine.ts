@@ -20,8 +20,8 @@ export interface CombineOptions extends StreamOptions {
   readonly bias?: Tensor | readonly [Tensor, Tensor] | undefined;
 }
 
-/** The sums. */
-export interface CombineResult {
+/** The sums. Disposing them gives their memory to later results. */
+export interface CombineResult extends Disposable {
   /** `[tokens, hidden]` bf16, in the order of the dispatched tokens. */
   readonly combinedX: Tensor<"bf16">;
   /** `[tokens, k]` f32, 0 where nothing was selected; undefined if none were sent. */
@@ -92,7 +92,15 @@ export function combineRows(core: ElasticCore, x: Tensor, options: CombineOption
   const event = core.launch(combineKernel, values, {
     ...{ operation: "combine", ...threads, keep: handle, wait },
   });
-  return { combinedX, combinedTopkWeights, event: new EventOverlap(event, [values]) };
+  return {
+    combinedX,
+    combinedTopkWeights,
+    event: new EventOverlap(event, [values]),
+    [Symbol.dispose]: () => {
+      combinedX[Symbol.dispose]();
+      combinedTopkWeights?.[Symbol.dispose]();
+    },
+  };
 }
 
 function checkRows(x: Tensor, handle: EPHandle): { readonly hidden: number } {

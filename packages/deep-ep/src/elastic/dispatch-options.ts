@@ -59,8 +59,8 @@ export interface DispatchOptions extends StreamOptions {
   readonly useTmaAlignedColMajorSf?: boolean;
 }
 
-/** What arrives. */
-export interface DispatchResult<X extends TokenInput = TokenInput> {
+/** What arrives. Disposing it gives its memory to later results; the handle stays. */
+export interface DispatchResult<X extends TokenInput = TokenInput> extends Disposable {
   /** The same types as were sent: `[received, hidden]`, and the scales. */
   readonly recvX: X;
   /** `[received, k]` i64 of local experts, −1 for others'; undefined in the expanded layout. */

@@ -38,7 +38,16 @@ export function dispatchTokens<X extends TokenInput>(
   const overlap = new EventOverlap(event, [input, results, made]);
   const { recvX, recvSf, recvTopkIdx, recvTopkWeights } = results;
   const received = recvSf === undefined ? recvX : ([recvX, recvSf] as const);
-  return { recvX: received as X, recvTopkIdx, recvTopkWeights, handle: made, event: overlap };
+  return {
+    recvX: received as X,
+    recvTopkIdx,
+    recvTopkWeights,
+    handle: made,
+    event: overlap,
+    [Symbol.dispose]: () => {
+      for (const t of [recvX, recvSf, recvTopkIdx, recvTopkWeights]) t?.[Symbol.dispose]();
+    },
+  };
 }
 
 interface Results {

@@ -21,14 +21,14 @@ export interface Routes {
 
 /** What a handle is made of. */
 export type EPHandleInit = {
-  readonly [K in keyof EPHandle]: EPHandle[K];
+  readonly [K in Exclude<keyof EPHandle, typeof Symbol.dispose>]: EPHandle[K];
 };
 
 /**
  * The way of a dispatch. A rank's received tokens lie in the order of `rank · numMaxTokensPerRank +
  * token` of their source, always; in the expanded layout each expert's do.
  */
-export class EPHandle {
+export class EPHandle implements Disposable {
   /** One row for each selection, grouped by expert, instead of one for each token. */
   readonly doExpand: boolean;
   readonly numExperts: number;
@@ -38,6 +38,8 @@ export class EPHandle {
   readonly numSms: number;
   /** `[tokens, k]` i64; the caller's own tensor with `doHandleCopy: false`. */
   readonly topkIdx: Tensor<"i64">;
+  /** Whether `topkIdx` is the handle's copy. */
+  readonly ownsTopkIdx: boolean;
   /**
    * `[scale-up ranks]` i32: tokens received from this rank and those before, each counted once; the
    * last is all. With nodes, a rank stands for those of all nodes that have its place.
@@ -84,6 +86,7 @@ export class EPHandle {
     this.numMaxTokensPerRank = init.numMaxTokensPerRank;
     this.numSms = init.numSms;
     this.topkIdx = init.topkIdx;
+    this.ownsTopkIdx = init.ownsTopkIdx;
     this.psumNumRecvTokensPerScaleupRank = init.psumNumRecvTokensPerScaleupRank;
     this.psumNumRecvTokensPerExpert = init.psumNumRecvTokensPerExpert;
     this.numUnalignedRecvTokensPerExpert = init.numUnalignedRecvTokensPerExpert;
@@ -94,5 +97,25 @@ export class EPHandle {
     this.numRecvTokens = init.numRecvTokens;
     this.numExpandedTokens = init.numExpandedTokens;
     this.routes = init.routes;
+  }
+
+  /** Gives its memory to later dispatches; `topkIdx` only if it is a copy. */
+  [Symbol.dispose](): void {
+    const { routes } = this;
+    const tensors = [
+      ...(this.ownsTopkIdx ? [this.topkIdx] : []),
+      this.psumNumRecvTokensPerScaleupRank,
+      this.psumNumRecvTokensPerExpert,
+      this.recvSrcMetadata,
+      this.dstBufferSlotIdx,
+      this.tokenMetadataAtForward,
+      routes.rankCounts,
+      routes.nodeCounts,
+      routes.expertCounts,
+      routes.dstExpanded,
+      routes.dstForwards,
+      routes.forwardPlaces,
+    ];
+    for (const tensor of tensors) tensor?.[Symbol.dispose]();
   }
 }

@@ -62,6 +62,7 @@ export function notify(
   const run = { operation: "dispatch", ...core.threads(job.numSms), wait: doCpuSync };
   core.launch(notifyKernel, values, run);
   const sizes = doCpuSync ? exactSizes(core, counted) : worstSizes(core, job);
+  if (doCpuSync) totals[Symbol.dispose]();
   return makeHandle(core, job, counted, sizes, doCpuSync);
 }
 
@@ -69,16 +70,17 @@ function makeCounted(core: ElasticCore, job: Job, copy: boolean): Counted {
   const { tokens, topk } = job;
   const { size, scaleout } = core;
   const local = job.numExperts / size;
-  const perSelection = (): Tensor<"i32"> => Tensor.empty([tokens, topk], "i32");
+  const ints = (...shape: number[]): Tensor<"i32"> => core.memory.tensor("i32", shape, "handle");
+  const perSelection = (): Tensor<"i32"> => ints(tokens, topk);
   return {
-    topkCopy: copy ? Tensor.empty([tokens, topk], "i64") : undefined,
+    topkCopy: copy ? core.memory.tensor("i64", [tokens, topk], "topkIdx") : undefined,
     dstSlots: perSelection(),
-    psumRanks: Tensor.empty([core.scaleup], "i32"),
-    psumExperts: Tensor.empty([local], "i32"),
+    psumRanks: ints(core.scaleup),
+    psumExperts: ints(local),
     totals: Tensor.empty([2], "i64"),
-    rankCounts: Tensor.empty([size, size], "i32"),
-    nodeCounts: Tensor.empty([size, scaleout], "i32"),
-    expertCounts: Tensor.empty([local], "i32"),
+    rankCounts: ints(size, size),
+    nodeCounts: ints(size, scaleout),
+    expertCounts: ints(local),
     dstExpanded: job.doExpand ? perSelection() : undefined,
     dstForwards: scaleout > 1 ? perSelection() : undefined,
   };
@@ -94,7 +96,9 @@ function makeHandle(
   const { topk, expertAlignment } = job;
   const { rankCounts, nodeCounts, expertCounts, dstExpanded, dstForwards } = counted;
   const forwarded = (columns: number): Tensor<"i32"> | undefined =>
-    core.scaleout > 1 ? Tensor.empty([sizes.forwarded, columns], "i32") : undefined;
+    core.scaleout > 1
+      ? core.memory.tensor("i32", [sizes.forwarded, columns], "forwarded")
+      : undefined;
   const aligned = (count: number): number => alignUp(count, expertAlignment);
   const forwardPlaces = forwarded(topk);
   return new EPHandle({
@@ -104,11 +108,12 @@ function makeHandle(
     numMaxTokensPerRank: job.numMaxTokensPerRank,
     numSms: job.numSms,
     topkIdx: counted.topkCopy ?? job.topkIdx,
+    ownsTopkIdx: counted.topkCopy !== undefined,
     psumNumRecvTokensPerScaleupRank: counted.psumRanks,
     psumNumRecvTokensPerExpert: counted.psumExperts,
     numUnalignedRecvTokensPerExpert: job.doExpand ? expertCounts : undefined,
     numRecvTokensPerExpertList: exact ? Array.from(expertCounts.raw(), aligned) : [],
-    recvSrcMetadata: Tensor.empty([sizes.received, topk + 2], "i32"),
+    recvSrcMetadata: core.memory.tensor("i32", [sizes.received, topk + 2], "recvSrcMetadata"),
     dstBufferSlotIdx: counted.dstSlots,
     tokenMetadataAtForward: forwarded(2 + 2 * topk),
     numRecvTokens: sizes.received,

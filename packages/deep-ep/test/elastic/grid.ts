@@ -140,6 +140,7 @@ function runCase(bench: Bench): void {
   checkZeros(bench, again.result, again.received);
   combineBoth(bench, plain, expanded);
   for (const { done } of [plain, expanded, cached, again]) done();
+  for (const { handle } of [plain, expanded]) disposeHandle(handle);
 }
 
 /** What a rank's token looks like on its way. */
@@ -258,19 +259,23 @@ function combineBoth(
       expectEqual(`${label} ${way} weights`, got, weightsOf(world, me).raw());
     }
     done.combinedX.bytes().fill(poison);
-    done.combinedX[Symbol.dispose]();
-    done.combinedTopkWeights?.[Symbol.dispose]();
+    done[Symbol.dispose]();
   }
 }
 
 /** Fills what later results may be made of with rubbish, and gives it back. */
 function dispose(result: Dispatched): void {
-  const x = Array.isArray(result.recvX)
-    ? (result.recvX as readonly Tensor[])
-    : [result.recvX as Tensor];
-  for (const tensor of [...x, result.recvTopkIdx, result.recvTopkWeights]) {
-    if (tensor === undefined) continue;
-    if (tensor.isContiguous) tensor.bytes().fill(poison);
-    tensor[Symbol.dispose]();
+  const x = Array.isArray(result.recvX) ? (result.recvX as readonly Tensor[]) : [result.recvX];
+  for (const tensor of [...(x as readonly Tensor[]), result.recvTopkIdx, result.recvTopkWeights]) {
+    if (tensor?.isContiguous) tensor.bytes().fill(poison);
   }
+  result[Symbol.dispose]();
+}
+
+/** The same of a handle's memory. */
+function disposeHandle(handle: EPHandle): void {
+  for (const tensor of [handle.recvSrcMetadata, handle.dstBufferSlotIdx]) {
+    tensor.bytes().fill(poison);
+  }
+  handle[Symbol.dispose]();
 }
