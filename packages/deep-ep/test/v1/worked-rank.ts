@@ -156,3 +156,38 @@ export async function disagree(
   if (odd) buffer.dispatch(x, { handle: result.handle });
   else buffer.dispatch(x, options);
 }
+
+/** Memory: what is given back, what is refused afterwards, and who was slow. */
+export async function lifecycle(group: Group): Promise<unknown> {
+  using buffer = await Buffer.create(group, {
+    numNvlBytes: 1 << 22,
+    lowLatencyMode: true,
+    numRdmaBytes: 1 << 20,
+  });
+  const { topkIdx, topkWeights } = select(new Array(100).fill([0, 1]));
+  const x = Tensor.empty([100, 512], "bf16").fill(1);
+  const { event: _, ...layout } = buffer.getDispatchLayout(topkIdx, group.size);
+  const sums: number[] = [];
+  for (let round = 0; round < 3; round++) {
+    using sent = buffer.dispatch(x, { ...layout, topkIdx, topkWeights });
+    using back = buffer.combine(sent.recvX as Tensor<"bf16">, { handle: sent.handle });
+    sums.push(back.combinedX.toFloat32().reduce((a, b) => a + b, 0));
+    sent[Symbol.dispose]();
+    back[Symbol.dispose]();
+    buffer.trim();
+  }
+  const used = buffer.usedBytes;
+  const few = { topkIdx: Tensor.from([0, 1], [1, 2], "i64"), numExperts: group.size };
+  const results = [1, 2, 3].map(() =>
+    buffer.lowLatencyDispatch(x.slice(0, 0, 1), { ...few, numMaxDispatchTokensPerRank: 2 }),
+  );
+  const alive = results.map(({ recvX }) => {
+    try {
+      return (recvX instanceof Tensor ? recvX : recvX[0]).raw().length;
+    } catch (error) {
+      return (error as Error).message;
+    }
+  });
+  const { waits } = buffer.slowRanks();
+  return { sums, used, alive, waits: waits.map(({ rank }) => rank) };
+}

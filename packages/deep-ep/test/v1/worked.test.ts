@@ -220,3 +220,21 @@ describe("ranks that disagree", () => {
     });
   });
 });
+
+it("memory comes back, results are refused when their time is over", async () => {
+  const ranks = await runThreads<object>({
+    size: 2,
+    module,
+    export: "lifecycle",
+    timeoutMs: 20_000,
+  });
+  ranks.forEach((rank, i) => {
+    const sum = 100 * 512 * 2; // both ranks hold each token
+    expect(rank).toEqual({
+      sums: [sum, sum, sum],
+      used: 0,
+      alive: [expect.stringMatching(/used after its memory was disposed/), 2048, 2048],
+      waits: [1 - i],
+    });
+  });
+});
