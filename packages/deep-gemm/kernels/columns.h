@@ -3,11 +3,11 @@
 // of a row of the other matrix. What is done to a product afterwards is then a vector operation.
 //
 // A word is one k as float32; or two, as the pair of bf16 that the dot-product instruction takes,
-// where there is one that pays (DOT_PAYS, of the driver), and matrix tiles, whose right operand such
-// a panel is. Codes times power-of-two scales are exact in both, and vectors take the odd k of a pair
-// first either way, so they give the same sums: the instructions only count subnormals as zero, and
-// there are none but by extreme scales of e2m1. This file knows codes and panels, nothing of what
-// they belong to.
+// where there is one that pays (DOT_PAYS, of the driver), and matrix tiles, whose right operand
+// such a panel is. Codes times power-of-two scales are exact in both, and vectors take the odd k
+// of a pair first either way, so they give the same sums: the instructions only count subnormals
+// as zero, and there are none but by extreme scales of e2m1. This file knows codes and panels,
+// nothing of what they belong to.
 #pragma once
 #include "oi_tiles.h"
 #include "lanes.h"

@@ -1,8 +1,8 @@
-// How matrix tiles compute a unit of work. The right operand is packed for a block of K and stays in
-// the second-level cache; the left one passes by, a pair of tiles over a panel of K at a time, as it
-// lies in memory where it is bf16 along K, else packed. While one panel is multiplied the next one
-// is packed, or fetched, in small shares between the products, so that memory works all the time.
-// None of this changes a sum (tile_sums.h).
+// How matrix tiles compute a unit of work. The right operand is packed for a block of K and stays
+// in the second-level cache; the left one passes by, a pair of tiles over a panel of K at a time,
+// as it lies in memory where it is bf16 along K, else packed. While one panel is multiplied the
+// next one is packed, or fetched, in small shares between the products, so that memory works all
+// the time. None of this changes a sum (tile_sums.h).
 #pragma once
 #include "epilogue.h"
 #include "segments.h"
@@ -46,7 +46,7 @@ typedef struct {
   int64_t right_k;    // k of a block of the right operand
   int64_t blocks;     // of those, in all matrices that are summed
   int64_t left_pairs, right_pairs;
-  float *sums;  // quads of tiles of the strip in hand, in all_sums: for each left pair, all right ones
+  float *sums;  // of the strip in hand, in all_sums: quads, for each left pair all right ones
   float *all_sums;
   float *out;  // sixteen rows of sums
   float *run;  // quads of two runs
@@ -97,12 +97,14 @@ static int next_place(const unit_t *u, place_t *at) {
     return 1;
   }
   at->part = 0;
-  int64_t *inner = u->along_k ? &at->block : &at->pair, *outer = u->along_k ? &at->pair : &at->block;
-  int64_t inners = u->along_k ? u->blocks : u->left_pairs;
-  int64_t outers = u->along_k ? u->left_pairs : u->blocks;
-  if (++*inner < inners) return 1;
-  *inner = 0;
-  return ++*outer < outers;
+  if (u->along_k) {
+    if (++at->block < u->blocks) return 1;
+    at->block = 0;
+    return ++at->pair < u->left_pairs;
+  }
+  if (++at->pair < u->left_pairs) return 1;
+  at->pair = 0;
+  return ++at->block < u->blocks;
 }
 
 // ---- operands -----------------------------------------------------------------------------------
@@ -207,8 +209,8 @@ static int64_t fetch_runs(block_t b) {
   return oi_ceil_div(byte_step(LEFT_CODES, b.len), 64 * FETCH_LINES);
 }
 
-// Starts to make a panel ready in buffer `side`, while the one `before` it is multiplied; `calls` is
-// how often there will be an occasion.
+// Starts to make a panel ready in buffer `side`, while the one `before` it is multiplied; `calls`
+// is how often there will be an occasion.
 static void begin_panel(const unit_t *u, coming_t *c, place_t at, int side, int64_t calls,
                         const coming_t *before) {
   block_t b = left_block(u, at);
@@ -242,7 +244,8 @@ static void begin_panel(const unit_t *u, coming_t *c, place_t at, int side, int6
     int64_t runs = fetch_runs(b);
     c->items = runs * rows;
     if (u->right_pairs <= FEW_PASSES && before != NULL && before->rows == rows) {
-      // The first pass waits for memory: what it wants soon is fetched, not what comes a panel later.
+      // The first pass waits for memory: what it wants soon is fetched, not what comes a panel
+      // later.
       int64_t all = fetch_runs(before->block);
       c->here = before->from;
       c->here_runs = oi_max(0, all - FETCH_AHEAD);
@@ -314,8 +317,9 @@ static __attribute__((noinline)) void advance(coming_t *c, int64_t count) {
   }
 }
 
-// ---- products -----------------------------------------------------------------------------------
-// A pair of left tiles times a pair of right ones, over a panel. `first` says that no sums are there.
+// ---- products
+// ----------------------------------------------------------------------------------- A pair of
+// left tiles times a pair of right ones, over a panel. `first` says that no sums are there.
 INLINE void multiply_quad(int lefts, int rights, const left_t *l, const right_t *r, int first,
                           float *sums, float *run, coming_t *next) {
   int64_t steps = l->steps + (l->tail != NULL);
@@ -342,7 +346,8 @@ INLINE void multiply_quad(int lefts, int rights, const left_t *l, const right_t 
     }
     store_tiles(lefts, rights, here);
     if (s + RUN_STEPS >= steps) {
-      add_scaled(lefts, rights, here, l->scales + i * 32, r->scales + i * 32, first && i == 0, sums);
+      add_scaled(lefts, rights, here, l->scales + i * 32, r->scales + i * 32, first && i == 0,
+                 sums);
     }
   }
   if (!SCALED) store_tiles(lefts, rights, sums);

@@ -1,5 +1,5 @@
-// How vectors compute a unit of work: its rows of A packed by K block, its columns of B tile by tile,
-// few rows against B as it lies.
+// How vectors compute a unit of work: its rows of A packed by K block, its columns of B tile by
+// tile, few rows against B as it lies.
 #pragma once
 #include "epilogue.h"
 #include "microkernels.h"
@@ -249,8 +249,8 @@ static void multiply(unit_t *u) {
   multiply_many(u, kept);
 }
 
-// The same for any columns, into the sums from `strip` · STRIP_COLS on: folded scales tie a panel of
-// A to one block of B's.
+// The same for any columns, into the sums from `strip` · STRIP_COLS on: folded scales tie a panel
+// of A to one block of B's.
 static void multiply_strip(unit_t *u, int strip, int64_t col, int64_t cols) {
   u->blocks = u->p->slices * oi_ceil_div(u->segment.k, K_BLOCK);
   for (int64_t done = 0; done < cols; done += u->cols) {

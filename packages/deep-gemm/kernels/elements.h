@@ -9,8 +9,8 @@
 #define TYPE_E4M3 3
 #define TYPE_E2M1 4
 
-// Whether matrix tiles multiply: bf16 as it is, codes as the bf16 of the same value. They cannot hold
-// float32 and f16.
+// Whether matrix tiles multiply: bf16 as it is, codes as the bf16 of the same value. They cannot
+// hold float32 and f16.
 #include "oi_tiles.h"
 #define IN_BF16(type) ((type) == TYPE_BF16 || (type) == TYPE_E4M3 || (type) == TYPE_E2M1)
 #if defined(OI_TILES) && IN_BF16(A_TYPE) && IN_BF16(B_TYPE)

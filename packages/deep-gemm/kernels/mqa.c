@@ -173,8 +173,8 @@ INLINE void multiply_heads(int lefts, int64_t steps, const uint32_t *q, const ui
   oi_tile_store(3, products + 3 * PRODUCTS, 64);
 }
 
-// Adds Σ weight · relu(product) of heads [h, end) to the sums of tile `t`; with the last of them the
-// sums are logits.
+// Adds Σ weight · relu(product) of heads [h, end) to the sums of tile `t`; with the last of them
+// the sums are logits.
 static void reduce_heads(const unit_t *u, int64_t t, int64_t h, int64_t end,
                          const float *products) {
   float *sums = u->sums + t * TILE_KEYS;

@@ -1,7 +1,7 @@
-// Operands as matrix tiles take them (oi_tiles.h): bf16, a step of 32 k at a time. The left tile of a
-// product has 16 rows of 32 k, the right one the pairs k = 2r, 2r + 1 of 16 columns in row r. Codes
-// become the bf16 of the same value; their scales are not applied here. What lies outside an operand
-// is not read and becomes zero.
+// Operands as matrix tiles take them (oi_tiles.h): bf16, a step of 32 k at a time. The left tile
+// of a product has 16 rows of 32 k, the right one the pairs k = 2r, 2r + 1 of 16 columns in row r.
+// Codes become the bf16 of the same value; their scales are not applied here. What lies outside an
+// operand is not read and becomes zero.
 #pragma once
 #include "elements.h"
 #include "oi_kernel.h"

@@ -25,6 +25,7 @@ import {
   allDevices,
   hasPairs,
   hasTiles,
+  type NamedDevice,
   type OperandKind,
   poison,
   poisoned,
@@ -67,7 +68,10 @@ describe.each(devices)("$name", ({ name, device }) => {
     ["f16", "f16", "f16"],
   ];
 
-  it.each(mixes.filter(([a, b]) => !emulated || a + b === "bf16bf16"))(
+  const emulates = ([a, b]: (typeof mixes)[number]): boolean =>
+    a + b === "bf16bf16" || (hasTiles({ name }) && a !== "f32" && a !== "f16");
+
+  it.each(mixes.filter((mix) => !emulated || emulates(mix)))(
     "%s × %s → %s against float64, tails included",
     (kindA, kindB, out) => {
       const random = seededRandom(seed);
@@ -388,6 +392,26 @@ describe("D19: a row does not know its batch", () => {
       expect(x.bytes(), `seed ${seed}`).toEqual(y.bytes());
     }
   });
+
+  it.skipIf(!compiled.some(({ name }) => name === "cpu amx")).each(["bf16", "fp8"] as const)(
+    "matrix tiles and their emulation agree to the bit: %s",
+    (kind) => {
+      const random = seededRandom(seed);
+      using emulation = createDevice({ backend: "cpu", isa: "amx-emulated", threads: 2 });
+      const { device } = compiled.find(({ name }) => name === "cpu amx") as NamedDevice;
+      for (const [m, n, k] of [
+        [1, 40, 700],
+        [40, 35, 2100],
+      ] as const) {
+        const a = randomOperand(random, kind, [m, k], 1);
+        const b = randomOperand(random, kind, [n, k], 128);
+        const [x, y] = [poisoned([m, n], "f32"), poisoned([m, n], "f32")];
+        gemmNt(device, { a, b, d: x });
+        gemmNt(emulation, { a, b, d: y });
+        expect(x.bytes(), `seed ${seed}`).toEqual(y.bytes());
+      }
+    },
+  );
 
   it.each(kinds)("instruction sets with fused multiply-add agree to the bit: %s × %s", (x, y) => {
     const random = seededRandom(seed);

@@ -1,6 +1,6 @@
-// What the matrix tiles of this machine (Intel AMX) reach in registers, whatever instruction set the
-// device has. A file of its own, because older compilers cannot assemble it. Where there are no
-// tiles, or the system does not grant them, it reports none.
+// What the matrix tiles of this machine (Intel AMX) reach in registers, whatever instruction set
+// the device has. A file of its own, because older compilers cannot assemble it. Where there are
+// no tiles, or the system does not grant them, it reports none.
 #include <string.h>
 #include <time.h>
 #include "oi_kernel.h"

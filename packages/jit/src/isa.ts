@@ -22,7 +22,7 @@ export function featuresOf(mask: number): ReadonlySet<CpuFeature> {
   return new Set(cpuFeatures.filter((_, bit) => (mask & (1 << bit)) !== 0));
 }
 
-/** Instruction sets that AVX-512 stands in for, exact to the bit and slow, and how kernels see it. */
+/** What AVX-512 stands in for, exact to the bit and slow, and how kernels see it. */
 const emulations: Readonly<Record<string, { readonly isa: IsaName; readonly macro: string }>> = {
   "amx-emulated": { isa: "amx", macro: "-DOI_EMULATE_TILES=1" },
   "avx512bf16-emulated": { isa: "avx512bf16", macro: "-DOI_EMULATE_BF16DOT=1" },

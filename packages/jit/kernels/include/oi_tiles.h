@@ -37,8 +37,8 @@
 #define OI_TILES_REAL 1
 #endif
 
-// 16 rows of 16 words transposed, in registers; of words that are pairs of bf16, rows of 32 k become
-// the right operand of a product.
+// 16 rows of 16 words transposed, in registers; of words that are pairs of bf16, rows of 32 k
+// become the right operand of a product.
 #if defined(__AVX512F__)
 static inline __attribute__((always_inline)) void oi_transpose_16x16(__m512i r[16]) {
   __m512i t[16];
