@@ -11,16 +11,19 @@ const params = {
   target: "ptr",
   rounds: "i64",
   bytes: "i64",
+  flag: "i64",
 } as const;
 const source = new URL("./ranks-bench.c", import.meta.url);
-const [roundTrips, barriers, putRows, nothing] = (
-  ["round_trips", "barriers", "put_rows", "nothing"] as const
+const [roundTrips, pinnedRoundTrips, barriers, putRows, nothing] = (
+  ["round_trips", "pinned_round_trips", "barriers", "put_rows", "nothing"] as const
 ).map((entry) => defineCommKernel({ name: entry, source, entry, params }));
 
 /** What rank 0 has measured, microseconds. */
 export interface SharedTimes {
   /** Half of this is the time from one rank's signal to the other's wait. */
   readonly roundTripUs: number;
+  /** With a core for each rank. */
+  readonly pinnedUs: number;
   readonly barrierUs: number;
   readonly puts: readonly {
     readonly bytes: number;
@@ -39,7 +42,7 @@ type Kernel = NonNullable<typeof roundTrips>;
 export default async function run(group: Group, work: SharedWork): Promise<SharedTimes> {
   const { rounds, sizes } = work;
   const most = Math.max(...sizes, 8);
-  const window = await group.openWindow({ name: "bench", bytes: most, flags: 1 });
+  const window = await group.openWindow({ name: "bench", bytes: most, flags: 8 });
   const samples = Tensor.empty([2 * rounds], "i64");
   const from = Tensor.empty([most], "u8");
   const to = Tensor.empty([most], "u8");
@@ -50,14 +53,21 @@ export default async function run(group: Group, work: SharedWork): Promise<Share
     const ns = Array.from((samples.raw() as BigInt64Array).subarray(first, first + count), Number);
     return median(ns) / 1000;
   };
+  const flagOf = new Map<Kernel, number>();
   const measure = (kernel: Kernel, count: number, bytes = 0): void => {
-    group.run(kernel, {}, { ...values, rounds: count, bytes });
+    // Flags only grow, so each kernel has one of its own.
+    if (!flagOf.has(kernel)) flagOf.set(kernel, flagOf.size);
+    const flag = flagOf.get(kernel) as number;
+    group.run(kernel, {}, { ...values, rounds: count, bytes, flag });
     group.barrier();
   };
   let roundTripUs = 0;
+  let pinnedUs = 0;
   if (group.size === 2) {
     measure(roundTrips as Kernel, rounds);
     roundTripUs = times(0, rounds);
+    measure(pinnedRoundTrips as Kernel, rounds);
+    pinnedUs = times(0, rounds);
   }
   measure(barriers as Kernel, rounds);
   const barrierUs = times(0, rounds);
@@ -68,7 +78,7 @@ export default async function run(group: Group, work: SharedWork): Promise<Share
     return { bytes, us: times(0, count), copyUs: times(count, count) };
   });
   group.closeWindow(window);
-  return { roundTripUs, barrierUs, puts: copies };
+  return { roundTripUs, pinnedUs, barrierUs, puts: copies };
 }
 
 /** What it costs to start work and to learn that it is done, microseconds a call. */
@@ -80,7 +90,15 @@ export interface StartTimes {
 
 export async function starts(group: Group, rounds: number): Promise<StartTimes> {
   const kernel = nothing as Kernel;
-  const values = { window: null, samples: null, source: null, target: null, rounds: 0, bytes: 0 };
+  const values = {
+    window: null,
+    samples: null,
+    source: null,
+    target: null,
+    rounds: 0,
+    bytes: 0,
+    flag: 0,
+  };
   const time = async (work: () => void | Promise<void>): Promise<number> => {
     const start = performance.now();
     for (let i = 0; i < rounds; i++) await work();

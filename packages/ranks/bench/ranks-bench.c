@@ -1,18 +1,48 @@
 // Kernels of the bench. Times are in nanoseconds, one sample a round, written by rank 0.
 #include "oi_ranks.h"
+#include <sched.h>
 
-// A signal to the other rank and back.
+#if defined(__linux__)
+// A core of its own for each rank, or what there was before.
+static void pin(int32_t core, cpu_set_t *before) {
+  sched_getaffinity(0, sizeof *before, before);
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  CPU_SET(core, &one);
+  sched_setaffinity(0, sizeof one, &one);
+}
+static void unpin(const cpu_set_t *before) { sched_setaffinity(0, sizeof *before, before); }
+#else
+typedef int cpu_set_t;
+static void pin(int32_t core, cpu_set_t *before) { (void)core, (void)before; }
+static void unpin(const cpu_set_t *before) { (void)before; }
+#endif
+
+static void take_turns(const params_t *p);
+
+// A signal to the other rank and back, wherever the system runs the two.
 void round_trips(const params_t *p, oi_ctx *ctx) {
+  if (ctx->tid == 0) take_turns(p);
+}
+
+void pinned_round_trips(const params_t *p, oi_ctx *ctx) {
   if (ctx->tid != 0) return;
+  cpu_set_t before;
+  pin(((oi_window *)p->window)->group->rank, &before);
+  take_turns(p);
+  unpin(&before);
+}
+
+static void take_turns(const params_t *p) {
   oi_window *w = p->window;
   oi_group *g = w->group;
   int64_t *samples = p->samples;
   int32_t other = 1 - g->rank;
   for (int64_t i = 1; i <= p->rounds; i++) {
     int64_t start = oi_now_ns();
-    if (g->rank == 0) oi_signal(w, other, 0, i);
-    if (oi_wait(w, 0, i, other, "the other's signal") != OI_ARRIVED) return;
-    if (g->rank == 1) oi_signal(w, other, 0, i);
+    if (g->rank == 0) oi_signal(w, other, p->flag, i);
+    if (oi_wait(w, p->flag, i, other, "the other's signal") != OI_ARRIVED) return;
+    if (g->rank == 1) oi_signal(w, other, p->flag, i);
     samples[i - 1] = oi_now_ns() - start;
   }
 }

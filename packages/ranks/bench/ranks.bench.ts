@@ -43,6 +43,7 @@ async function pairRows(
   const shape = `2 ${kind}`;
   const rows: BenchRow[] = [
     { case: "signal and back", shape, us: median(all.map(({ roundTripUs }) => roundTripUs)) },
+    { case: "the same, a core each", shape, us: median(all.map(({ pinnedUs }) => pinnedUs)) },
     { case: "barrier", shape, us: median(all.map(({ barrierUs }) => barrierUs)) },
   ];
   work.sizes.forEach((bytes, i) => {

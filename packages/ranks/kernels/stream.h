@@ -21,6 +21,7 @@ typedef struct oi_stream {
   _Alignas(64) _Atomic uint32_t bell;  // raised by both sides
   _Atomic uint32_t sleepers;
   _Atomic int32_t stop;
+  _Atomic int32_t spins_idle, spins_wait;  // of this thread for work, of the rank's for its end
   _Alignas(64) _Atomic int32_t watched;  // write the event after the next operation
   int32_t event_fd;
   oi_launcher launch;
@@ -77,17 +78,28 @@ static void run_item(oi_stream *s, const int64_t *item) {
     oi_fail(g, OI_REFUSED, -1, code, 0, 0, "the system refused threads or scratch memory");
 }
 
+// Waits until a counter has come as far; false if it has not and the stream ends.
+static int await_counter(oi_stream *s, const _Atomic uint64_t *counter, uint64_t at_least,
+                         _Atomic int32_t *spins_now) {
+  if (atomic_load(counter) >= at_least) return 1;
+  int32_t spins = atomic_load_explicit(spins_now, memory_order_relaxed);
+  int there = 0;
+  for (int32_t i = 0; i < spins && !(there = atomic_load(counter) >= at_least); i++) oi_pause();
+  adapt(s->group, spins_now, there);
+  while (atomic_load(counter) < at_least) {
+    if (atomic_load(&s->stop)) return 0;
+    sleep_on_stream(s, counter, at_least);
+  }
+  return 1;
+}
+
 static void *run_stream(void *arg) {
   oi_stream *s = arg;
 #if defined(__linux__)
   pthread_setname_np(pthread_self(), "oi-comm");
 #endif
   for (uint64_t next = 0;; next++) {
-    for (int32_t spins = 0; atomic_load(&s->submitted) == next; spins++) {
-      if (atomic_load(&s->stop)) return NULL;
-      if (spins < atomic_load_explicit(&s->group->spins_now, memory_order_relaxed)) oi_pause();
-      else sleep_on_stream(s, &s->submitted, next + 1);
-    }
+    if (!await_counter(s, &s->submitted, next + 1, &s->spins_idle)) return NULL;
     // One that the rank's thread ran itself is done already.
     if (atomic_load(&s->completed) > next) continue;
     run_item(s, s->items[next % STREAM_ITEMS]);
@@ -126,6 +138,7 @@ int64_t oi_stream_create(int64_t *block) {
   s->group = (oi_group *)(intptr_t)block[0];
   s->launch = (oi_launcher)(intptr_t)block[1];
   s->event_fd = make_event();
+  s->spins_idle = s->spins_wait = s->group->spins;
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
@@ -164,12 +177,7 @@ int64_t oi_stream_submit(int64_t *block) {
 }
 
 static void await_stream(oi_stream *s, uint64_t number) {
-  int32_t spins = atomic_load_explicit(&s->group->spins_now, memory_order_relaxed);
-  for (int32_t i = 0; i < spins; i++) {
-    if (atomic_load(&s->completed) >= number) return;
-    oi_pause();
-  }
-  while (atomic_load(&s->completed) < number) sleep_on_stream(s, &s->completed, number);
+  await_counter(s, &s->completed, number, &s->spins_wait);
 }
 
 // block: { stream, number }. Waits until that operation is done; it ends as the operation does,

@@ -23,22 +23,22 @@ static int any_there(const oi_window *w, const oi_awaited *list, int64_t count) 
   return 0;
 }
 
-// Looks for a while before sleeping. Where it helps the next one looks longer; where it does not,
-// the other had no core to run on, or much to do, and the next one looks half as long.
+// How often to look before sleeping follows what helped: where it did the next one looks longer;
+// where it did not, the other had no core to run on, or much to do, and the next looks half as long.
+static void adapt(const oi_group *g, _Atomic int32_t *spins_now, int helped) {
+  int32_t spins = atomic_load_explicit(spins_now, memory_order_relaxed);
+  int32_t next = helped ? (int32_t)oi_min(spins + spins / 8 + 1, g->spins)
+                        : (int32_t)oi_max(spins / 2, g->spins_least);
+  if (next != spins) atomic_store_explicit(spins_now, next, memory_order_relaxed);
+}
+
 static int spin(oi_window *w, const oi_awaited *list, int64_t count) {
   oi_group *g = w->group;
   int32_t spins = atomic_load_explicit(&g->spins_now, memory_order_relaxed);
-  for (int32_t i = 0; i < spins; i++) {
-    if (any_there(w, list, count)) {
-      int32_t more = (int32_t)oi_min(spins + spins / 8 + 1, g->spins);
-      if (more != spins) atomic_store_explicit(&g->spins_now, more, memory_order_relaxed);
-      return 1;
-    }
-    oi_pause();
-  }
-  int32_t less = (int32_t)oi_max(spins / 2, g->spins_least);
-  if (less != spins) atomic_store_explicit(&g->spins_now, less, memory_order_relaxed);
-  return 0;
+  int there = 0;
+  for (int32_t i = 0; i < spins && !(there = any_there(w, list, count)); i++) oi_pause();
+  adapt(g, &g->spins_now, there);
+  return there;
 }
 
 // Names the rank that is gone, or −1, in `culprit`.
