@@ -78,8 +78,7 @@ static inline __attribute__((always_inline)) int cast_groups(const params_t *p, 
   scales_store(at.scale, p->s_k, scales, groups);
   float inverses[GROUPS];
   _mm512_storeu_ps(inverses, wide_inverses(scales));
-  if (fills_lines(p, at.q)) cast_columns(at.x, at.q, inverses, groups * len, len, AHEAD, 1);
-  else cast_columns(at.x, at.q, inverses, groups * len, len, AHEAD, 0);
+  cast_columns(at.x, at.q, inverses, groups * len, len, AHEAD, fills_lines(p, at.q));
   return groups;
 }
 
@@ -111,8 +110,7 @@ static inline __attribute__((always_inline)) int cast_strip(const params_t *p, b
     const x_t *x = at.x + m * p->ldx;
     uint8_t *q = at.q + m * p->ldq;
     // The next strip's part of this row: rows of a strip are too short for memory to run ahead.
-    if (fills_lines(p, q)) cast_columns(x, q, inverses, columns, len, columns, 1);
-    else cast_columns(x, q, inverses, columns, len, columns, 0);
+    cast_columns(x, q, inverses, columns, len, columns, fills_lines(p, q));
   }
   return blocks;
 }

@@ -104,8 +104,7 @@ static inline __attribute__((always_inline)) int cast_groups(const params_t *p, 
   scales_store(scale, p->s_k, scales, groups);
   float inverses[GROUPS];
   _mm512_storeu_ps(inverses, wide_inverses(scales));
-  if (fills_lines(p, q)) cast_columns(x, q, inverses, groups * len, len, 1);
-  else cast_columns(x, q, inverses, groups * len, len, 0);
+  cast_columns(x, q, inverses, groups * len, len, fills_lines(p, q));
   return groups;
 }
 
