@@ -92,11 +92,13 @@ export async function run(options: { readonly quick?: boolean } = {}): Promise<B
   const { quick = false } = options;
   using peer = mpiMissing === undefined ? new MpiPeer() : undefined;
   const job = { tokens: quick ? 512 : 4096, hidden: 7168, topk: 8, experts: 256 };
-  const turns = quick ? 3 : 5;
+  const turns = 4;
   const list: BenchRow[] = [];
   for (const ranks of [2, 8]) {
     const bf16 = { ...job, fp8: false, naive: true, turns };
-    list.push(...rows(ranks, bf16, await measure(ranks, bf16, quick ? 1 : 2, peer)));
+    list.push(
+      ...rows(ranks, bf16, await measure(ranks, bf16, ranks === 2 && !quick ? 2 : 1, peer)),
+    );
     const fp8 = { ...job, fp8: true, naive: false, turns };
     list.push(...rows(ranks, fp8, await measure(ranks, fp8, 1)));
   }

@@ -56,7 +56,7 @@ export default async function run(group: Group, job: NormalJob): Promise<NormalT
     ms[what] ??= [];
     ms[what].push(performance.now() - start);
   };
-  const rowBytes = (fp8 ? hidden + hidden / 32 : 2 * hidden) + 12 * topk + 4;
+  const rowBytes = fp8 ? hidden + hidden / 32 : 2 * hidden;
   const count = layout.numTokensPerRank.size;
   const first = buffer.dispatch(x, { ...layout, topkIdx, topkWeights });
   const rows = first.handle.numRecvRows;
@@ -69,49 +69,31 @@ export default async function run(group: Group, job: NormalJob): Promise<NormalT
   const sent = [...layout.numTokensPerRank.raw()].reduce((a, b) => a + b, 0);
   const data = fp8 ? hidden : 2 * hidden;
   const most = Math.max(...(await group.exchange("rows", `${rows}`)).map(Number));
-  const window = await group.openWindow({ name: "naive", bytes: most * data, flags: group.size });
-  const packed = job.naive ? buffer.empty([sent * data], "u8") : null;
-  const copied = buffer.empty([rows * rowBytes], "u8");
-  const from = buffer.empty([rows * rowBytes], "u8");
-  from.raw().fill(1);
-  const y = buffer.empty([rows, hidden], "bf16");
-  y.raw().fill(0x3f80);
+  const bytes = job.naive ? most * data : 1;
+  const window = await group.openWindow({ name: "naive", bytes, flags: group.size });
+  // Beside what dispatch receives one tensor of that size: copies go there, rows are packed there.
+  const other = buffer.empty([Math.max(rows, sent) * rowBytes], "u8");
   first[Symbol.dispose]();
+  const common = { ...nothing, positions, at, tokens, row_bytes: data };
   for (let turn = 0; turn <= turns; turn++) {
     let result: ReturnType<typeof buffer.dispatch> | undefined;
     time("dispatch", () => {
       result = buffer.dispatch(x, { ...layout, topkIdx, topkWeights });
     });
-    const handle = (result as NonNullable<typeof result>).handle;
-    const weights = result?.recvTopkWeights as Tensor<"f32">;
-    time("combine", () => {
-      buffer.combine(y, { handle, topkWeights: weights })[Symbol.dispose]();
-    });
-    result?.[Symbol.dispose]();
-    for (const stream of [0, 1]) {
-      time(stream ? "streamed copy" : "copy", () => {
-        const values = { ...nothing, x: from, out: copied, bytes: rows * rowBytes, stream };
-        group.run(copyKernel, {}, values);
-      });
+    const { recvX, handle, recvTopkWeights } = result as NonNullable<typeof result>;
+    const received = (recvX instanceof Tensor ? recvX : recvX[0]) as Tensor<"bf16">;
+    if (!fp8) {
+      const options = { handle, topkWeights: recvTopkWeights as Tensor<"f32"> };
+      time("combine", () => buffer.combine(received, options)[Symbol.dispose]());
     }
-    if (!job.naive) continue;
-    time("naive", () => {
-      const values = { ...nothing, window, x: (x instanceof Tensor ? x : x[0]) as Tensor };
-      group.run(
-        naiveKernel,
-        {},
-        {
-          ...values,
-          packed,
-          out: copied,
-          positions,
-          at,
-          row_bytes: data,
-          tokens,
-          seq: turn + 1,
-        },
-      );
-    });
+    const copied = { ...nothing, x: received, out: other, bytes: rows * data };
+    time("copy", () => group.run(copyKernel, {}, copied));
+    time("streamed copy", () => group.run(copyKernel, {}, { ...copied, stream: 1 }));
+    if (job.naive) {
+      const values = { ...common, window, x: x as Tensor, packed: other, out: received };
+      time("naive", () => group.run(naiveKernel, {}, { ...values, seq: turn + 1 }));
+    }
+    result?.[Symbol.dispose]();
   }
   // The first turn touched memory for the first time.
   for (const times of Object.values(ms)) times.shift();
