@@ -96,7 +96,8 @@ static int exchange_places(const params_t *p, plan_t *plan, ep_op *op) {
     head.needed = oi_max(rows, forwarded);
     head.capacity = p->rows;
   }
-  for (int32_t peer = 0; peer < g->size; peer++) memcpy(ep_outgoing(&plan->steps, peer), &head, sizeof head);
+  for (int32_t peer = 0; peer < g->size; peer++)
+    memcpy(ep_outgoing(&plan->steps, peer), &head, sizeof head);
   for (int32_t k = 1; k < plan->served_count; k++)
     ep_outgoing(&plan->steps, plan->served[k])->at[5] =
         p->stage_at + plan->forward_from[k] * plan->sizes.record;

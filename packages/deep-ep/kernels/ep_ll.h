@@ -126,8 +126,8 @@ static inline ep_ll ep_ll_of(const params_t *p) {
   return l;
 }
 
-// Tells all ranks that this one does not need its dispatches up to `release` any more. Nobody claims
-// rows of a turn before that, so the counters of the turns begin again here.
+// Tells all ranks that this one does not need its dispatches up to `release` any more. Nobody
+// claims rows of a turn before that, so the counters of the turns begin again here.
 static inline void ep_release(const ep_ll *l, const params_t *p) {
   if (p->release == 0) return;
   if (p->cleared0 >= 0) memset(l->w->data + p->cleared0, 0, EP_CLAIM_BYTES);

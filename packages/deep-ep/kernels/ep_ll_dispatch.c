@@ -79,7 +79,8 @@ static int open_rank(const params_t *p, const ep_ll *l, plan_t *plan, int64_t ra
   }
   if (rows == 0) return 1;
   plan->slots[rank] = plan->staged[rank] = malloc((size_t)(rows * l->message_bytes));
-  return plan->slots[rank] != NULL || refuse(l, "no memory to stage tokens for ranks behind a link");
+  if (plan->slots[rank] != NULL) return 1;
+  return refuse(l, "no memory to stage tokens for ranks behind a link");
 }
 
 static int prepare(const params_t *p, const ep_ll *l, plan_t *plan) {

@@ -33,5 +33,5 @@ export type {
   LowLatencyDispatchResult,
   LowLatencyHandle,
   ReceiveOptions,
-} from "./v1/low-latency.ts";
+} from "./v1/low-latency-options.ts";
 export type { CallOptions } from "./v1/operation.ts";

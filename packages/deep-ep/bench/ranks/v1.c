@@ -36,7 +36,7 @@ void bench_flags(const params_t *p, oi_ctx *ctx) {
 }
 
 // The job of dispatch as one would first write it: rows are packed by rank, blocks are sent to the
-// receiver's staging, which copies them to where they belong. `at` is [ranks][ranks + 1] first rows.
+// receiver's staging, which copies them to where they belong. `at`: first rows, [ranks + 1][ranks].
 void bench_naive(const params_t *p, oi_ctx *ctx) {
   oi_window *w = p->window;
   oi_group *g = w->group;

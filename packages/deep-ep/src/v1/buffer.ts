@@ -24,15 +24,14 @@ import {
 } from "./dispatch.ts";
 import { trimKernel } from "./kernels.ts";
 import { getDispatchLayout, type LayoutResult } from "./layout-call.ts";
-import {
-  LowLatency,
-  type LowLatencyCombineOptions,
-  type LowLatencyCombineResult,
-  type LowLatencyDispatchOptions,
-  type LowLatencyDispatchResult,
-  type LowLatencyHandle,
-  lowLatencyFlagKinds,
-} from "./low-latency.ts";
+import { LowLatency, lowLatencyFlagKinds } from "./low-latency.ts";
+import type {
+  LowLatencyCombineOptions,
+  LowLatencyCombineResult,
+  LowLatencyDispatchOptions,
+  LowLatencyDispatchResult,
+  LowLatencyHandle,
+} from "./low-latency-options.ts";
 import { windowBytes } from "./low-latency-plan.ts";
 import { SharedMemory } from "./memory.ts";
 import { type CallOptions, Operations } from "./operation.ts";

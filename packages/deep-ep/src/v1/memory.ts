@@ -1,13 +1,20 @@
 // The memory that peers write into and read from: blocks of symmetric windows, given out and taken
-// back like a heap's. A window may be larger than the machine's memory, because its pages exist only
-// once they are touched; blocks that come back are given out again first, so they stay warm.
+// back like a heap's. A window may be larger than the machine's memory, because its pages exist
+// only once they are touched; blocks that come back are given out again first, so they stay warm.
 
 import { viewOf } from "@open-infra/jit";
 import type { Group, Window } from "@open-infra/ranks";
 import { byteSize, type DType, HostStorage, Tensor } from "@open-infra/tensor";
 
+/** Rows begin on cache lines; large blocks on pages, which `trim` can give back. */
+const lineBytes = 64;
+const pageBytes = 4096;
+const segmentShift = 2 ** 48;
+
 /** Views of blocks that are kept for the next tensor of the same block. */
 const pooledViewsMax = 64;
+
+const alignTo = (bytes: number, to: number): number => Math.ceil(bytes / to) * to;
 
 /**
  * Sizes come in eighths of a power of two, so that blocks of nearly equal needs are the same again;
@@ -18,13 +25,6 @@ function sizeClass(atLeast: number): number {
   const step = Math.max(pageBytes, 2 ** (Math.floor(Math.log2(atLeast)) - 3));
   return alignTo(atLeast, step);
 }
-
-/** Rows begin on cache lines; large blocks on pages, which `trim` can give back. */
-const lineBytes = 64;
-const pageBytes = 4096;
-const segmentShift = 2 ** 48;
-
-const alignTo = (bytes: number, to: number): number => Math.ceil(bytes / to) * to;
 
 /** A part of a segment. */
 export interface Block {

@@ -1,5 +1,5 @@
-// Cases of the normal mode and what must come out of them, computed by plain loops. Every rank makes
-// every rank's data from the case's seed, so each can check its own results alone.
+// Cases of the normal mode and what must come out of them, computed by plain loops. Every rank
+// makes every rank's data from the case's seed, so each can check its own results alone.
 
 import { bf16FromNumber, bf16ToNumber, Tensor } from "@open-infra/tensor";
 import { type Random, seededRandom } from "@open-infra/testing";
