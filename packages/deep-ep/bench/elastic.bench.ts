@@ -1,6 +1,6 @@
 // ElasticBuffer's dispatch (FP8) and combine (bf16) of top-8 of 256 experts, 7168 columns: bytes
-// that arrive a second, over those of a plain copy of as many bytes by all ranks at once in the same
-// round. Combine only reads what the copy reads and writes, so it can be above 1.
+// that arrive a second, over those of a plain copy of as many bytes by all ranks at once in the
+// same round. Combine only reads what the copy reads and writes, so it can be above 1.
 
 import { runThreads } from "@open-infra/ranks";
 import { type BenchRow, formatRows, median } from "@open-infra/testing";

@@ -7,7 +7,7 @@
 // sender's place in its node, which passes it on within the node.
 #include "elastic_dispatch.h"
 
-enum { TAKE_TOKENS, TAKE_FORWARDS, TAKE_ROWS, TAKE_PADDING };
+enum { TAKE_TOKENS, TAKE_FORWARDS, TAKE_ROWS, TAKE_PADDING, TAKE_SCALES };
 enum { CHUNK = 8 };
 
 // The first thread's tables, for all.
@@ -215,12 +215,17 @@ static void forward_tokens(const params_t *p, const kind_t *k, const node_t *n, 
   }
 }
 
+// Tokens that a rank receives.
+static int64_t received(const params_t *p, const node_t *n, const tables_t *t, int32_t rank) {
+  int64_t last = n->ranks - 1;
+  return t->row_base[last * n->ranks + rank] + count_of(p, n->ranks, last, rank);
+}
+
 // What came as records, into this rank's results.
 static void unpack_rows(const params_t *p, const kind_t *k, const node_t *n, oi_window *w,
                         tables_t *t, elastic_work *work) {
   int32_t me = w->group->rank;
-  int64_t last = (n->ranks - 1) * n->ranks + me;
-  int64_t all = t->row_base[last] + count_of(p, n->ranks, n->ranks - 1, me);
+  int64_t all = received(p, n, t, me);
   for (int64_t from; (from = take(work, TAKE_ROWS, CHUNK)) < all;) {
     int64_t source = 0;
     for (int64_t row = from; row < oi_min(all, from + CHUNK); row++) {
@@ -245,6 +250,24 @@ static void zero_padding(const params_t *p, const kind_t *k, const results_t *to
         ((uint32_t *)to->sf)[row * to->sf_token_stride + j * to->sf_pack_stride] = 0;
       if (to->weights != NULL) to->weights[row] = 0;
     }
+  }
+}
+
+// Scales came row by row; here they become columns, a square of 16 rows and packs at a time, so
+// that neither side touches a line for one element.
+static void turn_sf(const params_t *p, const kind_t *k, elastic_work *work, int64_t received) {
+  if (p->sf_columns == NULL) return;
+  const int32_t *ends = (const int32_t *)p->psum_experts;
+  const uint32_t *rows = p->out_sf;
+  uint32_t *columns = p->sf_columns;
+  int64_t all = k->expanded ? align_up(ends[k->local - 1], p->alignment) : received;
+  int64_t packs = k->sf_packs;
+  for (int64_t from; (from = take(work, TAKE_SCALES, 16)) < all;) {
+    int64_t to = oi_min(all, from + 16);
+    for (int64_t first = 0; first < packs; first += 16)
+      for (int64_t j = first; j < oi_min(packs, first + 16); j++)
+        for (int64_t i = from; i < to; i++)
+          columns[j * p->sf_column_stride + i] = rows[i * packs + j];
   }
 }
 
@@ -323,6 +346,7 @@ static int run(const params_t *p, const kind_t *k, const node_t *n, oi_ctx *ctx,
   if (!all_go_on(ctx, work)) return 0;
   unpack_rows(p, k, n, w, t, work);
   oi_barrier(ctx);
+  turn_sf(p, k, work, received(p, n, t, w->group->rank));
   return 1;
 }
 
@@ -341,9 +365,7 @@ void elastic_dispatch(const params_t *p, oi_ctx *ctx) {
     work->code = t != NULL ? greet(p, &n, w, t)
                            : oi_fail(g, OI_ABORTED, g->rank, 0, 0, 0, "memory for dispatch");
     if (work->code == OI_ARRIVED) {
-      int64_t last = (n.ranks - 1) * n.ranks + g->rank;
-      int64_t rows = t->row_base[last] + count_of(p, n.ranks, n.ranks - 1, g->rank);
-      mark_rest(p, &k, &t->results[g->rank], rows);
+      mark_rest(p, &k, &t->results[g->rank], received(p, &n, t, g->rank));
     }
   }
   if (all_go_on(ctx, work) && run(p, &k, &n, ctx, near, far)) count_bytes(&n, g, near, far);

@@ -34,15 +34,9 @@ export function combineRows(core: ElasticCore, x: Tensor, options: CombineOption
   const { handle } = options;
   checkStreamOptions(options);
   const { routes } = handle;
-  const { hidden } = checkRows(x, handle);
+  const { hidden, bias0, bias1 } = checkOperands(x, options);
   const [tokens, topk] = handle.topkIdx.shape as [number, number];
-  const rows = x.dim(0);
   const weights = options.topkWeights;
-  const received = handle.recvSrcMetadata.dim(0);
-  expectShape("topkWeights", weights, "f32", handle.doExpand ? [rows] : [received, topk]);
-  const [bias0, bias1] = options.bias instanceof Tensor ? [options.bias] : (options.bias ?? []);
-  expectShape("bias", bias0, "bf16", [tokens, hidden]);
-  expectShape("bias", bias1, "bf16", [tokens, hidden]);
   core.settle(options.previousEvent);
   core.settle(options.previousEventBeforeEpilogue);
   // One sum of all rows gains nothing from nodes: each row crosses as it is.
@@ -103,7 +97,13 @@ export function combineRows(core: ElasticCore, x: Tensor, options: CombineOption
   };
 }
 
-function checkRows(x: Tensor, handle: EPHandle): { readonly hidden: number } {
+interface Operands {
+  readonly hidden: number;
+  readonly bias0: Tensor | undefined;
+  readonly bias1: Tensor | undefined;
+}
+
+function checkOperands(x: Tensor, { handle, topkWeights, bias }: CombineOptions): Operands {
   const { doExpand, numExpandedTokens, numRecvTokens } = handle;
   const rows = doExpand ? numExpandedTokens : numRecvTokens;
   if (x.dtype !== "bf16" || x.rank !== 2 || x.dim(0) !== rows || x.dim(1) < 1) {
@@ -111,7 +111,13 @@ function checkRows(x: Tensor, handle: EPHandle): { readonly hidden: number } {
     throw new InputError("x", x.describe(), `bf16 of [${rows}, hidden]: the handle's ${what}`);
   }
   expectContiguous("combine", "x", x);
-  return { hidden: x.dim(1) };
+  const [tokens, topk] = handle.topkIdx.shape as [number, number];
+  const hidden = x.dim(1);
+  expectShape("topkWeights", topkWeights, "f32", doExpand ? [rows] : [rows, topk]);
+  const [bias0, bias1] = bias instanceof Tensor ? [bias] : (bias ?? []);
+  expectShape("bias", bias0, "bf16", [tokens, hidden]);
+  expectShape("bias", bias1, "bf16", [tokens, hidden]);
+  return { hidden, bias0, bias1 };
 }
 
 function planRoom(core: ElasticCore, handle: EPHandle, hidden: number, nodes: number) {

@@ -135,7 +135,7 @@ export function expectShape(
   expectContiguous("", name, tensor);
 }
 
-/** Looks at all experts before any rank hears of it: one bad index must not leave others waiting. */
+/** Before any rank hears of it: one bad index must not leave the others waiting. */
 function checkSelection(topkIdx: Tensor<"i64">, numExperts: number): void {
   const raw = topkIdx.raw();
   const halves = new Int32Array(raw.buffer, raw.byteOffset, raw.length * 2);

@@ -1,5 +1,5 @@
-// Tokens to the ranks of their experts: checks what came, lets ranks exchange counts, makes room for
-// what will arrive, and lets the tokens go. The work is done by kernels/elastic_notify.c and
+// Tokens to the ranks of their experts: checks what came, lets ranks exchange counts, makes room
+// for what will arrive, and lets the tokens go. The work is done by kernels/elastic_notify.c and
 // elastic_dispatch.c on the group's communication stream.
 
 import { InputError } from "@open-infra/errors";
@@ -45,12 +45,14 @@ export function dispatchTokens<X extends TokenInput>(
     handle: made,
     event: overlap,
     [Symbol.dispose]: () => {
-      for (const t of [recvX, recvSf, recvTopkIdx, recvTopkWeights]) t?.[Symbol.dispose]();
+      for (const t of Object.values(results)) t?.[Symbol.dispose]();
     },
   };
 }
 
 interface Results {
+  /** Scales as they come, where `recvSf` is made of them: row by row. */
+  readonly sfRows: Tensor | undefined;
   readonly recvX: Tensor;
   readonly recvSf: Tensor | undefined;
   readonly recvTopkIdx: Tensor<"i64"> | undefined;
@@ -65,7 +67,9 @@ function makeResults(core: ElasticCore, job: Job, handle: EPHandle, columns: boo
   // Columns of a whole number of 16 bytes, which the next multiplication reads.
   const strides = columns ? [1, alignUp(Math.max(rows, 1), 4)] : [sfPacks, 1];
   const weightShape = job.doExpand ? [rows] : [received, topk];
+  const turned = columns && sf !== undefined;
   return {
+    sfRows: turned ? memory.tensor(sf.dtype, [rows, sfPacks], "sfRows") : undefined,
     recvX: memory.tensor(job.x.dtype, [rows, job.x.dim(1)], "recvX"),
     recvSf:
       sf === undefined ? undefined : memory.tensor(sf.dtype, [rows, sfPacks], "recvSf", strides),
@@ -86,7 +90,8 @@ function launch(
 ): CommEvent {
   const { handle, results, options } = part;
   const { routes } = handle;
-  const { recvSf } = results;
+  const { recvSf, sfRows } = results;
+  const rowSf = sfRows ?? recvSf;
   const cached = options.handle !== undefined;
   const shape = core.recordShape(job.numMaxTokensPerRank, job.topk);
   const { dataAt, messagesAt } = core.plan;
@@ -126,9 +131,11 @@ function launch(
     zero_padding: options.doZeroPadding ? 1 : 0,
     out_rows: handle.numRecvTokens,
     out_x: results.recvX,
-    out_sf: recvSf ?? null,
-    out_sf_token_stride: recvSf?.stride(0) ?? 0,
-    out_sf_pack_stride: recvSf?.stride(1) ?? 0,
+    out_sf: rowSf ?? null,
+    out_sf_token_stride: job.sfPacks,
+    out_sf_pack_stride: 1,
+    sf_columns: sfRows === undefined ? null : (recvSf ?? null),
+    sf_column_stride: sfRows === undefined ? 0 : (recvSf?.stride(1) ?? 0),
     out_idx: results.recvTopkIdx ?? null,
     out_weights: results.recvTopkWeights ?? null,
     out_meta: cached ? null : handle.recvSrcMetadata,

@@ -85,6 +85,8 @@ const dispatchParams = {
   out_sf: "ptr",
   out_sf_token_stride: "i64",
   out_sf_pack_stride: "i64",
+  sf_columns: "ptr",
+  sf_column_stride: "i64",
   out_idx: "ptr",
   out_weights: "ptr",
   out_meta: "ptr",

@@ -1,5 +1,5 @@
-// The worked case by hand, and two claims: with nodes a token crosses to each node once, and what is
-// not waited for runs while the rank computes.
+// The worked case by hand, and two claims: with nodes a token crosses to each node once, and what
+// is not waited for runs while the rank computes.
 
 import { findCompiler } from "@open-infra/jit";
 import { runThreads } from "@open-infra/ranks";
