@@ -53,7 +53,7 @@ async function contract(random: Random, transport: Transport): Promise<string> {
 async function kill(random: Random, transport: Transport): Promise<string> {
   const size = random.int(2, 5);
   const victim = random.int(0, size);
-  const afterMs = random.int(0, 4000);
+  const afterMs = random.int(0, 10_000);
   const data: ContractData = { seed: random.seed, rounds: 100_000 };
   let timer: NodeJS.Timeout | undefined;
   const onStart = (pid: number, ranks: readonly number[]): void => {
