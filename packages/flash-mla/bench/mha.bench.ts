@@ -50,7 +50,7 @@ function normal(shape: readonly number[], dtype: DType): Tensor {
 }
 
 /** The forward and the backward case of one shape. */
-export function casesOf(device: Device, shape: Shape): Case[] {
+function casesOf(device: Device, shape: Shape): Case[] {
   const { lens, h, hkv, dqk, causal, dtype, probabilities } = shape;
   const cu = [0];
   for (const n of lens) cu.push((cu.at(-1) ?? 0) + n);
@@ -119,7 +119,7 @@ function measure(item: Case, seconds: number, threads: number): number {
 }
 
 /** Calls of a few milliseconds: on a shared machine longer ones never meet a quiet moment. */
-export function shapesOf(limits: MachineLimits, scale: number): Shape[] {
+function shapesOf(limits: MachineLimits, scale: number): Shape[] {
   const long = 1024 / scale;
   const causal = { causal: true, dtype: "bf16" as const };
   const mixed = [411, 37, 128, 1, 225].map((n) => Math.ceil(n / scale));
@@ -132,7 +132,7 @@ export function shapesOf(limits: MachineLimits, scale: number): Shape[] {
     { lens: mixed, h: 4, hkv: 4, dqk: 192, ...causal },
     { lens: [long], h: 4, hkv: 4, dqk: 192, causal: true, dtype: "f32" },
   ];
-  if (!limits.bf16Instruction) return list;
+  if (!limits.bf16Instruction && limits.tiles === undefined) return list;
   return [...list, ...list.slice(0, 3).map((s): Shape => ({ ...s, probabilities: "bf16" }))];
 }
 
@@ -155,7 +155,9 @@ export async function run(
     }
     const limits = largestLimits(before, measureMachine(device));
     for (const { item, us } of measured) {
-      const { bound, boundRatio, bestRatio } = roofline(limits, item, us, { unit: item.unit });
+      const tiles = device.description.startsWith("cpu (amx") && item.unit === "bf16";
+      const unit = tiles ? "bf16Tiles" : item.unit;
+      const { bound, boundRatio, bestRatio } = roofline(limits, item, us, { unit });
       rows.push({
         case: `${item.name}, ${device.threads} thread${device.threads > 1 ? "s" : ""}`,
         shape: item.shape,

@@ -45,8 +45,8 @@ static __attribute__((noinline)) void turn_rows(uint16_t *to, const uint16_t *fr
   UNROLL(16) for (int r = 0; r < ROWS; r++) _mm512_store_si512(to + r * DEPTH, x[r]);
 }
 
-// 16 rows in pairs: `tiles` (2 or 4) tiles of 16 channels from `at` on. `row` and `channels` are the
-// bytes from one row to the next, and from 32 channels to the next.
+// 16 rows in pairs: `tiles` (2 or 4) tiles of 16 channels from `at` on. `row` and `channels` are
+// the bytes from one row to the next, and from 32 channels to the next.
 static __attribute__((noinline)) void interleave_rows(uint16_t *to, const char *at, int64_t row,
                                                       int64_t channels, int tiles) {
   for (int i = 0; i < ROWS; i += 2, at += 2 * row, to += DEPTH) {
