@@ -1,8 +1,9 @@
-// What a launch costs beside its kernel: the time of `device.run` for a kernel that does nothing,
-// next to the bare native call below it; and what opening a device costs when nothing needs
-// compiling. `of the limit` compares with that bare call.
+// What a launch costs beside its kernel: the time of `device.run` for kernels that do nothing, of few
+// parameters and of many, in turn with the bare native call below it; and what opening a device
+// costs when nothing needs compiling. `of the limit` compares with that bare call.
 
 import {
+  CompilerMissingError,
   createDevice,
   type Device,
   defineKernel,
@@ -41,52 +42,89 @@ function noop(entry: "noop"): Operation<Args> {
   };
 }
 
-/** Microseconds of one call: the median of batches, each long enough for the clock. */
-function timeUs(call: () => void, batches: number): number {
-  for (let i = 0; i < 5000; i++) call();
-  const samples: number[] = [];
-  for (let b = 0; b < batches; b++) {
-    const start = performance.now();
-    for (let i = 0; i < 2000; i++) call();
-    samples.push((performance.now() - start) / 2);
-  }
-  return median(samples);
+/** As many parameters as a product has, their values at hand. */
+function noopOfMany(x: Tensor<"f32">, out: Tensor<"f32">): Operation<Args> {
+  const names = Array.from({ length: 30 }, (_, i) => `n${i}`);
+  const params = Object.fromEntries(names.map((name) => [name, "i64"] as const));
+  const values = { x, out, y: null, ...Object.fromEntries(names.map((name, i) => [name, i])) };
+  return {
+    name: "noop of many",
+    check: () => {},
+    reference: () => {},
+    kernels: {
+      cpu: defineKernel({
+        language: "c",
+        source: new URL("noop.c", import.meta.url),
+        entry: "noop",
+        params: { x: "ptr", out: "ptr", y: "ptr", ...params },
+        constants: () => ({ MODE: 1 }),
+        pack: () => values,
+        threads: ({ threads }) => threads,
+      }),
+    },
+  };
 }
 
-function launchUs(device: Device, threads: number, batches: number): number {
-  const operation = noop("noop");
+interface Call {
+  readonly name: string;
+  readonly shape: string;
+  readonly run: () => void;
+}
+
+/** Microseconds of each call: medians of batches in turn, each long enough for the clock. */
+function timesUs(calls: readonly Call[], batches: number): number[] {
+  for (const { run } of calls) for (let i = 0; i < 5000; i++) run();
+  const samples = calls.map((): number[] => []);
+  for (let b = 0; b < batches; b++) {
+    for (const [c, { run }] of calls.entries()) {
+      const start = performance.now();
+      for (let i = 0; i < 2000; i++) run();
+      samples[c]?.push((performance.now() - start) / 2);
+    }
+  }
+  return samples.map(median);
+}
+
+function launchesOf(device: Device): Call[] {
   const x = Tensor.empty([16], "f32");
   const out = Tensor.empty([16], "f32");
-  return timeUs(() => device.run(operation, { x, out, threads }), batches);
+  const few = noop("noop");
+  const many = noopOfMany(x, out);
+  const counts = [...new Set([1, 2, device.threads])].filter((n) => n <= device.threads);
+  const calls = counts.map((threads) => ({
+    name: "launch",
+    shape: `${threads} thread${threads > 1 ? "s" : ""}`,
+    run: () => device.run(few, { x, out, threads }),
+  }));
+  const run = (): void => device.run(many, { x, out, threads: 1 });
+  return [...calls, { name: "launch of 33 parameters", shape: "1 thread", run }];
 }
 
 /** Rows of the bench runner. */
 export async function run(options: { readonly quick?: boolean } = {}): Promise<BenchRow[]> {
   const batches = options.quick ? 11 : 51;
   using device = createDevice({ backend: "cpu" });
-  const counts = [...new Set([1, 2, device.threads])].filter((n) => n <= device.threads);
-  const rows: BenchRow[] = [];
-  const bareUs = rawCallUs(batches);
-  const row = (name: string, shape: string, us: number): void => {
-    rows.push({ case: name, shape, us, boundRatio: bareUs / us, bound: "compute" });
-  };
-  row("native call", "one pointer", bareUs);
-  for (const threads of counts) {
-    row("launch", `${threads} thread${threads > 1 ? "s" : ""}`, launchUs(device, threads, batches));
-  }
+  const calls = [
+    { name: "native call", shape: "one pointer", run: bareCall() },
+    ...launchesOf(device),
+  ];
+  const us = timesUs(calls, batches);
   const opens = Array.from({ length: options.quick ? 3 : 9 }, () => {
     const start = performance.now();
     createDevice({ backend: "cpu" })[Symbol.dispose]();
     return (performance.now() - start) * 1000;
   });
-  row("open a device", "warm cache", median(opens));
-  return rows;
+  const bareUs = us[0] as number;
+  return [...calls, { name: "open a device", shape: "warm cache" }].map(({ name, shape }, i) => {
+    const time = us[i] ?? median(opens);
+    return { case: name, shape, us: time, boundRatio: bareUs / time, bound: "compute" };
+  });
 }
 
 /** A native function that does nothing, called as launches are. */
-function rawCallUs(batches: number): number {
+function bareCall(): () => void {
   const compiler = findCompiler();
-  if (compiler === undefined) return Number.NaN;
+  if (compiler === undefined) throw new CompilerMissingError([]);
   const cache = new KernelCache(compiler, scalarTarget, readJitOptions());
   const source = new URL("noop.c", import.meta.url);
   const { library } = cache.load({
@@ -98,7 +136,7 @@ function rawCallUs(batches: number): number {
   });
   const block = new Float64Array(16);
   const call = library.func("bare");
-  return timeUs(() => call(block), batches);
+  return () => void call(block);
 }
 
 if (import.meta.main) console.log(formatRows(await run()));
