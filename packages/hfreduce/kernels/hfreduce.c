@@ -1,6 +1,6 @@
 // One collective operation on all threads of a launch: greeting, turns, end. What each kind does in
-// a turn is in hfreduce_tree.h and hfreduce_ring.h, within a node in hfreduce_node.h, and for little
-// data in hfreduce_small.h.
+// a turn is in hfreduce_tree.h and hfreduce_ring.h, within a node in hfreduce_node.h, and for
+// little data in hfreduce_small.h.
 #include "hfreduce_ring.h"
 #include "hfreduce_small.h"
 

@@ -1,5 +1,5 @@
-// Many small copies as one operation of the stream: tensors into a bucket and out of it. `list` holds
-// triples: from, to, bytes.
+// Many small copies as one operation of the stream: tensors into a bucket and out of it. `list`
+// holds triples: from, to, bytes.
 #include "oi_ranks.h"
 
 void hfreduce_copy(const params_t *p, oi_ctx *ctx) {

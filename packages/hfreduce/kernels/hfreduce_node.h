@@ -29,7 +29,8 @@ static inline int64_t stage_part(const hf_op *o, int64_t lane, int64_t branch) {
   return (lane * 2 + branch) * (o->f->stage_bytes / (o->f->lanes * 2) / 64 * 64);
 }
 static inline int64_t stage_at(const hf_op *o, int64_t turn, int64_t lane, int64_t branch) {
-  return o->f->at_stage + turn % o->f->local_slots * o->f->stage_bytes + stage_part(o, lane, branch);
+  return o->f->at_stage + turn % o->f->local_slots * o->f->stage_bytes +
+         stage_part(o, lane, branch);
 }
 static inline int64_t result_at(const hf_op *o, int64_t turn, int64_t lane, int64_t branch) {
   return o->f->at_result + turn % o->f->local_slots * o->f->stage_bytes +
@@ -61,7 +62,8 @@ static void set_sources(hf_op *o, int64_t e, int64_t turn, int64_t lane, int64_t
         fold->sources[j * devices + d] = o->sources[j * devices + d] + e;
       continue;
     }
-    uint8_t *staged = oi_peer_data(o->w, (int32_t)hf_local_rank(o, j), stage_at(o, turn, lane, branch));
+    int32_t rank = (int32_t)hf_local_rank(o, j);
+    uint8_t *staged = oi_peer_data(o->w, rank, stage_at(o, turn, lane, branch));
     if (devices == 1) fold->sources[j] = (const elem_t *)staged;
     else fold->sums[j] = (const acc_t *)staged;
   }

@@ -8,8 +8,8 @@
 enum { HF_ALLREDUCE, HF_REDUCE, HF_BROADCAST, HF_REDUCE_SCATTER, HF_ALL_GATHER };
 enum { HF_SMALL, HF_TREE, HF_RING };
 
-// A neighbour between nodes: its rank in the world (−1: none), which of the lanes it serves this is,
-// and which of its children this rank is.
+// A neighbour between nodes: its rank in the world (−1: none), which of the lanes it serves this
+// is, and which of its children this rank is.
 typedef struct hf_edge {
   int64_t rank, slot, child;
 } hf_edge;
@@ -76,8 +76,8 @@ static inline int64_t hf_value(const hf_op *o, int64_t index) {
   return ((int64_t)o->p->seq << 24) + index + 1;
 }
 
-// All threads learn how thread 0's wait ended. Two words in turn: one is written again only when all
-// have come to the wait after the next.
+// All threads learn how thread 0's wait ended. Two words in turn: one is written again only when
+// all have come to the wait after the next.
 static int hf_agree(hf_op *o, int32_t code) {
   if (o->ctx->nthreads == 1) return code != OI_ARRIVED;
   _Atomic int64_t *status = &o->f->status[o->waits++ & 1];
@@ -110,7 +110,8 @@ static inline hf_header *hf_head_of(const hf_op *o, int64_t member) {
 }
 static inline hf_header *hf_own_head(const hf_op *o) {
   int64_t parity = (int64_t)o->p->seq & 1;
-  return (hf_header *)(o->w->data + o->f->at_own_head + parity * o->f->members * hf_head_stride(o->f));
+  int64_t at = o->f->at_own_head + parity * o->f->members * hf_head_stride(o->f);
+  return (hf_header *)(o->w->data + at);
 }
 
 static void write_head(const hf_op *o, hf_header *h) {

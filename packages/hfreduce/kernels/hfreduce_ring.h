@@ -18,7 +18,8 @@ static inline int64_t ring_last(const hf_op *o) {
 // the lane's number on that node, if there is one.
 static hf_range segment_of(const hf_op *o, int64_t lane, int64_t x) {
   const hf_frame *f = o->f;
-  if (o->p->kind == HF_ALLREDUCE) return piece_of(o->p->count, f->lanes * f->nodes, lane * f->nodes + x);
+  if (o->p->kind == HF_ALLREDUCE)
+    return piece_of(o->p->count, f->lanes * f->nodes, lane * f->nodes + x);
   hf_range r = {0, 0};
   if (lane >= f->node_start[x + 1] - f->node_start[x]) return r;
   r.n = (int64_t)o->p->count * (int64_t)o->p->devices;
@@ -26,13 +27,14 @@ static hf_range segment_of(const hf_op *o, int64_t lane, int64_t x) {
   return r;
 }
 static inline int64_t ring_chunks(const hf_op *o) {
-  int64_t longest = o->p->kind == HF_ALLREDUCE ? segment_of(o, 0, 0).n : o->p->count * o->p->devices;
+  int64_t longest = o->p->count * o->p->devices;
+  if (o->p->kind == HF_ALLREDUCE) longest = segment_of(o, 0, 0).n;
   return oi_ceil_div(longest, o->p->chunk);
 }
 
-// Chunks go around in batches, as many at once as fit into the slots: in turn t a rank uses what its
-// neighbour sent in turn t − batch, so a slot is free again before it is needed. After all steps of
-// a batch comes the next one, without a pause.
+// Chunks go around in batches, as many at once as fit into the slots: in turn t a rank uses what
+// its neighbour sent in turn t − batch, so a slot is free again before it is needed. After all
+// steps of a batch comes the next one, without a pause.
 static inline int64_t ring_batch(const hf_op *o) {
   return oi_max(1, oi_min(ring_chunks(o), o->f->slots - 1));
 }
@@ -141,7 +143,8 @@ static int ring_lane(hf_op *o, int64_t turn, int64_t slot) {
   if (hf_agree(o, code)) return 1;
   int64_t at = lane_at(f, lane->right.slot, 0, 0, turn);
   uint8_t *own = o->w->data + lane_at(f, slot, 1, 0, turn), *out = NULL;
-  if (sends) out = oi_is_mapped(o->w, (int32_t)right) ? oi_peer_data(o->w, (int32_t)right, at) : own;
+  if (sends) out = own;
+  if (sends && oi_is_mapped(o->w, (int32_t)right)) out = oi_peer_data(o->w, (int32_t)right, at);
   const uint8_t *in = receives ? o->w->data + lane_at(f, slot, 0, 0, came) : NULL;
   if (step < f->nodes && o->p->kind != HF_ALL_GATHER) ring_add(o, turn, slot, r, in, out);
   else ring_pass(o, turn, slot, r, in, out);
@@ -150,7 +153,8 @@ static int ring_lane(hf_op *o, int64_t turn, int64_t slot) {
   if (sends) {
     int64_t unit = step < f->nodes - 1 ? sizeof(wire_t) : sizeof(elem_t);
     hf_send(o, right, at, own, r.n * unit);
-    oi_signal(o->w, (int32_t)right, lane_flag(f, lane->right.slot, 0, RING_DATA), hf_value(o, turn));
+    oi_signal(o->w, (int32_t)right, lane_flag(f, lane->right.slot, 0, RING_DATA),
+              hf_value(o, turn));
   }
   return 0;
 }

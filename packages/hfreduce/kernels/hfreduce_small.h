@@ -104,7 +104,7 @@ static void small_prepare(hf_op *o, int64_t unit) {
 static int32_t small_operation(hf_op *o) {
   const params_t *p = o->p;
   const hf_frame *f = o->f;
-  int64_t unit = p->devices == 1 || OP == HF_COPY ? (int64_t)sizeof(elem_t) : (int64_t)sizeof(acc_t);
+  int64_t unit = p->devices == 1 || OP == HF_COPY ? sizeof(elem_t) : sizeof(acc_t);
   small_prepare(o, unit);
   const int64_t *greets = p->greets;
   for (int64_t i = 0; i < p->greet_count; i++) {

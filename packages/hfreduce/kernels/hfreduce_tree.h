@@ -3,8 +3,8 @@
 // link are busy. A rank is an inner node of at most one of the two trees (src/topology.ts).
 //
 // No deadlock: in turn t a rank waits for chunk t from its children, for its parent to have used
-// chunk t − slots, and for chunk t − lag from its parent. All of that happens in earlier turns, or in
-// the same turn further down (up) the tree, because slots > lag.
+// chunk t − slots, and for chunk t − lag from its parent. All of that happens in earlier turns, or
+// in the same turn further down (up) the tree, because slots > lag.
 #pragma once
 #include "hfreduce_node.h"
 
@@ -87,7 +87,8 @@ static int tree_up(hf_op *o, int64_t slot, int64_t b, int64_t turn) {
   for (int64_t c = 0; c < 2; c++) {
     const hf_edge *child = &tree->children[c];
     if (child->rank >= 0)
-      oi_signal(o->w, (int32_t)child->rank, lane_flag(f, child->slot, b, UP_ACK), hf_value(o, turn));
+      oi_signal(o->w, (int32_t)child->rank, lane_flag(f, child->slot, b, UP_ACK),
+                hf_value(o, turn));
   }
   return 0;
 }

@@ -1,6 +1,6 @@
 // What is reduced and how, as vectors: elements of DTYPE, accumulated in a wider type (f32 for the
-// small floats), combined by OP, sent between nodes as the accumulator or, with WIRE 1, as elements.
-// DTYPE, OP and WIRE are constants of the driver.
+// small floats), combined by OP, sent between nodes as the accumulator or, with WIRE 1, as
+// elements. DTYPE, OP and WIRE are constants of the driver.
 #pragma once
 #include "oi_kernel.h"
 #include "oi_simd.h"

@@ -1,5 +1,5 @@
-// How an operation runs: which algorithm and which chunk. Both follow from sizes that all ranks agree
-// on, so all choose the same. The thresholds are measured; see NOTES.md.
+// How an operation runs: which algorithm and which chunk. Both follow from sizes that all ranks
+// agree on, so all choose the same. The thresholds are measured; see NOTES.md.
 
 import type { Algorithm, Kind } from "./kernel.ts";
 

@@ -1,5 +1,5 @@
-// Where everything lies in the window of a reducer, and which flag is which: the same on all ranks of
-// the group, whichever members they reduce with, because a window is symmetric. Pure.
+// Where everything lies in the window of a reducer, and which flag is which: the same on all ranks
+// of the group, whichever members they reduce with, because a window is symmetric. Pure.
 
 import {
   doubleTree,

@@ -1,5 +1,5 @@
-// The public face of the collectives on one rank: checks, chooses, queues the native operation. What
-// then happens between ranks is in kernels/.
+// The public face of the collectives on one rank: checks, chooses, queues the native operation.
+// What then happens between ranks is in kernels/.
 
 import { InputError } from "@open-infra/errors";
 import {

@@ -2,9 +2,10 @@
 // divides, every number of ranks from 1 to 17, nodes of any size, every way buffers are reached.
 
 import { runProcesses, runThreads } from "@open-infra/ranks";
-import { seededRandom, testSeed } from "@open-infra/testing";
+import { testSeed } from "@open-infra/testing";
 import { describe, expect, it } from "vitest";
-import { type Case, kinds, randomCases, type Script } from "./ranks/collectives.ts";
+import { type Case, kinds, type Script } from "./ranks/collectives.ts";
+import { soakRound } from "./soak/collectives.soak.ts";
 
 const module = new URL("./ranks/collectives.ts", import.meta.url);
 type Transport = "heap" | "shm" | "tcp";
@@ -33,7 +34,7 @@ function threads(
   scripts: readonly Script[],
   transport: Transport = "heap",
 ): Promise<number[]> {
-  const timeoutMs = 30_000;
+  const timeoutMs = 60_000;
   return runThreads<number>({ size, ranksPerNode, transport, timeoutMs, module, data: scripts });
 }
 
@@ -78,7 +79,7 @@ describe("every kind", () => {
 
   it("between processes of a host", async () => {
     const data = [{ cases: [...cases, ...registered], open }];
-    await runProcesses<number>({ size: 3, ranksPerNode: 2, timeoutMs: 30_000, module, data });
+    await runProcesses<number>({ size: 3, ranksPerNode: 2, timeoutMs: 60_000, module, data });
   }, 60_000);
 });
 
@@ -96,7 +97,7 @@ describe("what is special", () => {
     );
     const chunks = [512, 8192, 1 << 20];
     const data = chunks.map((chunkBytes) => ({ cases, open: { ...open, chunkBytes } }));
-    const timeoutMs = 30_000;
+    const timeoutMs = 60_000;
     await threads(5, 2, data);
     await runThreads({ size: 4, ranksPerNode: 2, commThreads: 2, timeoutMs, module, data });
   });
@@ -114,19 +115,10 @@ describe("what is special", () => {
 });
 
 describe("random operations", () => {
-  const layouts: [number, number, Transport][] = [
-    [5, 2, "heap"],
-    [6, 4, "shm"],
-    [3, 2, "tcp"],
-  ];
-  for (const [size, ranksPerNode, transport] of layouts) {
-    it(`of ${size} ranks, ${ranksPerNode} a node, over ${transport}`, async () => {
-      const random = seededRandom(testSeed());
-      const script = { cases: randomCases(random, 40, size), open };
-      const done = await threads(size, ranksPerNode, [script], transport).catch((error: Error) => {
-        throw new Error(`seed ${random.seed}: ${error.message}`, { cause: error });
-      });
-      expect(done).toEqual(new Array(size).fill(40));
+  // A slice of soak/collectives.soak.ts.
+  for (let round = 0; round < 3; round++) {
+    it(`round ${round}`, async () => {
+      await soakRound(testSeed() + round, 12);
     }, 60_000);
   }
 });

@@ -14,7 +14,7 @@ interface Ending {
 }
 
 function endings(data: EndingData, ranksPerNode: number, transport: "heap" | "tcp" = "heap") {
-  const timeoutMs = data.ending === "late" ? 800 : 20_000;
+  const timeoutMs = data.ending === "late" ? 4000 : 60_000;
   return runThreads<Ending>({ size: 4, ranksPerNode, transport, timeoutMs, module, data });
 }
 
@@ -56,17 +56,16 @@ describe("ranks that bring something else", () => {
 describe("ranks that are missing", () => {
   it("do not come in time: the others name it and what it is in", async () => {
     const all = await endings({ ending: "late" }, 2);
-    const others = all.slice(0, 3);
-    expect(others.map(({ name }) => name)).toContain("RankTimeoutError");
-    for (const { message } of others) {
-      expect(message).toMatch(/allreduce of f32\[5000\]: waited 800 ms for .*rank \d/);
+    expect(all.slice(0, 3).map(({ name }) => name)).toContain("RankTimeoutError");
+    for (const { message } of all) {
+      expect(message).toMatch(/allreduce of f32\[5000\]: waited 4\d\d\d ms for .*rank \d/);
     }
   });
 
   it("are killed in an operation: the others end, and name it", async () => {
     for (const operations of [1, 4]) {
       const data: EndingData = { ending: "killed", operations };
-      const run = { size: 3, ranksPerNode: 2, timeoutMs: 20_000, module, data };
+      const run = { size: 3, ranksPerNode: 2, timeoutMs: 60_000, module, data };
       await expect(runProcesses<Ending>(run)).rejects.toMatchObject({
         name: expect.stringMatching(/RankDeadError|GroupAbortedError/),
         message: expect.stringMatching(/rank 2/),

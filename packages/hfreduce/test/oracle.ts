@@ -1,5 +1,5 @@
-// What a collective must give, to the bit: the documented order of additions, one rounding at a time,
-// in plain numbers. Written from README.md's rules, not from the kernels.
+// What a collective must give, to the bit: the documented order of additions, one rounding at a
+// time, in plain numbers. Written from README.md's rules, not from the kernels.
 
 import { type DType, Tensor } from "@open-infra/tensor";
 import { doubleTree, laneCount, type Members, rootedTrees, type Tree } from "../src/topology.ts";

@@ -134,9 +134,9 @@ export class RanksTransport implements Transport {
   }
 
   /**
-   * Adds up tensors with those that `peer` brings to the same call, in place and to the same bits on
-   * both; by hfreduce. All ranks of the group call it together, each pair for itself, and every time
-   * with the same peer.
+   * Adds up tensors with those that `peer` brings to the same call, in place and to the same bits
+   * on both; by hfreduce. All ranks of the group call it together, each pair for itself, and every
+   * time with the same peer.
    *
    * @throws InputError for another peer than before; the group's failure.
    */

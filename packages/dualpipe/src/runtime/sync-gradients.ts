@@ -95,8 +95,8 @@ async function exchange(runner: PipelineRunner, peer: number, step: number): Pro
 /**
  * Adds up the gradients of both stages of this rank with their other copies, which are on one other
  * rank: by hfreduce where the transport is a group of ranks, else by messages. A sum of two is the
- * same in either order, so both ranks get the same bits. Without a second direction there is nothing
- * to do.
+ * same in either order, so both ranks get the same bits. Without a second direction there is
+ * nothing to do.
  *
  * @throws InputError where the copies' gradients do not match, PipelineAbortedError,
  *   WaitTimeoutError.

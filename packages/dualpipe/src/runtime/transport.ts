@@ -123,8 +123,8 @@ export interface Transport {
   /** Ends everything on all ranks, because of `error`; the first call counts. */
   abort(error: Error): void;
   /**
-   * Where it has a faster way than messages: adds up tensors with those that `peer` brings, in place
-   * and to the same bits on both. All ranks call it together, each pair for itself.
+   * Where it has a faster way than messages: adds up tensors with those that `peer` brings, in
+   * place and to the same bits on both. All ranks call it together, each pair for itself.
    */
   addUp?(peer: number, tensors: readonly Tensor[]): Promise<void>;
 }

@@ -1,5 +1,5 @@
-// A rank of the bench: times allreduces and, alternating with them, the pass over memory that bounds
-// them.
+// A rank of the bench: times allreduces and, alternating with them, the pass over memory that
+// bounds them.
 
 import { openReducer, type ReducerOptions } from "@open-infra/hfreduce";
 import { defineCommKernel, type Group } from "@open-infra/ranks";

@@ -1,5 +1,5 @@
-// The least that an allreduce in place can do to memory, without the allreduce: every rank reads and
-// writes its own buffer once.
+// The least that an allreduce in place can do to memory, without the allreduce: every rank reads
+// and writes its own buffer once.
 #include "oi_ranks.h"
 #include "oi_simd.h"
 void pass(const params_t *p, oi_ctx *ctx) {

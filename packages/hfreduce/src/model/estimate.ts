@@ -1,6 +1,6 @@
-// What an allreduce takes by formulas, fast enough to try many sizes: bounds of each resource, and a
-// pipeline of chunks through them. simulate.ts plays the same out event by event; the tests hold one
-// against the other.
+// What an allreduce takes by formulas, fast enough to try many sizes: bounds of each resource, and
+// a pipeline of chunks through them. simulate.ts plays the same out event by event; the tests hold
+// one against the other.
 
 import { doubleTree, treeHeight } from "../topology.ts";
 import type { MachineModel, Variant } from "./machine.ts";
@@ -29,7 +29,7 @@ export interface Estimate {
   readonly bounds: readonly RateBound[];
 }
 
-/** How much longer a round trip takes among other chunks than alone; by comparison with simulate. */
+/** How much longer a round trip takes among other chunks than alone, by simulation. */
 const queueing = 1.4;
 
 interface ChunkTimes {
@@ -121,8 +121,8 @@ export function estimateRing(options: EstimateOptions, machine: MachineModel): E
 }
 
 /**
- * NCCL's ring over all GPUs of this machine: the rate of GPU to NIC without the host, halved because
- * every byte goes out and comes in by it, and a cost for each of its `2(n − 1)` steps.
+ * NCCL's ring over all GPUs of this machine: the rate of GPU to NIC without the host, halved
+ * because every byte goes out and comes in by it, and a cost for each of its `2(n − 1)` steps.
  */
 export function estimateNccl(
   options: { readonly gpus: number; readonly bytes: number },

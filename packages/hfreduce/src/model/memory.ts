@@ -58,8 +58,8 @@ export function pcieUnits(gpus: number): PcieUnits {
 }
 
 /**
- * Bytes over the shared root port for each byte of gradient. Both of its GPUs copy down and up. With
- * NVLink the other GPU of each pair brings the sum, and both take half of the result.
+ * Bytes over the shared root port for each byte of gradient. Both of its GPUs copy down and up.
+ * With NVLink the other GPU of each pair brings the sum, and both take half of the result.
  */
 export function rootPortUnits(variant: Variant): { readonly down: number; readonly up: number } {
   return variant === "nvlink" ? { down: 0, up: 1 } : { down: 2, up: 2 };

@@ -1,5 +1,5 @@
-// Plans an allreduce on a machine of a given size: the best chunk, tree or ring, what limits it, and
-// what NCCL's ring would take.
+// Plans an allreduce on a machine of a given size: the best chunk, tree or ring, what limits it,
+// and what NCCL's ring would take.
 
 import { InputError } from "@open-infra/errors";
 import { type Estimate, estimateNccl, estimateRing, estimateTree } from "./estimate.ts";
@@ -42,8 +42,8 @@ export interface AllreducePlan {
   /** Fastest first; the trees simulated, up to a size, the others estimated. */
   readonly ways: readonly PlannedWay[];
   /**
-   * The resource with the lowest rate for the faster of tree and ring; latency where one chunk's way
-   * through all levels is more than half of the time.
+   * The resource with the lowest rate for the faster of tree and ring; latency where one chunk's
+   * way through all levels is more than half of the time.
    */
   readonly limitedBy: Estimate["bounds"][number]["resource"] | "latency";
   readonly bounds: Estimate["bounds"];

@@ -1,7 +1,7 @@
-// An allreduce as events: every chunk of every node goes down from the GPUs, is added up, climbs its
-// tree, comes down again and returns to the GPUs. Four things of a node are busy with one chunk at a
-// time: the shared root port, memory, and both directions of the NIC. Chunks take the two trees in
-// turn.
+// An allreduce as events: every chunk of every node goes down from the GPUs, is added up, climbs
+// its tree, comes down again and returns to the GPUs. Four things of a node are busy with one chunk
+// at a time: the shared root port, memory, and both directions of the NIC. Chunks take the two
+// trees in turn.
 
 import { doubleTree, type Tree } from "../topology.ts";
 import type { MachineModel, Variant } from "./machine.ts";

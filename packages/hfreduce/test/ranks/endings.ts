@@ -65,8 +65,11 @@ export default async function run(group: Group, data: EndingData): Promise<objec
     };
     const buffers = Array.from({ length: devices }, () => Tensor.empty([count], dtype));
     if (odd && ending === "late") {
-      await new Promise((resolve) => setTimeout(resolve, 2500));
-      return "late";
+      // Until the others have given up.
+      for (;;) {
+        await new Promise((resolve) => setTimeout(resolve, 20));
+        group.check();
+      }
     }
     for (let i = 0; i < operations; i++) {
       const event =
