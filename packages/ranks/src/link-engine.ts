@@ -75,15 +75,21 @@ export class LinkEngine {
     }
   }
 
-  /** From now on there is a group: its control region and its outbox. */
-  begin(carrier: Carrier, control: number, outbox: number): void {
-    const { rank, size, silenceMs } = this.#start;
+  /** All peers are connected: from now on they hear from this rank, and it listens for them. */
+  connected(carrier: Carrier): void {
     this.#carrier = carrier;
+    const everyMs = Math.max(20, Math.min(500, this.#start.silenceMs / 6));
+    const now = performance.now();
+    this.#tickAt = now;
+    for (const peer of this.#peers.values()) peer.heardAt = now;
+    this.#ticker = setInterval(() => this.#tick(everyMs), everyMs);
+  }
+
+  /** There is a group: its control region and its outbox. */
+  begin(control: number, outbox: number): void {
+    const { rank, size } = this.#start;
     this.#control = new LinkControl(this.#native, control, rank, size);
     this.#outbox = new Outbox(this.#native.layout, outbox);
-    const everyMs = Math.max(20, Math.min(500, silenceMs / 6));
-    this.#tickAt = performance.now();
-    this.#ticker = setInterval(() => this.#tick(everyMs), everyMs);
     for (const [peer, { state }] of this.#peers) {
       this.#control.enter(peer);
       if (state !== "open") this.#control.setGone(peer, state);

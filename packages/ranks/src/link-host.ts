@@ -35,7 +35,7 @@ export interface OpenLinkOptions {
   readonly host: string;
   readonly secret: string;
   readonly timeoutMs: number;
-  /** @default half the timeout, at least 1 s and at most 30 s */
+  /** @default half the timeout, at least 3 s and at most 30 s */
   readonly silenceMs?: number;
   /** How long the link's thread stays awake after the last work. */
   readonly spinUs: number;
@@ -84,7 +84,7 @@ export class WorkerLink implements Link {
     const { size, timeoutMs } = options;
     this.#shared = new SharedArrayBuffer(reasonsOffset + size * reasonBytes);
     this.#acknowledged = new Int32Array(this.#shared, 0, 1);
-    const { silenceMs = Math.max(1000, Math.min(timeoutMs / 2, 30_000)) } = options;
+    const { silenceMs = Math.max(3000, Math.min(timeoutMs / 2, 30_000)) } = options;
     const { kind, rank, peers, names, sharesHost, host, secret, spinUs } = options;
     const start: LinkThreadStart = {
       ...{ kind, rank, size, peers, names, sharesHost, host, secret, timeoutMs, silenceMs, spinUs },

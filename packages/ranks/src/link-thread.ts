@@ -102,6 +102,12 @@ async function main(): Promise<void> {
   const carrier = await makeCarrier();
   let stopWatching: (() => void) | undefined;
 
+  async function connect(cards: readonly (string | undefined)[]): Promise<void> {
+    await carrier.connect(cards);
+    engine.connected(carrier);
+    report({ report: "connected" });
+  }
+
   async function close(): Promise<void> {
     stopWatching?.();
     await engine.close();
@@ -111,10 +117,10 @@ async function main(): Promise<void> {
   function handle(message: LinkRequest): void {
     switch (message.request) {
       case "connect":
-        carrier.connect(message.cards).then(() => report({ report: "connected" }), fail);
+        connect(message.cards).catch(fail);
         break;
       case "start":
-        engine.begin(carrier, message.control, message.outbox);
+        engine.begin(message.control, message.outbox);
         stopWatching = watchOutbox(message.eventFd, carrier);
         acknowledge();
         break;

@@ -5,17 +5,23 @@
 
 import { randomBytes } from "node:crypto";
 import { networkInterfaces } from "node:os";
+import { addressOf } from "@open-infra/jit";
 import type { LinkAbort } from "./link-control.ts";
 import type { Carrier, LinkEngine } from "./link-engine.ts";
 import type { LinkThreadStart } from "./link-messages.ts";
 import type { Job } from "./link-outbox.ts";
+import { MemoryViews } from "./memory-views.ts";
 import { TcpCarrier } from "./tcp-carrier.ts";
-import { frameKinds, writeHeader } from "./tcp-frames.ts";
-import { messageLimit, UcxInbox } from "./ucx-inbox.ts";
+import { directBytes, frameKinds, headerBytes, writeHeader } from "./tcp-frames.ts";
+import {
+  batchLimit,
+  messageHeaderBytes,
+  messageKinds,
+  messageLimit,
+  UcxInbox,
+} from "./ucx-inbox.ts";
 import { hasRdma, type UcxRequest, UcxWorker } from "./ucx-library.ts";
 
-/** A header as over TCP, the sequence number, the sender, the receiver's token. */
-export const messageHeaderBytes = 40;
 /** Messages that may be under way to one peer. */
 const inFlightLimit = 64;
 
@@ -24,7 +30,8 @@ interface Peer {
   /** Under way, oldest first. */
   readonly sent: {
     readonly request: UcxRequest;
-    readonly header: Uint8Array;
+    /** What UCX may still read. */
+    readonly kept: readonly Uint8Array[];
     /** Puts that have left whole once this has. */
     readonly jobs: Job[];
   }[];
@@ -47,6 +54,7 @@ export class UcxCarrier implements Carrier {
   readonly #tcp: TcpCarrier;
   readonly #worker: UcxWorker;
   readonly #inbox: UcxInbox;
+  readonly #views = new MemoryViews();
   readonly #token = randomBytes(8).readBigUInt64LE();
   readonly #peers = new Map<number, Peer>();
   #open = true;
@@ -106,8 +114,8 @@ export class UcxCarrier implements Carrier {
     try {
       while (peer.queue.length > 0 && peer.sent.length < inFlightLimit) {
         const job = peer.queue[0] as Job;
-        this.#send(rank, peer, job);
-        if (job.kind !== "put" || job.sent >= job.bytes) peer.queue.shift();
+        if (isSmall(job)) this.#sendBatch(rank, peer);
+        else this.#sendPiece(rank, peer, job);
       }
     } catch (error) {
       this.#engine.gone(rank, `UCX: ${(error as Error).message}`);
@@ -187,30 +195,47 @@ export class UcxCarrier implements Carrier {
     this.#worker.destroy();
   }
 
-  #send(rank: number, peer: Peer, job: Job): void {
-    const isPut = job.kind === "put";
-    const bytes = isPut ? Math.min(job.bytes - job.sent, messageLimit) : 0;
-    const header = new Uint8Array(messageHeaderBytes);
-    const view = new DataView(header.buffer);
-    writeHeader(view, 0, {
-      kind: frameKinds[job.kind],
-      window: job.window,
-      offset: job.offset + job.sent,
-      low: isPut ? bytes : job.low,
-      high: job.high,
-    });
-    view.setUint32(24, peer.sequence++ >>> 0, true);
-    view.setInt32(28, this.#start.rank, true);
-    view.setBigUint64(32, peer.token, true);
+  /** Small jobs at the head of the queue, in one message. */
+  #sendBatch(rank: number, peer: Peer): void {
+    const { queue } = peer;
+    let count = 0;
+    let bytes = 0;
+    for (; count < queue.length; count++) {
+      const job = queue[count] as Job;
+      const more = headerBytes + job.bytes;
+      if (!isSmall(job) || bytes + more > batchLimit) break;
+      bytes += more;
+    }
+    const block = new Uint8Array(bytes);
+    const view = new DataView(block.buffer);
+    let at = 0;
+    for (const job of queue.splice(0, count)) {
+      const { window, offset, high } = job;
+      const isPut = job.kind === "put";
+      const low = isPut ? job.bytes : job.low;
+      writeHeader(view, at, { kind: frameKinds[job.kind], window, offset, low, high });
+      at += headerBytes;
+      if (isPut) block.set(this.#views.at(job.source, job.bytes), at);
+      at += job.bytes;
+      this.#engine.complete(job);
+    }
+    const header = this.#header(peer, { kind: messageKinds.batch, window: 0, offset: 0, bytes });
+    const request = this.#worker.send(rank, header, addressOf(block), bytes);
+    if (request !== undefined) peer.sent.push({ request, kept: [header, block], jobs: [] });
+  }
+
+  #sendPiece(rank: number, peer: Peer, job: Job): void {
+    const bytes = Math.min(job.bytes - job.sent, messageLimit);
+    const offset = job.offset + job.sent;
+    const head = { kind: messageKinds.put, window: job.window, offset, bytes };
+    const header = this.#header(peer, head);
     const source = job.source + job.sent;
     job.sent += bytes;
-    const whole = !isPut || job.sent >= job.bytes;
-    // A signal holds nothing of the rank's, so its place is free at once.
-    if (!isPut) this.#engine.complete(job);
-    const request = this.#worker.send(rank, header, bytes === 0 ? 0 : source, bytes);
-    const left = isPut && whole ? [job] : [];
+    const left = job.sent >= job.bytes ? [job] : [];
+    if (left.length > 0) peer.queue.shift();
+    const request = this.#worker.send(rank, header, source, bytes);
     if (request !== undefined) {
-      peer.sent.push({ request, header, jobs: left });
+      peer.sent.push({ request, kept: [header], jobs: left });
       return;
     }
     // It has left at once, but pieces of it that are older may not have.
@@ -219,6 +244,19 @@ export class UcxCarrier implements Carrier {
       if (last === undefined) this.#engine.complete(done);
       else last.jobs.push(done);
     }
+  }
+
+  #header(
+    peer: Peer,
+    head: { kind: number; window: number; offset: number; bytes: number },
+  ): Uint8Array {
+    const header = new Uint8Array(messageHeaderBytes);
+    const view = new DataView(header.buffer);
+    writeHeader(view, 0, { ...head, low: head.bytes, high: 0 });
+    view.setUint32(24, peer.sequence++ >>> 0, true);
+    view.setInt32(28, this.#start.rank, true);
+    view.setBigUint64(32, peer.token, true);
+    return header;
   }
 
   #reap(rank: number, peer: Peer): boolean {
@@ -251,6 +289,11 @@ export class UcxCarrier implements Carrier {
       return true;
     }
   }
+}
+
+/** Copying it costs less than a message of its own. */
+function isSmall(job: Job): boolean {
+  return job.kind !== "put" || job.bytes < directBytes;
 }
 
 /** Transports by what was measured: automatic choice is slow where TCP is among the candidates. */

@@ -5,33 +5,40 @@
 import { addressOf } from "@open-infra/jit";
 import type { LinkEngine } from "./link-engine.ts";
 import { LinkProtocolError } from "./link-windows.ts";
-import { frameKinds } from "./tcp-frames.ts";
+import { FrameSink } from "./tcp-frames.ts";
 import type { UcxReceiver, UcxRequest, UcxWorker } from "./ucx-library.ts";
 
+/** A header as over TCP, the sequence number, the sender, the receiver's token. */
+export const messageHeaderBytes = 40;
 /** Large puts are cut, so that a receiver fetches several at once. */
 export const messageLimit: number = 8 << 20;
 
-interface Frame {
+/** A message is one piece of a put, or small frames one after the other as they are over TCP. */
+export const messageKinds = { put: 1, batch: 2 } as const;
+export const batchLimit: number = 64 << 10;
+
+interface Message {
   readonly peer: number;
   readonly sequence: number;
   readonly kind: number;
   readonly window: number;
   readonly offset: number;
-  readonly low: number;
-  readonly high: number;
+  readonly bytes: number;
 }
 
-/** One peer's stream: what has arrived beyond the first gap. */
+/** One peer's stream: batches that came before something that was sent earlier. */
 interface Stream {
   next: number;
-  readonly arrived: Map<number, Frame | undefined>;
+  /** By sequence number; undefined: a put, which is in its window already. */
+  readonly early: Map<number, Uint8Array | undefined>;
+  readonly sink: FrameSink;
 }
 
 interface Fetch {
-  readonly frame: Frame;
+  readonly message: Message;
   readonly request: UcxRequest;
-  /** Memory for what belongs nowhere any more. */
-  readonly keep: Uint8Array;
+  /** Where it goes to. */
+  readonly target: Uint8Array;
 }
 
 /** Applies messages of UCX to windows, in each peer's order. */
@@ -40,11 +47,7 @@ export class UcxInbox implements UcxReceiver {
   readonly #token: bigint;
   readonly #streams = new Map<number, Stream>();
   /** Large messages that were announced during the last progress. */
-  readonly #announced: {
-    readonly frame: Frame;
-    readonly bytes: number;
-    readonly descriptor: bigint;
-  }[] = [];
+  readonly #announced: { readonly message: Message; readonly descriptor: bigint }[] = [];
   readonly #failed: { readonly peer: number; readonly reason: string }[] = [];
   #fetching: Fetch[] = [];
   worker: UcxWorker | undefined;
@@ -55,21 +58,21 @@ export class UcxInbox implements UcxReceiver {
   }
 
   message(header: Uint8Array, payload: Uint8Array): void {
-    const frame = this.#parse(header);
-    if (frame === undefined) return;
-    this.#guard(frame.peer, () => {
-      if (frame.kind === frameKinds.put) {
-        this.#expectBytes(frame, payload.length);
-        this.#engine.windows.target(frame.window, frame.offset, payload.length)?.set(payload);
-        this.#arrive(frame.peer, frame.sequence, undefined);
-      } else this.#arrive(frame.peer, frame.sequence, frame);
+    const message = this.#parse(header);
+    if (message === undefined) return;
+    this.#guard(message.peer, () => {
+      expectBytes(message, payload.length);
+      if (message.kind === messageKinds.put) {
+        this.#engine.windows.target(message.window, message.offset, payload.length)?.set(payload);
+      }
+      this.#arrive(message, payload);
     });
   }
 
   large(header: Uint8Array, bytes: number, descriptor: bigint): void {
-    const frame = this.#parse(header);
-    // Only within a callback of UCX; the fetch is asked for after it.
-    if (frame !== undefined) this.#announced.push({ frame, bytes, descriptor });
+    const message = this.#parse(header);
+    // Within a callback of UCX; the fetch is asked for after it.
+    if (message !== undefined) this.#announced.push({ message: { ...message, bytes }, descriptor });
   }
 
   failed(peer: number, reason: string): void {
@@ -84,23 +87,16 @@ export class UcxInbox implements UcxReceiver {
       any = true;
       this.#engine.gone(peer, reason);
     }
-    for (const { frame, bytes, descriptor } of this.#announced.splice(0)) {
+    for (const { message, descriptor } of this.#announced.splice(0)) {
       any = true;
-      this.#guard(frame.peer, () => {
-        this.#expectBytes(frame, bytes);
-        const target = this.#engine.windows.target(frame.window, frame.offset, bytes);
-        const keep = target ?? new Uint8Array(bytes);
-        const request = this.worker?.fetch(descriptor, addressOf(keep), bytes);
-        if (request === undefined) this.#arrive(frame.peer, frame.sequence, undefined);
-        else this.#fetching.push({ frame, request, keep });
-      });
+      this.#guard(message.peer, () => this.#fetch(message, descriptor));
     }
     if (this.#fetching.length === 0) return any;
-    this.#fetching = this.#fetching.filter(({ frame, request }) => {
+    this.#fetching = this.#fetching.filter(({ message, request, target }) => {
       let ended = true;
-      this.#guard(frame.peer, () => {
+      this.#guard(message.peer, () => {
         ended = this.worker?.ended(request) ?? true;
-        if (ended) this.#arrive(frame.peer, frame.sequence, undefined);
+        if (ended) this.#arrive(message, target);
       });
       any ||= ended;
       return !ended;
@@ -108,8 +104,19 @@ export class UcxInbox implements UcxReceiver {
     return any;
   }
 
-  #parse(header: Uint8Array): Frame | undefined {
-    if (header.length !== 40) return undefined;
+  #fetch(message: Message, descriptor: bigint): void {
+    const { kind, window, offset, bytes } = message;
+    expectBytes(message, bytes);
+    const isPut = kind === messageKinds.put;
+    const place = isPut ? this.#engine.windows.target(window, offset, bytes) : undefined;
+    const target = place ?? new Uint8Array(bytes);
+    const request = this.worker?.fetch(descriptor, addressOf(target), bytes);
+    if (request === undefined) this.#arrive(message, target);
+    else this.#fetching.push({ message, request, target });
+  }
+
+  #parse(header: Uint8Array): Message | undefined {
+    if (header.length !== messageHeaderBytes) return undefined;
     const view = new DataView(header.buffer, header.byteOffset, header.length);
     // A message without this rank's token is a stranger's: UCX itself lets anyone in.
     if (view.getBigUint64(32, true) !== this.#token) return undefined;
@@ -121,43 +128,33 @@ export class UcxInbox implements UcxReceiver {
       kind: view.getInt32(0, true),
       window: view.getInt32(4, true),
       offset: view.getUint32(8, true) + view.getUint32(12, true) * 2 ** 32,
-      low: view.getInt32(16, true),
-      high: view.getInt32(20, true),
+      bytes: view.getInt32(16, true),
     };
   }
 
-  #arrive(peer: number, sequence: number, frame: Frame | undefined): void {
+  #arrive({ peer, sequence, kind }: Message, payload: Uint8Array): void {
     let stream = this.#streams.get(peer);
     if (stream === undefined) {
-      stream = { next: 0, arrived: new Map() };
+      stream = { next: 0, early: new Map(), sink: new FrameSink(this.#engine, peer, 0) };
       this.#streams.set(peer, stream);
     }
+    const batch = kind === messageKinds.batch ? payload : undefined;
     if (sequence !== stream.next) {
-      stream.arrived.set(sequence, frame);
+      // The payload is UCX's, and valid for now only.
+      stream.early.set(sequence, batch?.slice());
       return;
     }
-    this.#apply(frame);
-    stream.next = (stream.next + 1) >>> 0;
-    while (stream.arrived.has(stream.next)) {
-      const held = stream.arrived.get(stream.next);
-      stream.arrived.delete(stream.next);
-      this.#apply(held);
-      stream.next = (stream.next + 1) >>> 0;
+    this.#apply(stream, batch);
+    while (stream.early.has(stream.next)) {
+      const held = stream.early.get(stream.next);
+      stream.early.delete(stream.next);
+      this.#apply(stream, held);
     }
   }
 
-  #apply(frame: Frame | undefined): void {
-    if (frame === undefined) return;
-    const { kind, window, offset, low, high, peer } = frame;
-    if (kind === frameKinds.signal || kind === frameKinds.add) {
-      this.#engine.signal(window, offset, low, high, kind === frameKinds.add);
-    } else if (kind === frameKinds.close) this.#engine.closed(peer, window);
-    else throw new LinkProtocolError(`a message of kind ${kind}`);
-  }
-
-  #expectBytes(frame: Frame, bytes: number): void {
-    if (frame.kind === frameKinds.put && frame.low === bytes && bytes <= messageLimit) return;
-    throw new LinkProtocolError(`a message of kind ${frame.kind} with ${bytes} bytes`);
+  #apply(stream: Stream, batch: Uint8Array | undefined): void {
+    stream.next = (stream.next + 1) >>> 0;
+    if (batch !== undefined) stream.sink.onBytes(batch);
   }
 
   #guard(peer: number, body: () => void): void {
@@ -167,4 +164,10 @@ export class UcxInbox implements UcxReceiver {
       this.#failed.push({ peer, reason: `it broke the protocol: ${(error as Error).message}` });
     }
   }
+}
+
+function expectBytes({ kind, bytes: told }: Message, bytes: number): void {
+  const limit = kind === messageKinds.put ? messageLimit : batchLimit;
+  if (kind >= 1 && kind <= 2 && told === bytes && bytes <= limit) return;
+  throw new LinkProtocolError(`a message of kind ${kind} with ${bytes} bytes`);
 }

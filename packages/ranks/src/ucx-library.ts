@@ -168,6 +168,9 @@ export class UcxWorker {
   readonly #force = struct([(1n << 4n) | (1n << 32n)], 12);
   readonly #callback: bigint;
   readonly #failureCallback: bigint;
+  /** Whether UCX is at work, and whom to disconnect after it. */
+  #inside = false;
+  readonly #leaving: number[] = [];
   readonly #handlesErrors: boolean;
 
   /**
@@ -267,7 +270,11 @@ export class UcxWorker {
 
   /** Does what there is to do. Returns whether there was anything. */
   progress(): boolean {
-    return Number(this.#ucp.ucp_worker_progress(this.#worker)) > 0;
+    this.#inside = true;
+    const done = Number(this.#ucp.ucp_worker_progress(this.#worker)) > 0;
+    this.#inside = false;
+    for (const peer of this.#leaving.splice(0)) this.disconnect(peer);
+    return done;
   }
 
   /** Asks for the event fd to be written. False: there is something to do already. */
@@ -280,6 +287,11 @@ export class UcxWorker {
 
   /** Ends a connection without waiting for the other side. */
   disconnect(peer: number): void {
+    if (this.#inside) {
+      // UCX does not let its callbacks drive it.
+      this.#leaving.push(peer);
+      return;
+    }
     const endpoint = this.#endpoints.get(peer);
     if (endpoint === undefined) return;
     this.#endpoints.delete(peer);
