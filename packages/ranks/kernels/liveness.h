@@ -1,5 +1,6 @@
-// Who still runs. A rank of this host is watched by its process (pid and start time, so that a reused
-// pid is noticed); a thread says itself that it ends (owner.h); a rank of another host by its link.
+// Who still runs. A rank of this host is watched by its process (pid and start time, so that a
+// reused pid is noticed); a thread says itself that it ends (owner.h); a rank of another host by
+// its link.
 #pragma once
 #include <errno.h>
 #include <fcntl.h>

@@ -1,6 +1,6 @@
-// What a JavaScript thread has made, released when its thread ends, however that ends: a worker that
-// is terminated runs no JavaScript any more, but its thread still runs these destructors. So its
-// peers learn at once that it is gone, its stream stops, and its memory is unmapped.
+// What a JavaScript thread has made, released when its thread ends, however that ends: a worker
+// that is terminated runs no JavaScript any more, but its thread still runs these destructors. So
+// its peers learn at once that it is gone, its stream stops, and its memory is unmapped.
 #pragma once
 #include <dlfcn.h>
 #include <pthread.h>

@@ -1,6 +1,6 @@
-// The native side of a rank. Each function takes a block of 64-bit words and writes its results back
-// into it; src/native.ts is the one caller. Here: groups and windows; the rest is in the headers
-// beside this file.
+// The native side of a rank. Each function takes a block of 64-bit words and writes its results
+// back into it; src/native.ts is the one caller. Here: groups and windows; the rest is in the
+// headers beside this file.
 #include "oi_ranks.h"
 #include "region.h"
 #include "wait.h"
@@ -189,8 +189,8 @@ int64_t oi_apply_signal(int64_t *block) {
 
 // ---- Windows
 
-// block: { group, number, bytes, flag count, whether it is the system's, then data and flags of each
-// rank (0: not mapped)… } -> { window }. Returns 0 or -errno.
+// block: { group, number, bytes, flag count, whether it is the system's, then data and flags of
+// each rank (0: not mapped)… } -> { window }. Returns 0 or -errno.
 int64_t oi_window_create(int64_t *block) {
   oi_group *g = pointer_of(block[0]);
   size_t bytes = sizeof(oi_window) + sizeof(oi_mapping) * (size_t)g->size;

@@ -108,8 +108,8 @@ int64_t oi_region_retain(int64_t *block) {
   return 0;
 }
 
-// block: { bytes, pid, fd, inode } -> { address, region }. Maps a region of another process. Returns
-// 0 or -errno; -ESTALE if the descriptor stands for something else by now.
+// block: { bytes, pid, fd, inode } -> { address, region }. Maps a region of another process.
+// Returns 0 or -errno; -ESTALE if the descriptor stands for something else by now.
 int64_t oi_region_map(int64_t *block) {
   char path[64];
   snprintf(path, sizeof path, "/proc/%lld/fd/%lld", (long long)block[1], (long long)block[2]);

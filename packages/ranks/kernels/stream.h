@@ -170,8 +170,8 @@ static int64_t submit(oi_stream *s, const int64_t *item, int64_t words) {
   return (int64_t)at + 1;
 }
 
-// block: { stream, words that follow, name, launch… }. Returns the operation's number, from 1, or −1
-// if the queue is full.
+// block: { stream, words that follow, name, launch… }. Returns the operation's number, from 1, or
+// −1 if the queue is full.
 int64_t oi_stream_submit(int64_t *block) {
   return submit((oi_stream *)(intptr_t)block[0], block + 2, block[1]);
 }

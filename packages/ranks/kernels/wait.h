@@ -1,5 +1,5 @@
-// Waits for flags, and how they fail: spin, yield, then sleep on the rank's doorbell in slices, with
-// a look at the others between them.
+// Waits for flags, and how they fail: spin, yield, then sleep on the rank's doorbell in slices,
+// with a look at the others between them.
 #pragma once
 #include <sched.h>
 #include "liveness.h"
@@ -24,7 +24,8 @@ static int any_there(const oi_window *w, const oi_awaited *list, int64_t count) 
 }
 
 // How often to look before sleeping follows what helped: where it did the next one looks longer;
-// where it did not, the other had no core to run on, or much to do, and the next looks half as long.
+// where it did not, the other had no core to run on, or much to do, and the next looks half as
+// long.
 static void adapt(const oi_group *g, _Atomic int32_t *spins_now, int helped) {
   int32_t spins = atomic_load_explicit(spins_now, memory_order_relaxed);
   int32_t next = helped ? (int32_t)oi_min(spins + spins / 8 + 1, g->spins)

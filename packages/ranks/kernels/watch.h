@@ -55,7 +55,8 @@ int64_t oi_watch_create(int64_t *block) {
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
-  int problem = watch->event_fd < 0 ? ENOSYS : pthread_create(&watch->thread, NULL, run_watch, watch);
+  int problem = ENOSYS;
+  if (watch->event_fd >= 0) problem = pthread_create(&watch->thread, NULL, run_watch, watch);
   pthread_sigmask(SIG_SETMASK, &before, NULL);
   if (problem != 0) {
     if (watch->event_fd >= 0) close(watch->event_fd);

@@ -1,5 +1,5 @@
-// The two ways that messages pass between whoever starts ranks and a rank: to a worker thread, or to
-// a child process. And a store that is asked over them.
+// The two ways that messages pass between whoever starts ranks and a rank: to a worker thread, or
+// to a child process. And a store that is asked over them.
 
 import type { ChildProcess } from "node:child_process";
 import { parentPort, type Worker } from "node:worker_threads";

@@ -1,7 +1,7 @@
 // A process group as one rank sees it: who the others are, symmetric windows, kernels that
 // communicate, messages, and the end of it all, orderly or not. How ranks join is in join.ts, how
-// they come to be in threads.ts, processes.ts and launch*.ts; how bytes reach a rank whose memory is
-// not mapped is a Link's matter.
+// they come to be in threads.ts, processes.ts and launch*.ts; how bytes reach a rank whose memory
+// is not mapped is a Link's matter.
 
 import { InputError } from "@open-infra/errors";
 import type { KernelConstants, ParamLayout } from "@open-infra/jit";
@@ -54,7 +54,7 @@ const yields = 1;
 const kernelThreadLimit = 1024;
 /** Tags of the group's own messages, apart from anybody else's. */
 const exchangeTag = -(2 ** 31);
-/** Where a launch's parameters begin in the native block; before them stream, count, name, launch. */
+/** Where a launch's parameters begin in the native block: after stream, count, name, launch. */
 const firstParam = 7;
 
 /** One rank's handle on its group. */
@@ -189,8 +189,8 @@ export class Group implements AsyncDisposable {
   }
 
   /**
-   * Masks a rank, for this one only: kernels neither send to it nor wait for it, and where the group
-   * goes on without some (`onRankExit: "continue"`) barriers and exchanges skip it.
+   * Masks a rank, for this one only: kernels neither send to it nor wait for it, and where the
+   * group goes on without some (`onRankExit: "continue"`) barriers and exchanges skip it.
    */
   setMasked(rank: number, masked: boolean): void {
     this.#expectOpen();
@@ -291,7 +291,7 @@ export class Group implements AsyncDisposable {
     return this.#talk().recv(peer, userTag(tag));
   }
 
-  /** As {@link recv}, but only if it is here already: neither blocks nor takes a turn of the loop. */
+  /** As {@link recv}, but only if it is here already; takes no turn of the event loop. */
   tryRecv(peer: number, tag: number): Uint8Array<ArrayBuffer> | undefined {
     return this.#talk().tryRecv(peer, userTag(tag));
   }
@@ -434,8 +434,8 @@ export class Group implements AsyncDisposable {
   }
 
   /**
-   * Ends this rank's part at once, without waiting for anybody: it counts as dead, and what it still
-   * runs ends. Only {@link close} may follow.
+   * Ends this rank's part at once, without waiting for anybody: it counts as dead, and what it
+   * still runs ends. Only {@link close} may follow.
    */
   abandon(): void {
     if (!this.#open) return;

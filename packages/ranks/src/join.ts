@@ -34,8 +34,8 @@ function checkJoin(options: JoinOptions): void {
 /**
  * Joins a group: returns when all ranks are there.
  *
- * @throws InputError, RankTimeoutError naming who did not come, RankDeadError, CompilerMissingError,
- *   RanksSystemError, and what links throw
+ * @throws InputError, RankTimeoutError naming who did not come, RankDeadError,
+ * CompilerMissingError,   RanksSystemError, and what links throw
  */
 export async function joinGroup(options: JoinOptions): Promise<Group> {
   checkJoin(options);

@@ -1,5 +1,5 @@
-// What has come in from one peer: messages nobody asked for yet, and whoever asked before they came;
-// by tag, in order.
+// What has come in from one peer: messages nobody asked for yet, and whoever asked before they
+// came; by tag, in order.
 
 /** A message that is, or will be, here. */
 export interface Message {
@@ -40,7 +40,7 @@ export class Incoming {
     return bytes;
   }
 
-  /** Whether a message of this size may come in now: it is asked for, or there is room to keep it. */
+  /** Whether a message may come in now: it is asked for, or there is room to keep it. */
   accepts(tag: number, bytes: number): boolean {
     return this.#claims.has(tag) || this.#unclaimed === 0 || this.#unclaimed + bytes <= this.#limit;
   }

@@ -50,7 +50,7 @@ interface Waiter {
 const unclaimedBytesMax = 64 * 1024 * 1024;
 /** Flags that one wait looks at. */
 const awaitedMax = 30;
-/** How long a blocking wait sleeps before it looks at everything again; less where it cannot look. */
+/** How long a blocking wait sleeps before it looks at all again; less where it cannot see all. */
 const sliceMs = 1000;
 const crowdedSliceMs = 5;
 
@@ -181,7 +181,7 @@ export class Messages implements Disposable {
     }
   }
 
-  /** What may let a waiter go on: its own peer, and any other, whose ring may have to be emptied. */
+  /** What may let a waiter go on: its own peer, or any other, whose ring must be emptied. */
   #awaitedFlags({ peer, isSend }: Waiter): { flag: number; value: number; peer: number }[] {
     const { size } = this.#host;
     const list = [this.#rings.next(peer, isSend)];

@@ -78,9 +78,9 @@ function startProcess(
 }
 
 /**
- * Flags of this process that its ranks have as well. Not a script given on the command line, for then
- * every rank would be that script again and start ranks of its own, without end; nor a debugger's
- * port, which only one process can have.
+ * Flags of this process that its ranks have as well. Not a script given on the command line, for
+ * then every rank would be that script again and start ranks of its own, without end; nor a
+ * debugger's port, which only one process can have.
  */
 export function inheritedFlags(flags: readonly string[]): string[] {
   const kept: string[] = [];

@@ -1,5 +1,6 @@
 // Whoever starts ranks, as their host: answers their rendezvous, collects how each ended, and sees
-// that all end once one has failed. How a rank is started, heard and killed is an Endpoint's matter.
+// that all end once one has failed. How a rank is started, heard and killed is an Endpoint's
+// matter.
 
 import { hostname } from "node:os";
 import { deserializeError, InputError } from "@open-infra/errors";

@@ -1,6 +1,6 @@
-// Who keeps a rank waiting: the times that its waits took, by whom they waited for. In an all-to-all
-// everybody waits for the slowest, so one rank's list already points at it; sums over all ranks'
-// lists (Group.gatherWaits) also tell it from a slow path between two.
+// Who keeps a rank waiting: the times that its waits took, by whom they waited for. In an
+// all-to-all everybody waits for the slowest, so one rank's list already points at it; sums over
+// all ranks' lists (Group.gatherWaits) also tell it from a slow path between two.
 
 import type { RankWait, SlowRankReport } from "./group-options.ts";
 

@@ -20,13 +20,21 @@ export interface ContractOptions {
   /** Numbers of ranks, with the artificial nodes they are divided into. */
   readonly sizes: readonly { readonly size: number; readonly ranksPerNode?: number }[];
   readonly skip?: boolean;
+  /** Also how ranks end badly, in all ways, or only by being gone. @default "all" */
+  readonly endings?: "all" | "gone";
 }
 
 const rankModule = new URL("./ranks/contract-rank.ts", import.meta.url);
 const endingModule = new URL("./ranks/endings.ts", import.meta.url);
 
 /** Makes the suite of one transport. */
-export function contractSuite({ name, run, sizes, skip = false }: ContractOptions): void {
+export function contractSuite({
+  name,
+  run,
+  sizes,
+  skip = false,
+  endings = "all",
+}: ContractOptions): void {
   describe.skipIf(skip)(`ranks over ${name}`, () => {
     it.each(sizes)("do all that $size ranks have to do", { timeout: 90_000 }, async (shape) => {
       const seed = testSeed() + shape.size;
@@ -37,7 +45,8 @@ export function contractSuite({ name, run, sizes, skip = false }: ContractOption
       expect(problems).toHaveLength(shape.size);
     });
 
-    endings(run);
+    goneRank(run);
+    if (endings === "all") otherEndings(run);
   });
 }
 
@@ -49,13 +58,7 @@ async function errorOf(run: ContractOptions["run"], data: EndingData, size = 3):
   );
 }
 
-function endings(run: ContractOptions["run"]): void {
-  it("end all when one throws, with its error", { timeout: 60_000 }, async () => {
-    const error = (await errorOf(run, { ending: "throws" })) as Error;
-    expect(error.name).toBe("RangeError");
-    expect(error.message).toBe("rank 1 has had enough");
-  });
-
+function goneRank(run: ContractOptions["run"]): void {
   it("end all when one is gone, naming it", { timeout: 60_000 }, async () => {
     const error = await errorOf(run, { ending: "exits" });
     expect(error).toBeInstanceOf(RankDeadError);
@@ -65,6 +68,14 @@ function endings(run: ContractOptions["run"]): void {
     });
     expect(waitedMs).toBeLessThan(20_000);
     expect(message).toMatch(/rank 1 \(.*process \d+\)/);
+  });
+}
+
+function otherEndings(run: ContractOptions["run"]): void {
+  it("end all when one throws, with its error", { timeout: 60_000 }, async () => {
+    const error = (await errorOf(run, { ending: "throws" })) as Error;
+    expect(error.name).toBe("RangeError");
+    expect(error.message).toBe("rank 1 has had enough");
   });
 
   it("refuse a window of another size, naming both", { timeout: 60_000 }, async () => {

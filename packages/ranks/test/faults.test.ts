@@ -1,5 +1,5 @@
-// Ranks that are killed, stopped, cut off, refused memory: all ends within its time, says who was to
-// blame and what for, and leaves nothing behind.
+// Ranks that are killed, stopped, cut off, refused memory: all ends within its time, says who was
+// to blame and what for, and leaves nothing behind.
 
 import { spawn } from "node:child_process";
 import { readdirSync, readFileSync } from "node:fs";

@@ -18,5 +18,6 @@ contractSuite({
   name: "processes with threads",
   run: (options) => runProcesses({ ...options, ranksPerProcess: 2 }),
   sizes: [{ size: 4, ranksPerNode: 2 }, { size: 8 }],
+  endings: "gone",
   skip: requirement("ranks as threads of processes", met),
 });

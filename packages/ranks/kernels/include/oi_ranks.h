@@ -1,7 +1,7 @@
 // What communication kernels see of their group: windows that peers write into, flags that say what
-// has arrived, waits that end. Everything a kernel does goes through put, signal and wait below; the
-// same kernel runs whether a peer's memory is mapped here (threads, processes of one host) or lies
-// behind a link (another host), for which puts and signals become descriptors of an outbox.
+// has arrived, waits that end. Everything a kernel does goes through put, signal and wait below;
+// the same kernel runs whether a peer's memory is mapped here (threads, processes of one host) or
+// lies behind a link (another host), for which puts and signals become descriptors of an outbox.
 //
 // What must hold:
 // - Signals of one rank to one peer are seen in the order given, and after all bytes put to that
@@ -275,9 +275,9 @@ static inline int64_t oi_flag(const oi_window *w, int64_t flag) {
   return atomic_load_explicit(&w->flags[flag], memory_order_acquire);
 }
 
-// Waits until this rank's flag is at least `value`. `peer` raises it (−1: anyone) and `awaited` says
-// what it stands for, both for errors: "the token counts of dispatch". Any result but OI_ARRIVED has
-// been recorded as the group's failure; return at once.
+// Waits until this rank's flag is at least `value`. `peer` raises it (−1: anyone) and `awaited`
+// says what it stands for, both for errors: "the token counts of dispatch". Any result but
+// OI_ARRIVED has been recorded as the group's failure; return at once.
 static inline int32_t oi_wait(oi_window *w, int64_t flag, int64_t value, int32_t peer,
                               const char *awaited) {
   if (oi_flag(w, flag) >= value) return OI_ARRIVED;

@@ -1,5 +1,5 @@
-// ranks.c under a sanitizer, without Node: ranks as threads that put, signal, wait, meet, run work on
-// their streams, watch for signals, fail and end by force, with everything checked that arrives.
+// ranks.c under a sanitizer, without Node: ranks as threads that put, signal, wait, meet, run work
+// on their streams, watch for signals, fail and end by force, with everything checked that arrives.
 // Usage: stress RANKS ROUNDS. Built and run by test/native.test.ts.
 #include "../../kernels/ranks.c"
 
@@ -47,7 +47,9 @@ static oi_window *open_window(world *w, oi_group *g, int64_t number, int64_t fla
 }
 
 static oi_group *open_group(world *w, int32_t rank, int32_t goes_on) {
-  int64_t block[16 + RANKS_MAX] = {rank, w->size, 0, 1, 200, 20, 1, 20000000000ll, w->control, 0, goes_on};
+  const int64_t timeout_ns = 20000000000ll;
+  int64_t block[16 + RANKS_MAX] = {rank, w->size, 0, 1, 200, 20, 1, timeout_ns, w->control};
+  block[GOES_ON] = goes_on;
   call(oi_group_create, block);
   oi_group *g = pointer_of(block[0]);
   char name[32];
@@ -102,7 +104,9 @@ static void work(world *w, oi_window *window, int64_t stream) {
   static const char *name = "all to all";
   int64_t last = 0;
   for (int64_t round = 1; round <= w->rounds; round++) {
-    int64_t block[16] = {stream, 8, (int64_t)(intptr_t)name, 0, (int64_t)(intptr_t)all_to_all, 1, 0};
+    int64_t block[16] = {stream, 8, (int64_t)(intptr_t)name};
+    block[4] = (int64_t)(intptr_t)all_to_all;
+    block[5] = 1;
     block[7] = (int64_t)(intptr_t)window;
     block[8] = (int64_t)(intptr_t)w;
     block[9] = round;
