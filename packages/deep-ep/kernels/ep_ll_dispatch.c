@@ -100,7 +100,7 @@ static int prepare(const params_t *p, const ep_ll *l, plan_t *plan) {
 static void write_message(const ep_ll *l, uint8_t *to, const token_t *t) {
   memcpy(to, t->x, (size_t)l->row_bytes);
   uint8_t *scales = to + ep_message_scales_at(l);
-  memcpy(scales, t->scales, (size_t)(4 * l->scales));
+  if (l->scales) memcpy(scales, t->scales, (size_t)(4 * l->scales));
   memcpy(scales + 4 * l->scales, &t->number, 4);
 }
 
@@ -110,7 +110,8 @@ static void write_row(const ep_ll *l, uint8_t *data, int64_t expert, int64_t row
                       const token_t *t) {
   int64_t at = expert * l->size * l->tokens + row;
   ep_copy(data + l->at.x + at * l->row_bytes, t->x, l->row_bytes, 1);
-  memcpy(data + l->at.row_scales + at * l->scales * 4, t->scales, (size_t)(l->scales * 4));
+  uint8_t *scales = data + l->at.row_scales + at * l->scales * 4;
+  if (l->scales) memcpy(scales, t->scales, (size_t)(l->scales * 4));
   ((int32_t *)(data + l->at.source))[at] = t->number;
 }
 

@@ -84,7 +84,7 @@ static inline void ep_write_record(uint8_t *record, const ep_row *row, const ep_
   if (z->scales) ep_copy_scales(record + z->scales_at, row, z->scales);
   int32_t *choice = (int32_t *)(record + z->choice_at);
   for (int64_t k = 0; k < z->choice / 8; k++) choice[k] = (int32_t)row->choice[k];
-  memcpy(record + z->weights_at, row->weights, (size_t)z->weights);
+  if (z->weights) memcpy(record + z->weights_at, row->weights, (size_t)z->weights);
   memcpy(record + z->source_at, &row->source, 4);
   memset(record + z->mask_at, 0, (size_t)(z->record - z->mask_at));
   memcpy(record + z->mask_at, mask, (size_t)ranks);

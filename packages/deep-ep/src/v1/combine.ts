@@ -34,10 +34,12 @@ export interface CombineResult extends Disposable {
 
 function checkInput(x: Tensor<"bf16">, options: CombineOptions): readonly Tensor<"bf16">[] {
   const { handle, topkWeights, bias } = options;
-  const rows = handle.numRecvRows;
-  if (x.dtype !== "bf16" || x.rank !== 2 || x.dim(0) !== rows || !x.isContiguous) {
-    throw new InputError("x", x.describe(), `contiguous bf16 of [${rows}, hidden]`);
+  // What lies behind the real rows, where there is a fixed number of them, is not looked at.
+  const least = handle.numRecvTokens;
+  if (x.dtype !== "bf16" || x.rank !== 2 || x.dim(0) < least || !x.isContiguous) {
+    throw new InputError("x", x.describe(), `contiguous bf16 of [${least} or more, hidden]`);
   }
+  const rows = x.dim(0);
   if (topkWeights !== undefined) {
     const { dtype, rank } = topkWeights;
     if (dtype !== "f32" || rank !== 2 || topkWeights.dim(0) !== rows || !topkWeights.isContiguous) {
@@ -121,10 +123,10 @@ export function combine(
   options: CombineOptions,
 ): CombineResult {
   ops.begin(options);
-  const biases = checkInput(x, options);
   const { handle, topkWeights } = options;
   // Its numbers say how much comes back.
   handle.event?.event.wait();
+  const biases = checkInput(x, options);
   const { memory } = ops;
   const targets = reserve(ops, x, options);
   const record = new OperationRecord("combine");
@@ -197,7 +199,7 @@ function enqueue(
       status: reservation.complete ? 0 : 1,
       needed: reservation.neededBytes,
       capacity: memory.capacityBytes,
-      rows: handle.numRecvRows,
+      rows: x.dim(0),
       x,
       x_at: targets.xPlace,
       weights: topkWeights ?? null,
