@@ -33,6 +33,9 @@ export interface EndRequest {
 /** Runs one rank to its end and reports. */
 export async function runRank(start: RankStart, channel: Channel): Promise<void> {
   const { rank } = start.join;
+  // An error that nobody catches ends the process or the thread; whoever started it hears which.
+  const tell = (error: unknown): void => channel.post({ rank, error: serializeError(error) });
+  process.once("uncaughtExceptionMonitor", tell);
   let report: RankReport;
   try {
     report = { rank, result: await callRank(start, channel) };

@@ -78,6 +78,11 @@ function otherEndings(run: ContractOptions["run"]): void {
     expect(error.message).toBe("rank 1 has had enough");
   });
 
+  it("end all when one has an error that nobody catches", { timeout: 60_000 }, async () => {
+    const error = (await errorOf(run, { ending: "uncaught" })) as Error;
+    expect(error.message).toBe("nobody catches this");
+  });
+
   it("refuse a window of another size, naming both", { timeout: 60_000 }, async () => {
     const error = await errorOf(run, { ending: "shape" });
     expect(error).toBeInstanceOf(RankMismatchError);
