@@ -193,12 +193,8 @@ export function launchFp8(
   args: LaunchArgs & RecipeOptions,
   parts: CallParts = {},
 ): void {
-  for (const [name, operand] of [["a", args.a] as const, ["b", args.b] as const]) {
-    if (isScaled(operand)) continue;
-    const got = dataOf(operand).dtype;
-    throw new DTypeError(operation, name, got, "{data: e4m3fn or e2m1, scales: f32}");
-  }
-  const [a, b] = [args.a as ScaledTensor, args.b as ScaledTensor];
+  const a = scaledOnly(operation, "a", args.a);
+  const b = scaledOnly(operation, "b", args.b);
   const packed = isPacked(b);
   const usual = parts.grains ?? defaultGrains;
   const grains = grainsOf(operation, args, packed && usual === defaultGrains ? rowGrains : usual);
@@ -213,6 +209,11 @@ export function launchFp8(
     withFloatScales(device, operation, argument, operand, { granK: grains[argument].k, sizes });
   const operands = { a: spread("a", a), b: spread("b", b) };
   launch(device, operation, kind, { ...args, ...operands }, { ...parts, grains });
+}
+
+function scaledOnly(operation: string, name: string, operand: Operand): ScaledTensor {
+  if (isScaled(operand)) return operand;
+  throw new DTypeError(operation, name, operand.dtype, "{data: e4m3fn or e2m1, scales: f32}");
 }
 
 /** Elements along K of each group whose scales are packed apart. */
@@ -246,10 +247,9 @@ export function launchBf16(
   args: LaunchArgs,
   parts: CallParts = {},
 ): void {
-  for (const [name, operand] of [["a", args.a] as const, ["b", args.b] as const]) {
-    const { dtype } = dataOf(operand);
-    if (dtype !== "bf16") throw new DTypeError(operation, name, dtype, "bf16");
-  }
+  const [a, b] = [dataOf(args.a).dtype, dataOf(args.b).dtype];
+  if (a !== "bf16") throw new DTypeError(operation, "a", a, "bf16");
+  if (b !== "bf16") throw new DTypeError(operation, "b", b, "bf16");
   launch(device, operation, kind, args, parts);
 }
 
@@ -259,7 +259,7 @@ export function launch(
   operation: string,
   kind: CallKind,
   { a, b, d, c, epilogue, threads, splitK }: LaunchArgs,
-  { index, ...parts }: CallParts = {},
+  parts: CallParts = {},
 ): void {
   const dScales = isScaled(d) ? d.scales : undefined;
   const call: GemmCall = {
@@ -269,11 +269,16 @@ export function launch(
     b,
     d: dataOf(d),
     c: c ?? null,
-    index: index ?? null,
+    index: parts.index ?? null,
+    grains: parts.grains,
     epilogue,
     dScales,
+    heads: parts.heads,
+    alignment: parts.alignment,
+    zeroPadding: parts.zeroPadding,
+    flat: parts.flat,
+    turned: parts.turned,
     threads,
-    ...parts,
   };
   if (splitK) runSplit(device, call);
   else run(device, call);

@@ -22,7 +22,7 @@ export function expectTensor(
   pattern: readonly (string | number)[],
   dims: Dims,
 ): void {
-  if (!allowed.includes(tensor.dtype)) {
+  if (tensor.dtype !== allowed[0] && !allowed.includes(tensor.dtype)) {
     throw new DTypeError(operation, argument, tensor.dtype, allowed.join(" or "));
   }
   const { shape } = tensor;
@@ -30,9 +30,13 @@ export function expectTensor(
   for (let i = 0; fits && i < pattern.length; i++) {
     const want = pattern[i] as string | number;
     const got = shape[i] as number;
-    if (typeof want === "number") fits = got === want;
-    else if (dims[want] === undefined) dims[want] = got;
-    else fits = dims[want] === got;
+    if (typeof want === "number") {
+      fits = got === want;
+      continue;
+    }
+    const bound = dims[want];
+    if (bound === undefined) dims[want] = got;
+    else fits = bound === got;
   }
   if (fits) return;
   const wanted = pattern.map((p) =>
