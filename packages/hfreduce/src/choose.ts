@@ -18,7 +18,9 @@ export interface ChoiceFacts {
 /** Beyond as many members, one message to each costs more than a tree of messages. */
 const smallMembers = 32;
 /** Bytes for each node from which the ring's even load outweighs its many steps. */
-export const ringBytesPerNode: number = 512 * 1024;
+const ringBytesPerNode = 128 * 1024;
+/** Beyond as many nodes its steps take too long for any size; half measured, half by the model. */
+const ringNodes = 16;
 
 /** The algorithm of `auto`. */
 export function chooseAlgorithm(facts: ChoiceFacts): Algorithm {
@@ -26,7 +28,8 @@ export function chooseAlgorithm(facts: ChoiceFacts): Algorithm {
   if (pairBytes <= smallBytes && members <= smallMembers) return "small";
   if (kind === "reduceScatter" || kind === "allGather") return "ring";
   if (kind !== "allreduce" || nodes === 1) return "tree";
-  return nodes > 2 && bytes >= nodes * ringBytesPerNode ? "ring" : "tree";
+  const ring = nodes > 2 && nodes <= ringNodes && bytes >= nodes * ringBytesPerNode;
+  return ring ? "ring" : "tree";
 }
 
 /** Algorithms that a kind of operation knows. */
