@@ -96,11 +96,12 @@ export async function run(options: { readonly quick?: boolean } = {}): Promise<B
   ];
   for (const [, call] of calls) for (let i = 0; i < 20_000; i++) call();
   const samples = new Map<string, number[]>(calls.map(([name]) => [name, []]));
-  for (let round = 0; round < (options.quick ? 11 : 51); round++) {
+  // Batches short enough that most are not interrupted.
+  for (let round = 0; round < (options.quick ? 101 : 501); round++) {
     for (const [name, call] of calls) {
       const start = performance.now();
-      for (let i = 0; i < 2000; i++) call();
-      samples.get(name)?.push((performance.now() - start) / 2);
+      for (let i = 0; i < 200; i++) call();
+      samples.get(name)?.push((performance.now() - start) * 5);
     }
   }
   const us = (name: string): number => median(samples.get(name) as number[]);

@@ -71,15 +71,15 @@ interface Call {
   readonly run: () => void;
 }
 
-/** Microseconds of each call: medians of batches in turn, each long enough for the clock. */
+/** Microseconds of each call: medians of batches in turn, most of them not interrupted. */
 function timesUs(calls: readonly Call[], batches: number): number[] {
   for (const { run } of calls) for (let i = 0; i < 5000; i++) run();
   const samples = calls.map((): number[] => []);
   for (let b = 0; b < batches; b++) {
     for (const [c, { run }] of calls.entries()) {
       const start = performance.now();
-      for (let i = 0; i < 2000; i++) run();
-      samples[c]?.push((performance.now() - start) / 2);
+      for (let i = 0; i < 200; i++) run();
+      samples[c]?.push((performance.now() - start) * 5);
     }
   }
   return samples.map(median);
@@ -102,7 +102,7 @@ function launchesOf(device: Device): Call[] {
 
 /** Rows of the bench runner. */
 export async function run(options: { readonly quick?: boolean } = {}): Promise<BenchRow[]> {
-  const batches = options.quick ? 11 : 51;
+  const batches = options.quick ? 101 : 501;
   using device = createDevice({ backend: "cpu" });
   const calls = [
     { name: "native call", shape: "one pointer", run: bareCall() },
