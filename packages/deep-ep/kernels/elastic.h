@@ -6,6 +6,7 @@
 // write into this rank's window: who has sent it has finished the operation before. Whoever has
 // put all that a rank awaits raises that rank's flag to the epoch.
 #pragma once
+#include <sched.h>
 #include "ep_common.h"
 
 // A rank's flags in the window: so many of each kind, one for each rank.
@@ -20,6 +21,7 @@ enum {
   F_SESSION_END,  // of all-gathers
   F_ASKED,        // indices of embeddings
   F_ANSWERED,
+  F_TOUCHED,   // odd while that rank touches this one's memory; of this rank itself: it has failed
   F_PIPELINE,  // 4 flags a rank pair: see elastic_pipeline.c
   F_KINDS = F_PIPELINE + 4
 };

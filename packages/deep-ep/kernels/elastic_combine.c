@@ -413,6 +413,7 @@ static void thank(const params_t *p, const node_t *n, oi_window *w, const tables
     if (reach_of(p, from) == REACH_MEMORY) oi_count(w->group, from, rows * t->row_bytes, 1);
   }
   oi_count(w->group, me, count_of(p, n->ranks, me, me) * t->row_bytes, 1);
+  end_touching(p, n, w);
   raise_near(n, w, F_DONE, p->epoch);
 }
 
@@ -455,6 +456,7 @@ void elastic_combine(const params_t *p, oi_ctx *ctx) {
     tables_t *t = make_tables(p, &n, w, work);
     work->code = t != NULL ? greet(p, &n, w, t)
                            : oi_fail(g, OI_ABORTED, g->rank, 0, 0, 0, "memory for combine");
+    if (work->code == OI_ARRIVED) work->code = begin_touching(p, &n, w);
   }
   const uint16_t *row[p->topk + 1];
   int32_t end[p->topk + 1], holder[p->topk + 1], place[p->topk + 1];
@@ -463,6 +465,7 @@ void elastic_combine(const params_t *p, oi_ctx *ctx) {
   if (all_go_on(ctx, work)) run(p, &n, ctx, &lanes, &terms);
   oi_barrier(ctx);
   if (ctx->tid != 0) return;
+  if (work->code != OI_ARRIVED) let_go(p, &n, w);
   tables_t *t = work->tables;
   // After a failure a link may still read what was gathered, so that stays.
   if (work->code == OI_ARRIVED && oi_flush(g) == OI_ARRIVED) free(t->memory);

@@ -340,6 +340,7 @@ static int run(const params_t *p, const kind_t *k, const node_t *n, oi_ctx *ctx,
   }
   if (!all_go_on(ctx, work)) return 0;
   if (ctx->tid == 0) {
+    end_touching(p, n, w);
     put_near(p, k, n, w, t);
     work->code = await_near(n, w, F_DATA, p->epoch, "the tokens of dispatch");
   }
@@ -364,6 +365,7 @@ void elastic_dispatch(const params_t *p, oi_ctx *ctx) {
     tables_t *t = make_tables(p, &k, &n, w, work);
     work->code = t != NULL ? greet(p, &n, w, t)
                            : oi_fail(g, OI_ABORTED, g->rank, 0, 0, 0, "memory for dispatch");
+    if (work->code == OI_ARRIVED) work->code = begin_touching(p, &n, w);
     if (work->code == OI_ARRIVED) {
       mark_rest(p, &k, &t->results[g->rank], received(p, &n, t, g->rank));
     }
@@ -371,6 +373,7 @@ void elastic_dispatch(const params_t *p, oi_ctx *ctx) {
   if (all_go_on(ctx, work) && run(p, &k, &n, ctx, near, far)) count_bytes(&n, g, near, far);
   oi_barrier(ctx);
   if (ctx->tid != 0) return;
+  if (work->code != OI_ARRIVED) let_go(p, &n, w);
   tables_t *t = work->tables;
   // After a failure a link may still read what was gathered, so that stays.
   if (work->code == OI_ARRIVED && oi_flush(g) == OI_ARRIVED) free(t->memory);

@@ -77,6 +77,46 @@ static inline int32_t exchange_messages(const params_t *p, const node_t *n, oi_w
   return OI_ARRIVED;
 }
 
+// ---- Touching each other's memory
+// Threads of a process write and read tensors of each other, which their owners let go of when they
+// fail. So who touches says so first and looks whether the owner has failed; who fails says so first
+// and waits until nobody touches. One of both sees the other.
+
+static inline _Atomic int64_t *touched(const oi_window *w, int32_t owner, int32_t by) {
+  return &w->peers[owner].flags[(int64_t)F_TOUCHED * w->group->size + by];
+}
+
+static inline int touches(const params_t *p, const node_t *n, const oi_window *w, int64_t rank) {
+  return rank != w->group->rank && reach_of(p, rank) == REACH_MEMORY && is_contact(n, (int32_t)rank);
+}
+
+static inline int32_t begin_touching(const params_t *p, const node_t *n, oi_window *w) {
+  oi_group *g = w->group;
+  for (int32_t i = 0; i < g->size; i++)
+    if (touches(p, n, w, i)) atomic_store(touched(w, i, g->rank), 2 * p->epoch - 1);
+  for (int32_t i = 0; i < g->size; i++)
+    if (touches(p, n, w, i) && atomic_load(touched(w, i, i)) != 0)
+      return oi_fail(g, OI_PEER_DEAD, i, 0, 0, 0, "its part of an operation that it gave up");
+  return OI_ARRIVED;
+}
+
+static inline void end_touching(const params_t *p, const node_t *n, oi_window *w) {
+  for (int32_t i = 0; i < w->group->size; i++)
+    if (touches(p, n, w, i)) atomic_store(touched(w, i, w->group->rank), 2 * p->epoch);
+}
+
+// After a failure. Others touch for as long as copying takes, or until they learn of the failure.
+static inline void let_go(const params_t *p, const node_t *n, oi_window *w) {
+  oi_group *g = w->group;
+  end_touching(p, n, w);
+  atomic_store(touched(w, g->rank, g->rank), 1);
+  int64_t start = oi_now_ns();
+  for (int32_t i = 0; i < g->size; i++)
+    while (touches(p, n, w, i) && (atomic_load(touched(w, g->rank, i)) & 1) != 0 &&
+           oi_now_ns() - start < 2 * g->timeout_ns)
+      sched_yield();
+}
+
 // Raises a flag of all ranks of the node but this one, after what was put to them.
 static inline void raise_near(const node_t *n, oi_window *w, int kind, int64_t epoch) {
   for (int64_t i = 1; i < n->size; i++)

@@ -4,7 +4,7 @@
 import { alignUp } from "./sizes.ts";
 
 /** Kinds of flags with one for each rank, and the four of the pipeline behind them. */
-const flagKinds = 10;
+export const flagKinds = 11;
 const pipelineFlags = 4;
 /** Ints of the header of a row of counts. */
 const countsHeader = 24;

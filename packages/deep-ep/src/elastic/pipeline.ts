@@ -5,6 +5,7 @@ import type { CommEvent } from "@open-infra/ranks";
 import { expectContiguous, type Tensor } from "@open-infra/tensor";
 import { expectCount } from "../config.ts";
 import { BufferStateError } from "../errors.ts";
+import { flagKinds } from "./capacity.ts";
 import type { ElasticCore } from "./core.ts";
 import { expectRoom } from "./dispatch-job.ts";
 import { receiveKernel, sendKernel } from "./kernels.ts";
@@ -105,6 +106,6 @@ export class Pipeline {
   /** Whether this rank has sent what was not received, as far as it knows. */
   #unfinished(): boolean {
     const { window, size } = this.#core;
-    return this.#sent.some((sent, channel) => window.flag(10 * size + 2 + channel) < sent);
+    return this.#sent.some((sent, channel) => window.flag(flagKinds * size + 2 + channel) < sent);
   }
 }

@@ -13,7 +13,7 @@ const skip = requirement("the worked case of ElasticBuffer", compiler);
 describe.skipIf(skip)("the worked case", () => {
   it("holds on four ranks of two nodes", async () => {
     const results = await runThreads<WorkedResult>({
-      ...{ size: 4, ranksPerNode: 2, timeoutMs: 20_000 },
+      ...{ size: 4, ranksPerNode: 2, timeoutMs: 50_000 },
       module: new URL("./worked.ts", import.meta.url),
     });
     // Three tokens of each rank reach all ranks, two of them on the other node.
