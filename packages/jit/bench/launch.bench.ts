@@ -1,5 +1,5 @@
-// What a launch costs beside its kernel: the time of `device.run` for kernels that do nothing, of few
-// parameters and of many, in turn with the bare native call below it; and what opening a device
+// What a launch costs beside its kernel: the time of `device.run` for kernels that do nothing, of
+// few parameters and of many, in turn with the bare native call below it; and what opening a device
 // costs when nothing needs compiling. `of the limit` compares with that bare call.
 
 import {
