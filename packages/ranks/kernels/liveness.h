@@ -98,6 +98,8 @@ enum { LOOK_STATES, LOOK_PEER, LOOK_ALL };
 // The state of a rank, after a look at its process if `closely`.
 static int32_t look_at(const oi_group *g, int32_t rank, int closely) {
   oi_slot *slot = &g->control->slots[rank];
+  int32_t linked = atomic_load(&g->linked[rank]);
+  if (linked != 0) return linked;
   int32_t state = atomic_load(&slot->state);
   if (!closely || state != OI_RUNNING || slot->pid == 0 || slot->pid == g->own_pid) return state;
   if (process_runs(slot->pid, slot->start_time)) return OI_RUNNING;

@@ -34,11 +34,12 @@ static void free_group(void *pointer) {
   free((void *)(intptr_t)g->node_of);
   free((void *)(intptr_t)g->wait_ns);
   free((void *)(intptr_t)g->masked);
+  free((void *)(intptr_t)g->linked);
   free(g);
 }
 
 static int has_parts(const oi_group *g, int with_outbox) {
-  return g->node_of != NULL && g->wait_ns != NULL && g->masked != NULL &&
+  return g->node_of != NULL && g->wait_ns != NULL && g->masked != NULL && g->linked != NULL &&
          (!with_outbox || g->outbox != NULL);
 }
 
@@ -51,6 +52,7 @@ int64_t oi_group_create(int64_t *block) {
   g->node_of = node_of;
   g->wait_ns = calloc(size, sizeof *g->wait_ns);
   g->masked = calloc(size, sizeof *g->masked);
+  g->linked = calloc(size, sizeof *g->linked);
   void *box = NULL;
   if (block[HAS_OUTBOX] && posix_memalign(&box, 64, sizeof *g->outbox) == 0) {
     g->outbox = box;
@@ -290,6 +292,7 @@ int64_t oi_layout(int64_t *block) {
       offsetof(oi_group, timeout_ns),
       offsetof(oi_group, wait_ns),
       offsetof(oi_group, masked),
+      offsetof(oi_group, linked),
       offsetof(oi_stream, completed),
       sizeof(oi_stream),
       offsetof(oi_outbox, posted),

@@ -153,7 +153,7 @@ static void describe_failure(const oi_group *g, const oi_failure *f, int32_t cod
   char activity[192];
   if (code == OI_PEER_DEAD) {
     int32_t gone = atomic_load_explicit(&g->gone, memory_order_relaxed);
-    int32_t state = gone < 0 ? OI_DEAD : atomic_load(&g->control->slots[gone].state);
+    int32_t state = gone < 0 ? OI_DEAD : look_at(g, gone, 0);
     snprintf(text, room, "%s in %s: %s %s; waited %lld ms for %s from %s", own_name, f->operation,
              name_of(g, gone), state == OI_LEFT ? "has left" : "is gone", ms, f->awaited, peer);
   } else if (code == OI_TIMED_OUT) {

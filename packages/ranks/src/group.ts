@@ -179,7 +179,7 @@ export class Group implements AsyncDisposable {
   stateOf(rank: number): RankState {
     this.#expectOpen();
     if (rank !== this.rank) this.#native.invoke("oi_group_look", this.address, rank);
-    return this.#control.state(rank);
+    return this.#record.linkState(rank) ?? this.#control.state(rank);
   }
 
   /** Whether this rank does without another; see {@link setMasked}. */

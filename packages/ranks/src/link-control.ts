@@ -24,11 +24,21 @@ export class LinkControl {
   readonly #address: number;
   readonly #rank: number;
   readonly #size: number;
+  readonly #linked: Int32Array;
   readonly #scratch = new BigInt64Array(1);
   readonly #signal = new Words([0, 0, 0, 0]);
 
-  constructor(native: RanksNative, address: number, rank: number, size: number) {
+  constructor(
+    native: RanksNative,
+    address: number,
+    group: number,
+    { rank, size }: { readonly rank: number; readonly size: number },
+  ) {
     this.#native = native;
+    const pointer = viewOf(group + native.layout.groupLinked, 8);
+    const linked = new DataView(pointer.buffer, pointer.byteOffset, 8).getBigInt64(0, true);
+    const states = viewOf(Number(linked), size * 4);
+    this.#linked = new Int32Array(states.buffer, states.byteOffset, size);
     this.#address = address;
     this.#rank = rank;
     this.#size = size;
@@ -47,9 +57,12 @@ export class LinkControl {
     this.#native.call("oi_apply_signal", this.#signal);
   }
 
-  /** Marks a peer as gone, and wakes this rank to see it. */
+  /**
+   * Marks a peer as gone, and wakes this rank to see it. For this rank only: what the peer has sent
+   * to others may still be on its way through their links.
+   */
   setGone(peer: number, state: Extract<RankState, "left" | "dead">): void {
-    this.#control.setState(peer, state);
+    Atomics.store(this.#linked, peer, state === "left" ? 2 : 3);
     this.applySignal(addressOf(this.#scratch), 0, 0, true);
   }
 

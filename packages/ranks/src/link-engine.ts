@@ -86,9 +86,8 @@ export class LinkEngine {
   }
 
   /** There is a group: its control region and its outbox. */
-  begin(control: number, outbox: number): void {
-    const { rank, size } = this.#start;
-    this.#control = new LinkControl(this.#native, control, rank, size);
+  begin(control: number, group: number, outbox: number): void {
+    this.#control = new LinkControl(this.#native, control, group, this.#start);
     this.#outbox = new Outbox(this.#native.layout, outbox);
     for (const [peer, { state }] of this.#peers) {
       this.#control.enter(peer);

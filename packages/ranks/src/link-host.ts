@@ -130,8 +130,9 @@ export class WorkerLink implements Link {
     await this.#wait("connected");
   }
 
-  start({ control, outbox, eventFd }: LinkStart): void {
-    this.#ask({ request: "start", control: control.address, outbox, eventFd });
+  start({ group, control, outbox, eventFd }: LinkStart): void {
+    const at = { control: control.address, group: group.address, outbox, eventFd };
+    this.#ask({ request: "start", ...at });
   }
 
   register(number: number, window: Window, region: Region): void {

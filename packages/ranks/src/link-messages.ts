@@ -39,6 +39,7 @@ export type LinkRequest =
   | {
       readonly request: "start";
       readonly control: number;
+      readonly group: number;
       readonly outbox: number;
       readonly eventFd: number;
     }

@@ -120,7 +120,7 @@ async function main(): Promise<void> {
         connect(message.cards).catch(fail);
         break;
       case "start":
-        engine.begin(message.control, message.outbox);
+        engine.begin(message.control, message.group, message.outbox);
         stopWatching = watchOutbox(message.eventFd, carrier);
         acknowledge();
         break;

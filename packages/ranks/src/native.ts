@@ -48,6 +48,7 @@ const layoutNames = [
   "groupTimeoutNs",
   "groupWaitNs",
   "groupMasked",
+  "groupLinked",
   "streamCompleted",
   "streamBytes",
   "outboxPosted",

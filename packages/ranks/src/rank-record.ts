@@ -9,12 +9,14 @@ export class RankRecord {
   readonly #group: number;
   readonly #waitNs: BigInt64Array;
   readonly #masked: Int32Array;
+  readonly #linked: Int32Array;
 
   constructor(native: RanksNative, group: number, size: number) {
     this.#native = native;
     this.#group = group;
     this.#waitNs = new BigInt64Array(this.#array("groupWaitNs", size * 8), 0, size);
     this.#masked = new Int32Array(this.#array("groupMasked", size * 4), 0, size);
+    this.#linked = new Int32Array(this.#array("groupLinked", size * 4), 0, size);
   }
 
   /** What was sent to this rank, to its node, to other nodes. */
@@ -42,8 +44,14 @@ export class RankRecord {
     Atomics.store(this.#masked, rank, masked ? 1 : 0);
   }
 
+  /** What this rank's link says of a rank behind it; undefined while it says nothing. */
+  linkState(rank: number): "left" | "dead" | undefined {
+    const state = Atomics.load(this.#linked, rank);
+    return state === 0 ? undefined : state === 2 ? "left" : "dead";
+  }
+
   /** The memory of an array that the record points to. */
-  #array(field: "groupWaitNs" | "groupMasked", bytes: number): ArrayBuffer {
+  #array(field: "groupWaitNs" | "groupMasked" | "groupLinked", bytes: number): ArrayBuffer {
     const at = this.#native.view(this.#group + this.#native.layout[field], 8);
     const address = Number(new DataView(at.buffer, at.byteOffset, 8).getBigInt64(0, true));
     return this.#native.view(address, bytes).buffer as ArrayBuffer;

@@ -13,8 +13,11 @@ import { FrameSink } from "./tcp-frames.ts";
 import { GuardedServer } from "./tcp-guard.ts";
 import { TcpSender } from "./tcp-sender.ts";
 
-/** How long an end of the other direction may come first when a peer closes in order. */
-const lingerMs = 200;
+/**
+ * How long the end of the way to a peer may come before the end of the way from it, on which its
+ * last words are; a packet that was lost takes a while.
+ */
+const lingerMs = 2000;
 
 /** What a rank publishes of its endpoint. */
 interface Card {
@@ -179,6 +182,7 @@ export class TcpCarrier implements Carrier {
       problem = ` (${error.code ?? error.message})`;
     });
     const ended = (): void => {
+      if (into === this.#outbound) this.#senders.get(peer)?.end();
       setTimeout(() => {
         this.#engine.gone(peer, `the connection ended without a goodbye${problem}`);
       }, waitMs).unref();

@@ -1,5 +1,5 @@
 // A rank of the launch tests: what it does is its first argument.
-import { writeSync } from "node:fs";
+import { existsSync, writeFileSync, writeSync } from "node:fs";
 import { hostname } from "node:os";
 import { type Group, joinFromEnvironment } from "@open-infra/ranks";
 
@@ -18,7 +18,13 @@ if (what === "environment") {
 } else if (what === "stubborn") {
   // Ignores SIGTERM, as a rank in a long native call may.
   process.on("SIGTERM", () => {});
-  if (isTarget) setTimeout(() => process.exit(3), 500);
+  const ready = `${process.env.OPEN_INFRA_ERROR_FILE}`.replace(/[^/]*$/, "stubborn");
+  if (isTarget) {
+    // The other one must be deaf before this one ends.
+    while (!existsSync(ready)) await new Promise((resolve) => setTimeout(resolve, 20));
+    process.exit(3);
+  }
+  writeFileSync(ready, "");
   setInterval(() => {}, 1000);
 } else {
   const group = await joinFromEnvironment();
