@@ -17,6 +17,7 @@ async function rowsOf(ranks: number, job: LowLatencyJob): Promise<BenchRow[]> {
         Math.max(...all.map(({ us }) => us[name]?.[turn] as number)),
       ),
     );
+  const cpu = (name: string): number => median(first.cpuUs[name] as number[]);
   const make = (name: string, copy: string, bytes: number): BenchRow => {
     const bound = of("flags") + of(copy);
     return {
@@ -24,7 +25,9 @@ async function rowsOf(ranks: number, job: LowLatencyJob): Promise<BenchRow[]> {
       shape: `${ranks} ranks, ${job.tokens} × ${job.hidden}, top-${job.topk} of ${job.experts}`,
       us: of(name),
       gbs: (bytes * ranks) / of(name) / 1e3,
-      rate: `${of("flags").toFixed(0)} µs flags + ${of(copy).toFixed(0)} µs copy`,
+      rate:
+        `${of("flags").toFixed(0)} µs flags + ${of(copy).toFixed(0)} µs copy; ` +
+        `${((cpu("flags") + cpu(copy)) / cpu(name)).toFixed(2)}× in processor time`,
       peer: "flags + copy",
       peerRatio: bound / of(name),
     };
