@@ -18,10 +18,20 @@ static void split_keys(const params_t *p, const item_t *item, int64_t end, int s
 // Where a row's results go; null for what is not wanted.
 typedef struct {
   void *out;
-  float *lse, *max_logit;
+  float *lse, *max_logit, *prefix_lse;
   const float *sink;
 } row_out_t;
 static row_out_t row_out(const params_t *p, const item_t *item, int64_t row);
+
+// A source of keys may want the logarithm over a row's first splits as well: so many of an item's
+// splits belong to them.
+#ifndef PREFIX_SPLITS
+#define PREFIX_SPLITS(p) 0
+#endif
+static inline int prefix_end(const params_t *p, const item_t *item) {
+  (void)p;
+  return (int)oi_min(PREFIX_SPLITS(p), item->split_end);
+}
 
 // Divides by the sum, sink included, and writes the row. A row without keys is 0, its lse +inf.
 ONE_COPY void write_row(const params_t *p, const row_out_t *to, const float *acc, float max,
@@ -35,24 +45,33 @@ ONE_COPY void write_row(const params_t *p, const row_out_t *to, const float *acc
   if (to->max_logit != NULL) *to->max_logit = sum == 0 ? -INFINITY : (float)(max * MAX_UNIT);
 }
 
+// Writes the logarithm over the first keys of a row.
+static void write_prefix(const params_t *p, const row_out_t *to, float max, float sum) {
+  if (to->prefix_lse == NULL) return;
+  const double lse = sum == 0 ? INFINITY : (double)max * MAX_UNIT + log((double)sum);
+  *to->prefix_lse = (float)(lse * p->lse_scale);
+}
+
 // Joins row r of a unit whose splits were computed apart: its sums in w->acc, statistics returned.
-static void merge_splits(const params_t *p, const item_t *unit, int r, work_t *w, float *max,
-                         float *sum) {
-  const int rows = unit->row_end - unit->row_begin;
+static void merge_splits(const params_t *p, const item_t *unit, const row_out_t *to, int r,
+                         work_t *w, float *max, float *sum) {
+  const int rows = unit->row_end - unit->row_begin, prefix = prefix_end(p, unit);
   *max = NO_SCORE, *sum = 0;
   for (int split = 0; split < unit->split_end; split++) {
     const int64_t at = unit->slot + (int64_t)split * rows + r;
     const float *stats = partial_stats(p, at);
-    if (split > 0 && stats[1] == 0) continue;
-    memset(w->o, 0, O_LD * 4);
-    memcpy(w->o, partial_out(p, at), DV * 4);
+    if (split == 0 || stats[1] != 0) {
+      memset(w->o, 0, O_LD * 4);
+      memcpy(w->o, partial_out(p, at), DV * 4);
+    }
     if (split == 0) {
       float *swap = w->acc;
       w->acc = w->o, w->o = swap;
       *max = stats[0], *sum = stats[1];
-    } else {
+    } else if (stats[1] != 0) {
       merge_row(w->acc, max, sum, w->o, stats[0], stats[1]);
     }
+    if (split + 1 == prefix) write_prefix(p, to, *max, *sum);
   }
 }
 
@@ -61,6 +80,7 @@ static void run_item(const params_t *p, const item_t *item, work_t *w) {
   keys_t lists[2], *keys = &lists[0], *then = &lists[1];
   load_queries(p, item, w);
   const int64_t end = w->visible[rows - 1];
+  const int prefix = item->slot < 0 ? prefix_end(p, item) : 0;
   no_scores(w->acc_max, w->acc_sum, rows);
   split_keys(p, item, end, item->split_begin, keys);
   for (int split = item->split_begin; split < item->split_end; split++) {
@@ -69,18 +89,24 @@ static void run_item(const params_t *p, const item_t *item, work_t *w) {
     attend_split(p, item, w, split, keys, then);
     keys_t *swap = keys;
     keys = then, then = swap;
+    if (split + 1 != prefix) continue;
+    for (int r = 0; r < rows; r++) {
+      const row_out_t to = row_out(p, item, item->row_begin + r);
+      write_prefix(p, &to, w->acc_max[r], w->acc_sum[r]);
+    }
   }
   if (item->slot >= 0) return;
   for (int r = 0; r < rows; r++) {
     const row_out_t to = row_out(p, item, item->row_begin + r);
+    if (item->split_end == 0) write_prefix(p, &to, NO_SCORE, 0);
     write_row(p, &to, w->acc + r * O_LD, w->acc_max[r], w->acc_sum[r]);
   }
 }
 
 static void finish_unit_row(const params_t *p, const item_t *unit, int r, work_t *w) {
   float max, sum;
-  merge_splits(p, unit, r, w, &max, &sum);
   const row_out_t to = row_out(p, unit, unit->row_begin + r);
+  merge_splits(p, unit, &to, r, w, &max, &sum);
   write_row(p, &to, w->acc, max, sum);
 }
 

@@ -15,6 +15,7 @@
 #define KEY_BYTES                           \
   (EXTRA_FORMAT < 0 ? FORMAT_BYTES(KV_FORMAT) \
                     : MOST_BYTES(FORMAT_BYTES(KV_FORMAT), FORMAT_BYTES(EXTRA_FORMAT)))
+#define PREFIX_SPLITS(p) ((p)->prefix_splits)
 #include "attention_split.h"
 
 // A cache and its lists.
@@ -100,10 +101,13 @@ static row_out_t row_out(const params_t *p, const item_t *item, int64_t head) {
   const int64_t out = request * p->out_request + token * p->out_token + head * p->out_head;
   const int64_t lse = request * p->lse_request + token * p->lse_token + head * p->lse_head;
   const int64_t max = request * p->max_request + token * p->max_token + head * p->max_head;
+  const int64_t prefix =
+      request * p->prefix_request + token * p->prefix_token + head * p->prefix_head;
   return (row_out_t){
       .out = (char *)p->out + (size_t)out * type_bytes(p->out_type),
       .lse = p->lse ? (float *)p->lse + lse : NULL,
       .max_logit = p->max_logits ? (float *)p->max_logits + max : NULL,
+      .prefix_lse = p->prefix_lse ? (float *)p->prefix_lse + prefix : NULL,
       .sink = p->sink ? (const float *)p->sink + head : NULL,
   };
 }

@@ -40,6 +40,8 @@ export interface SparseCall {
   /** f32 `[b, s, h]`, any strides. */
   readonly lse: Tensor | null;
   readonly maxLogits: Tensor | null;
+  /** The logarithm over the first `places` of every list, a multiple of {@link SPLIT_KEYS}. */
+  readonly prefix?: { readonly places: number; readonly lse: Tensor };
   /** What the natural lse is multiplied by. */
   readonly lseScale: number;
   /** Whether probabilities may be rounded to bf16. */

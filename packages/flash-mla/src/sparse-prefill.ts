@@ -3,6 +3,7 @@
 
 import type { Device } from "@open-infra/jit";
 import { expectTensor, ShapeError, Tensor } from "@open-infra/tensor";
+import { SPLIT_KEYS } from "./call.ts";
 import {
   checkedSink,
   expectChannels,
@@ -14,6 +15,7 @@ import {
   mayRound,
   type Probabilities,
 } from "./checks.ts";
+import { ArgumentError } from "./errors.ts";
 import type { KvFormat } from "./kv-layout.ts";
 import { checkLengths, runSparse } from "./sparse-operation.ts";
 
@@ -43,6 +45,13 @@ export interface FlashMlaSparseFwdOptions {
   readonly maxLogits?: Tensor;
   /** f32 `[s_q, h_q]`. @default a new tensor */
   readonly lse?: Tensor;
+  /**
+   * A positive multiple of 256: also wanted is the logarithm over the first so many places of each
+   * list, which the indexer's loss needs in training. 0 for none. @default 0
+   */
+  readonly indexerTopk?: number;
+  /** f32 `[s_q, h_q]`; only with `indexerTopk`. @default a new tensor */
+  readonly lseIndexer?: Tensor;
   /** @default "e" */
   readonly lseBase?: LseBase;
   /**
@@ -59,6 +68,11 @@ export interface FlashMlaSparseFwdResult {
   readonly maxLogits: Tensor;
   /** f32 `[s_q, h_q]`: logarithm of Σ e^score, without the sink; +inf for a query without keys. */
   readonly lse: Tensor;
+  /**
+   * f32 `[s_q, h_q]`, with `indexerTopk`: as `lse`, over those of the first `indexerTopk` places of
+   * each list that count and name a key.
+   */
+  readonly lseIndexer?: Tensor;
 }
 
 /** The tensor with a batch dimension of one in front. */
@@ -72,6 +86,40 @@ function batched(tensor: Tensor): Tensor {
     storage,
     name,
   });
+}
+
+/** The dimensions of a call as they are checked, and those in front of every tensor. */
+interface Dims {
+  readonly batch: readonly string[];
+  readonly sizes: Record<string, number>;
+}
+
+/** Results of each head that are f32 `[s_q, h_q]`: the one given, or a new one. */
+function perHead({ batch, sizes }: Dims, name: string, given: Tensor | undefined): Tensor {
+  const { b = 1, s_q, h_q } = sizes as Record<"s_q" | "h_q", number> & { b?: number };
+  const front = batch.length === 0 ? [] : [b];
+  const tensor = given ?? Tensor.empty([...front, s_q, h_q], "f32", name);
+  expectTensor(operation, name, tensor, ["f32"], [...batch, "s_q", "h_q"], sizes);
+  return tensor;
+}
+
+/**
+ * What an indexer wants beside the rest, if it does.
+ *
+ * @throws ArgumentError for places that are no multiple of a split, or a result without places.
+ */
+function indexerPart(
+  dims: Dims,
+  options: FlashMlaSparseFwdOptions,
+): { readonly places: number; readonly lse: Tensor } | undefined {
+  const { indexerTopk: places = 0, lseIndexer } = options;
+  if (!Number.isSafeInteger(places) || places < 0 || places % SPLIT_KEYS !== 0) {
+    const allowed = `0 or a positive multiple of ${SPLIT_KEYS}`;
+    throw new ArgumentError(operation, "indexerTopk", `${places}`, allowed);
+  }
+  if (places > 0) return { places, lse: perHead(dims, "lseIndexer", lseIndexer) };
+  if (lseIndexer === undefined) return undefined;
+  throw new ArgumentError(operation, "lseIndexer", "given alone", "a positive indexerTopk as well");
 }
 
 /**
@@ -108,12 +156,11 @@ export function flashMlaSparseFwd(
   }
   const front = batch.length === 0 ? [] : [b];
   const out = options.out ?? Tensor.empty([...front, s_q, h_q, dV], q.dtype, "out");
-  const lse = options.lse ?? Tensor.empty([...front, s_q, h_q], "f32", "lse");
-  const maxLogits = options.maxLogits ?? Tensor.empty([...front, s_q, h_q], "f32", "maxLogits");
   expectTensor(operation, "out", out, floatTypes, [...batch, "s_q", "h_q", "dV"], { ...dims, dV });
   expectChannels(operation, "out", out);
-  expectTensor(operation, "lse", lse, ["f32"], [...batch, "s_q", "h_q"], dims);
-  expectTensor(operation, "maxLogits", maxLogits, ["f32"], [...batch, "s_q", "h_q"], dims);
+  const lse = perHead({ batch, sizes: dims }, "lse", options.lse);
+  const maxLogits = perHead({ batch, sizes: dims }, "maxLogits", options.maxLogits);
+  const indexer = indexerPart({ batch, sizes: dims }, options);
   const full = (tensor: Tensor): Tensor => (batch.length === 0 ? batched(tensor) : tensor);
   const call = {
     operation,
@@ -137,6 +184,7 @@ export function flashMlaSparseFwd(
     out: full(out),
     lse: full(lse),
     maxLogits: full(maxLogits),
+    ...(indexer !== undefined && { prefix: { ...indexer, lse: full(indexer.lse) } }),
     lseScale: lseScaleOf(operation, options.lseBase),
     roundProbabilities: mayRound(operation, options.probabilities),
     sink: checkedSink(operation, options.attnSink, h_q),
@@ -144,5 +192,5 @@ export function flashMlaSparseFwd(
   };
   checkLengths(call);
   runSparse(device, call);
-  return { out, maxLogits, lse };
+  return { out, maxLogits, lse, ...(indexer !== undefined && { lseIndexer: indexer.lse }) };
 }

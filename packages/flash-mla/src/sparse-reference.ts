@@ -17,11 +17,12 @@ function listedKeys(
   indices: Int32Array,
   r: number,
   i: number,
+  most = Number.POSITIVE_INFINITY,
 ): ListedKey[] {
   const topk = scope.indices.dim(2);
   const first = scope.perRequest ? r * scope.keys : 0;
   const list: ListedKey[] = [];
-  for (let j = 0; j < listLength(scope, r, i); j++) {
+  for (let j = 0; j < Math.min(most, listLength(scope, r, i)); j++) {
     const index = indices[(r * call.tokens + i) * topk + j] as number;
     if (index < 0 || index >= scope.keys) continue;
     list.push({ values, at: (first + index) * call.headDimQk });
@@ -29,7 +30,7 @@ function listedKeys(
   return list;
 }
 
-/** Computes a call in float64 and stores `out`, `lse` and `maxLogits`. */
+/** Computes a call in float64 and stores `out` and the logarithms. */
 export function sparseReference(call: SparseCall): void {
   const { headsQ, headDimQk: d, headDimV: dv, tokens } = call;
   const q = call.q.toFloat64();
@@ -43,6 +44,7 @@ export function sparseReference(call: SparseCall): void {
   const out = new Float64Array(rows * dv);
   const lse = new Float64Array(rows);
   const maxLogits = new Float64Array(rows);
+  const prefixLse = new Float64Array(rows);
   for (let row = 0; row < rows; row++) {
     const r = Math.floor(row / (tokens * headsQ));
     const i = Math.floor(row / headsQ) % tokens;
@@ -60,10 +62,16 @@ export function sparseReference(call: SparseCall): void {
     out.set(result.out, row * dv);
     lse[row] = result.lse * call.lseScale;
     maxLogits[row] = result.max;
+    if (call.prefix === undefined) continue;
+    const { scope, values, indices } = scopes[0] as (typeof scopes)[number];
+    const first = listedKeys(call, scope, values, indices, r, i, call.prefix.places).length;
+    const part = attendRow(scores.subarray(0, first), value, 0);
+    prefixLse[row] = part.lse * call.lseScale;
   }
   store(call.out, out);
   storeIf(call.lse, lse);
   storeIf(call.maxLogits, maxLogits);
+  storeIf(call.prefix?.lse ?? null, prefixLse);
 }
 
 function storeIf(tensor: Tensor | null, values: Float64Array): void {

@@ -98,6 +98,7 @@ function sparsePrefill(device: Device): void {
     indices: Tensor.from(Array.from({ length: sq * topk }, index), [sq, 1, topk], "i32"),
     smScale: 0.5,
     topkLength: Tensor.from([0, 1, 32, 33, 20], [sq], "i32"),
+    indexerTopk: 256,
   });
 }
 

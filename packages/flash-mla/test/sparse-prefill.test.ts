@@ -69,6 +69,13 @@ function problem(random: Random, shape: Shape) {
   };
 }
 
+/** One query of one head. */
+function problemInputs(random: Random) {
+  const p = problem(random, { b: 1, sq: 1, skv: 4, topk: 3, hq: 1, d: 96, dv: 64 });
+  const view = (t: Tensor): Tensor => t.select(0, 0);
+  return { q: view(p.q), kv: view(p.kv), indices: view(p.indices), smScale: 1, dV: 64 };
+}
+
 function run(device: Device, shape: Shape, p: ReturnType<typeof problem>) {
   const { b, sq, hq, dv, lengths, sink } = shape;
   const one = b === 1;
@@ -166,6 +173,37 @@ for (const backend of backends("sparse prefill")) {
         expect(bits(alone.lse)).toBe(bits(got.lse.select(0, r)));
         expect(bits(alone.maxLogits)).toBe(bits(got.maxLogits.select(0, r)));
       }
+    });
+
+    it("the logarithm over the first places, for an indexer", () => {
+      // On two threads the second query's list is cut up and joined.
+      for (const hq of slow ? [2] : [2, 20]) {
+        const lengths = [700, 0, 5, 256];
+        const shape = { b: 1, sq: 4, skv: 300, topk: 700, hq, d: 96, dv: 64, lengths };
+        const p = problem(random, shape);
+        const view = (t: Tensor): Tensor => t.select(0, 0);
+        const [q, kv, indices] = [p.q, p.kv, p.indices].map(view) as [Tensor, Tensor, Tensor];
+        const common = { q, kv, indices, smScale: 0.5, dV: 64 };
+        const topkLength = Tensor.from(lengths, [4], "i32");
+        for (const indexerTopk of [256, 512, 1024]) {
+          const whole = flashMlaSparseFwd(device, { ...common, topkLength, indexerTopk });
+          const first = Tensor.from(
+            lengths.map((n) => Math.min(n, indexerTopk)),
+            [4],
+            "i32",
+          );
+          const want = flashMlaSparseFwd(device, { ...common, topkLength: first });
+          const label = `seed ${seed}, ${hq} heads, ${indexerTopk} places`;
+          expect(bits(whole.lseIndexer as Tensor), label).toBe(bits(want.lse));
+          const plain = flashMlaSparseFwd(device, { ...common, topkLength });
+          expect(plain.lseIndexer).toBeUndefined();
+          expect(bits(whole.out), label).toBe(bits(plain.out));
+        }
+      }
+      const lone = { ...problemInputs(random), lseIndexer: Tensor.empty([1, 1], "f32") };
+      expect(() => flashMlaSparseFwd(device, lone)).toThrow(/lseIndexer.*indexerTopk/);
+      const odd = { ...problemInputs(random), indexerTopk: 100 };
+      expect(() => flashMlaSparseFwd(device, odd)).toThrow(/multiple of 256/);
     });
 
     it("queries without keys; lse in base 2", () => {
