@@ -42,7 +42,7 @@ async function contract(random: Random): Promise<string> {
 async function kill(random: Random): Promise<string> {
   const size = random.int(2, 6);
   const victim = random.int(0, size);
-  const afterMs = random.int(0, 3000);
+  const afterMs = random.int(0, 8000);
   const data: ContractData = { seed: random.seed, rounds: 100_000 };
   let timer: NodeJS.Timeout | undefined;
   const onStart = (pid: number, ranks: readonly number[]): void => {
