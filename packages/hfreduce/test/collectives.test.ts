@@ -81,13 +81,13 @@ describe("every kind", () => {
       for (const ranksPerNode of [4, 2]) {
         await threads(4, ranksPerNode, [{ cases: [...cases, ...registered], open }], transport);
       }
-    }, 60_000);
+    }, 120_000);
   }
 
   it("between processes of a host", async () => {
     const data = [{ cases: [...cases, ...registered], open }];
     await runProcesses<number>({ size: 3, ranksPerNode: 2, timeoutMs: 60_000, module, data });
-  }, 60_000);
+  }, 120_000);
 });
 
 describe("what is special", () => {
@@ -126,6 +126,6 @@ describe("random operations", () => {
   for (let round = 0; round < 3; round++) {
     it(`round ${round}`, async () => {
       await soakRound(testSeed() + round, 12);
-    }, 60_000);
+    }, 120_000);
   }
 });
