@@ -78,16 +78,17 @@ static inline int32_t exchange_messages(const params_t *p, const node_t *n, oi_w
 }
 
 // ---- Touching each other's memory
-// Threads of a process write and read tensors of each other, which their owners let go of when they
-// fail. So who touches says so first and looks whether the owner has failed; who fails says so first
-// and waits until nobody touches. One of both sees the other.
+// Threads of a process write and read tensors of each other, which their owners let go of when
+// they fail. So who touches says so first and looks whether the owner has failed; who fails says so
+// first and waits until nobody touches. One of both sees the other.
 
 static inline _Atomic int64_t *touched(const oi_window *w, int32_t owner, int32_t by) {
   return &w->peers[owner].flags[(int64_t)F_TOUCHED * w->group->size + by];
 }
 
 static inline int touches(const params_t *p, const node_t *n, const oi_window *w, int64_t rank) {
-  return rank != w->group->rank && reach_of(p, rank) == REACH_MEMORY && is_contact(n, (int32_t)rank);
+  if (rank == w->group->rank || reach_of(p, rank) != REACH_MEMORY) return 0;
+  return is_contact(n, (int32_t)rank);
 }
 
 static inline int32_t begin_touching(const params_t *p, const node_t *n, oi_window *w) {
