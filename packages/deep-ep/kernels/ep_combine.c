@@ -2,6 +2,7 @@
 // rank reads the rows of its node's ranks where they lie; ranks behind a link put them into its
 // staging memory. A token that went to another node comes back from there as one row, summed and
 // rounded by the rank that had forwarded it.
+#include <sched.h>
 #include "ep_reduce.h"
 
 // The rows of one source in one rank of this node.
@@ -122,6 +123,49 @@ static int exchange_places(const params_t *p, plan_t *plan, ep_op *op) {
   return ep_all_ready(&plan->steps, op);
 }
 
+// ---- Threads of a process read tensors of each other, which their owners let go of when they
+// fail. So who reads says so first and looks whether the owner has failed; who fails says so first
+// and waits until nobody reads. One of both sees the other.
+static _Atomic int64_t *touched(const params_t *p, int32_t owner, int32_t by) {
+  oi_window *w = p->window;
+  return &w->peers[owner].flags[EP_TOUCHED * w->group->size + by];
+}
+
+// Whether this rank reads memory of `r` itself, not of its windows.
+static int touches(const params_t *p, const ep_nodes *n, int32_t r) {
+  return p->same_process && r != n->rank && mapped(p, r);
+}
+
+static void end_touching(const params_t *p, const ep_nodes *n) {
+  for (int32_t r = n->first; r < n->first + n->count; r++)
+    if (touches(p, n, r)) atomic_store(touched(p, r, n->rank), 2 * p->seq);
+}
+
+static int begin_touching(const params_t *p, const ep_nodes *n) {
+  oi_window *w = p->window;
+  for (int32_t r = n->first; r < n->first + n->count; r++)
+    if (touches(p, n, r)) atomic_store(touched(p, r, n->rank), 2 * p->seq - 1);
+  for (int32_t r = n->first; r < n->first + n->count; r++) {
+    if (!touches(p, n, r) || atomic_load(touched(p, r, r)) == 0) continue;
+    oi_fail(w->group, OI_PEER_DEAD, r, 0, 0, 0, "its part of a combine that it gave up");
+    return 0;
+  }
+  return 1;
+}
+
+// After a failure: others read for as long as sums take, or until they learn of it.
+static void let_go(const params_t *p) {
+  oi_window *w = p->window;
+  ep_nodes n = ep_nodes_of(w->group, p->ranks_per_node);
+  end_touching(p, &n);
+  atomic_store(touched(p, n.rank, n.rank), 1);
+  int64_t start = oi_now_ns();
+  for (int32_t r = n.first; r < n.first + n.count; r++)
+    while (touches(p, &n, r) && (atomic_load(touched(p, n.rank, r)) & 1) != 0 &&
+           oi_now_ns() - start < 2 * w->group->timeout_ns)
+      sched_yield();
+}
+
 // Where the rows of each source lie in each rank of the node.
 static void find_blocks(const params_t *p, plan_t *plan) {
   const ep_nodes *n = &plan->n;
@@ -219,7 +263,7 @@ static void begin(const params_t *p, ep_op *op) {
     ep_stop(op);
     return;
   }
-  if (!exchange_places(p, plan, op) || !open_partials(p, plan)) {
+  if (!exchange_places(p, plan, op) || !begin_touching(p, &plan->n) || !open_partials(p, plan)) {
     free_plan(plan);
     ep_stop(op);
     return;
@@ -319,9 +363,10 @@ static void reduce_own(const params_t *p, const plan_t *plan, int64_t t) {
 }
 
 // Everything is read: tells the node, and waits until it has read this rank's rows.
-static void finish(const params_t *p, plan_t *plan) {
+static int finish(const params_t *p, plan_t *plan) {
   const ep_nodes *n = &plan->n;
   oi_window *w = p->window;
+  end_touching(p, n);
   for (int32_t l = 0; l < n->count; l++) {
     int32_t peer = n->first + l;
     int64_t rows = rows_between(p, n, peer, n->rank);
@@ -333,9 +378,11 @@ static void finish(const params_t *p, plan_t *plan) {
     int32_t peer = n->first + l;
     if (oi_wait(w, EP_DONE * n->size + peer, p->seq, peer, "that combine has read the rows") !=
         OI_ARRIVED)
-      return;
+      return 0;
   }
-  if (oi_flush(w->group) == OI_ARRIVED) free_plan(plan);
+  if (oi_flush(w->group) != OI_ARRIVED) return 0;
+  free_plan(plan);
+  return 1;
 }
 
 // Rows that no other process can see are copied to where it can.
@@ -356,12 +403,11 @@ static void copy_shared(const params_t *p, oi_ctx *ctx) {
   oi_barrier(ctx);
 }
 
-void ep_combine(const params_t *p, oi_ctx *ctx) {
+// Returns 0 if the operation failed.
+static int run(const params_t *p, ep_op *op, oi_ctx *ctx) {
   enum { TOKENS = 8 };
-  ep_op *op = p->op;
-  if (p->status == EP_OK) copy_shared(p, ctx);
   if (ctx->tid == 0) begin(p, op);
-  if (ep_stopped(op, ctx)) return;
+  if (ep_stopped(op, ctx)) return 0;
   plan_t *plan = (plan_t *)(intptr_t)op->plan;
   int64_t forwarded = plan->forward_from[plan->served_count];
   for (int64_t from; (from = oi_take(ctx, TOKENS)) < forwarded;)
@@ -369,10 +415,17 @@ void ep_combine(const params_t *p, oi_ctx *ctx) {
   ep_fence();
   ep_restart(ctx);
   if (ctx->tid == 0 && !exchange_partials(p, plan)) ep_stop(op);
-  if (ep_stopped(op, ctx)) return;
+  if (ep_stopped(op, ctx)) return 0;
   for (int64_t from; (from = oi_take(ctx, TOKENS)) < p->tokens;)
     for (int64_t t = from; t < oi_min(p->tokens, from + TOKENS); t++) reduce_own(p, plan, t);
   ep_fence();
   oi_barrier(ctx);
-  if (ctx->tid == 0) finish(p, plan);
+  return ctx->tid != 0 || finish(p, plan);
+}
+
+void ep_combine(const params_t *p, oi_ctx *ctx) {
+  ep_op *op = p->op;
+  if (p->status == EP_OK) copy_shared(p, ctx);
+  int done = run(p, op, ctx);
+  if (ctx->tid == 0 && !done && op->status == EP_OK) let_go(p);
 }

@@ -31,7 +31,9 @@ typedef struct ep_message {
 _Static_assert(sizeof(ep_message) == EP_WORDS * 8, "a message's head");
 
 // Flags of a window, each by source rank.
-enum { EP_STEP = 0, EP_DONE = 1, EP_ARRIVED = 2, EP_FLAGS = 3 };
+// EP_TOUCHED is odd while that rank reads this one's own memory; this rank's own says that it has
+// failed.
+enum { EP_STEP = 0, EP_DONE = 1, EP_ARRIVED = 2, EP_TOUCHED = 3, EP_FLAGS = 4 };
 
 typedef struct ep_steps {
   oi_window *w;

@@ -23,6 +23,14 @@ export interface LowLatencyTimes {
   readonly combineBytes: number;
 }
 
+function someRows(tokens: number, hidden: number): Tensor<"bf16"> {
+  const x = Tensor.empty([tokens, hidden], "bf16");
+  x.raw().forEach((_, i, all) => {
+    all[i] = 0x3f00 + (i % 200);
+  });
+  return x;
+}
+
 export default async function run(group: Group, job: LowLatencyJob): Promise<LowLatencyTimes> {
   const { tokens, hidden, topk, experts, turns } = job;
   const numMaxDispatchTokensPerRank = tokens;
@@ -41,10 +49,7 @@ export default async function run(group: Group, job: LowLatencyJob): Promise<Low
   const topkIdx = randomTopk(group.rank + 1, tokens, topk, experts);
   const topkWeights = Tensor.empty([tokens, topk], "f32");
   topkWeights.raw().fill(1 / topk);
-  const x = Tensor.empty([tokens, hidden], "bf16");
-  x.raw().forEach((_, i, all) => {
-    all[i] = 0x3f00 + (i % 200);
-  });
+  const x = someRows(tokens, hidden);
   const us: Record<string, number[]> = {};
   const cpuUs: Record<string, number[]> = {};
   const time = (what: string, work: () => void): void => {
@@ -88,7 +93,7 @@ export default async function run(group: Group, job: LowLatencyJob): Promise<Low
       time(name, () => group.run(copyKernel, {}, { ...nothing, x: from, out: to, bytes }));
     }
   }
-  // The first turns touch memory for the first time.
+  // Memory is touched for the first time.
   for (const times of [us, cpuUs].flatMap(Object.values<number[]>)) times.splice(0, 3);
   group.closeWindow(window);
   buffer.destroy();

@@ -65,6 +65,9 @@ export interface TokenTraffic {
 
 const align = (bytes: number, to: number): number => Math.ceil(bytes / to) * to;
 
+/** Kinds of flags, each with one for every rank; kernels/ep_common.h. */
+const flagKinds = 4;
+
 /** How many buffers a group has had: part of their windows' names. */
 const opened = new WeakMap<Group, number>();
 
@@ -109,7 +112,7 @@ export class Buffer implements Disposable {
     const numWorkers = options.numWorkers ?? group.stream.threads;
     expectCount("numWorkers", numWorkers, 1);
     const total = align(control, 4096) + align(bytes, 4096);
-    const window = await group.openWindow({ name, bytes: total, flags: 3 * size });
+    const window = await group.openWindow({ name, bytes: total, flags: flagKinds * size });
     const memory = new SharedMemory();
     memory.add(window, control);
     const ops = new Operations({ group, window, memory, slotBytes, numWorkers });
