@@ -75,6 +75,13 @@ const forwarded = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 const failedKey = "launch/failed";
 const longMs = 1e9;
 
+/** Errors that a rank has because another one failed first. */
+const consequences: ReadonlySet<string> = new Set([
+  ...["rank-dead", "rank-timeout", "group-aborted", "store-lost", "store-failed"],
+]);
+/** How long after a consequence its cause may still be told. */
+const causeMs = 1000;
+
 /**
  * Runs the ranks of this node to their end.
  *
@@ -103,6 +110,8 @@ class Launch implements Disposable {
   #server: TcpStoreServer | undefined;
   #store: TcpStore | undefined;
   #failure: LaunchFailure | undefined;
+  /** A failure that another rank's has probably caused. */
+  #suspect: { readonly failure: LaunchFailure; readonly decided: Promise<void> } | undefined;
   #killer: NodeJS.Timeout | undefined;
 
   constructor(options: LaunchOptions) {
@@ -166,6 +175,8 @@ class Launch implements Disposable {
         this.#processes.push(this.#spawn(local));
       }
       const ranks = await Promise.all(this.#processes.map((one) => this.#untilEnd(one)));
+      if (this.#suspect !== undefined && this.#nodes > 1) await this.#suspect.decided;
+      if (this.#suspect !== undefined) this.#fail(this.#suspect.failure);
       if (this.#failure === undefined) await this.#othersDone();
       return this.#result(ranks);
     } finally {
@@ -216,11 +227,29 @@ class Launch implements Disposable {
       const wire = { name, code: "spawn", message, fields: {}, stack: "" };
       return { rank: one.rank, ...none, error: wire } as RankExit;
     });
-    if (exit.exitCode !== 0) this.#fail(this.#failureOf(exit));
+    if (exit.exitCode !== 0) this.#blame(this.#failureOf(exit));
     await one.drained(1000);
     // What the rank has started itself must not outlive it.
     one.kill("SIGKILL");
     return exit;
+  }
+
+  /**
+   * A rank that only lost its peer may be seen to end before that peer is, so it is taken for the
+   * first to fail only if nobody with a cause of its own turns up.
+   */
+  #blame(failure: LaunchFailure): void {
+    if (!consequences.has(failure.errorCode ?? "")) {
+      this.#fail(failure);
+      return;
+    }
+    if (this.#suspect !== undefined) return;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    setTimeout(() => {
+      this.#fail(failure);
+      resolve();
+    }, causeMs);
+    this.#suspect = { failure, decided: promise };
   }
 
   /** The first failure counts: the others of this node are ended, the other nodes told. */
