@@ -1,12 +1,15 @@
 // All-gather sessions, pipeline, embeddings and barriers on threads.
 
+import { findCompiler } from "@open-infra/jit";
 import { runThreads } from "@open-infra/ranks";
-import { testSeed } from "@open-infra/testing";
+import { requirement, testSeed } from "@open-infra/testing";
 import { describe, expect, it } from "vitest";
 
 const seed = testSeed();
+const compiler = findCompiler() !== undefined || "no C compiler (apt-get install gcc libc6-dev)";
+const skip = requirement("services of ElasticBuffer", compiler);
 
-describe(`services beside dispatch (seed ${seed})`, () => {
+describe.skipIf(skip)(`services beside dispatch (seed ${seed})`, () => {
   for (const [size, commThreads] of [
     [4, 1],
     [2, 2],
