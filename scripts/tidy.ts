@@ -191,7 +191,7 @@ const foreignVariables =
 
 /** Those by which launchers say which rank a process is, and UCX's choice of transports. */
 const launcherVariables =
-  /^(MASTER_(ADDR|PORT)|SLURM_[A-Z_]+|OMPI_[A-Z_]+|PMIX_NAMESPACE|UCX_TLS)$/;
+  /^(MASTER_(ADDR|PORT)|SLURM_[A-Z_]+|OMPI_[A-Z_]+|PMIX_\w+|TORCHELASTIC_\w+|UCX_TLS)$/;
 
 function undocumentedVariables(files: readonly SourceFile[]): Violation[] {
   const documented = new Set<string>();

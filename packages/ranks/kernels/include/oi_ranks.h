@@ -130,8 +130,8 @@ typedef struct oi_group {
   const int32_t *node_of;  // [size]
   _Atomic int64_t *wait_ns;  // [size]: how long this rank waited for each
   _Atomic int32_t *masked;   // [size]: whom this rank neither sends to nor waits for
-  // [size]: OI_LEFT or OI_DEAD as soon as this rank's link says so. Not in the slots: another rank's
-  // link may see a goodbye before this one's has brought what was sent before it.
+  // [size]: OI_LEFT or OI_DEAD as soon as this rank's link says so. Not in the slots: the link of
+  // another rank may see a goodbye before this one's has brought what was sent before it.
   _Atomic int32_t *linked;
   int32_t goes_on;           // a rank's end does not end the group
   _Atomic int32_t gone;      // whose death a wait saw last; −1: nobody's
