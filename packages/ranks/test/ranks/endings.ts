@@ -2,6 +2,7 @@
 
 import { type Group, GroupError } from "@open-infra/ranks";
 import { openWorkspace, waitForEver } from "./kernels.ts";
+import { othersWaitIn } from "./others.ts";
 
 /** How rank 1 ends, or what all do wrong. */
 export interface EndingData {
@@ -21,7 +22,15 @@ const never = (): Promise<never> => new Promise(() => setInterval(() => {}, 1000
 
 async function endBadly(group: Group, { ending }: EndingData): Promise<unknown> {
   if (ending === "throws") throw new RangeError("rank 1 has had enough");
-  if (ending === "exits" || ending === "alone") process.exit(3);
+  if (ending === "exits") {
+    await othersWaitIn(group, "dispatch");
+    process.exit(3);
+  }
+  if (ending === "alone") {
+    // A wait for a message on the event loop is not seen from outside.
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    process.exit(3);
+  }
   if (ending === "uncaught")
     setTimeout(() => {
       throw new Error("nobody catches this");

@@ -1,4 +1,5 @@
-// A rank that joins by a store over TCP, given on the command line, and says how it reaches the other.
+// A rank that joins by a store over TCP, given on the command line; it says how it reaches the
+// other.
 
 import { joinGroup, TcpStore } from "@open-infra/ranks";
 

@@ -4,6 +4,7 @@ import { spawn } from "node:child_process";
 import { Worker } from "node:worker_threads";
 import type { Group } from "@open-infra/ranks";
 import { openWorkspace, waitForEver } from "./kernels.ts";
+import { othersWaitIn } from "./others.ts";
 
 /** What the victim is in when the signal comes. */
 export type Phase =
@@ -21,9 +22,23 @@ export interface VictimData {
   readonly phase: Phase;
 }
 
+/** What the others are in when the victim is. */
+const operations: Readonly<Record<Phase, string>> = {
+  kernel: "wait_for_ever",
+  "queued kernel": "wait_for_ever",
+  barrier: "barrier",
+  recv: "",
+  recvSync: "recv",
+  computing: "wait_for_ever",
+  loop: "wait_for_ever",
+};
+
 /** Sends this process a signal in a moment, whatever it is in by then. */
-function signalLater(signal: string): void {
-  spawn("sh", ["-c", `sleep 0.3; kill -${signal} ${process.pid}`], { stdio: "ignore" });
+async function signalLater(group: Group, signal: string, phase: Phase): Promise<void> {
+  const isSeen = operations[phase] !== "" && phase !== "barrier";
+  if (isSeen) await othersWaitIn(group, operations[phase]);
+  const seconds = isSeen ? 0.3 : 1;
+  spawn("sh", ["-c", `sleep ${seconds}; kill -${signal} ${process.pid}`], { stdio: "ignore" });
 }
 
 export default async function run(group: Group, data: VictimData): Promise<string> {
@@ -32,7 +47,7 @@ export default async function run(group: Group, data: VictimData): Promise<strin
   const values = { window, ...openWorkspace(8), most: 0, seed: 0 };
   group.barrier();
   const isVictim = group.rank === victim;
-  if (isVictim && signal !== "none") signalLater(signal);
+  if (isVictim && signal !== "none") await signalLater(group, signal, phase);
   // The victim waits for rank 0 or its neighbour, everybody else for the victim.
   const peer = isVictim ? (victim + 1) % group.size : victim;
   if (isVictim && phase === "loop") for (;;);
