@@ -2,8 +2,9 @@
 
 import { testSeed } from "@open-infra/testing";
 import { it } from "vitest";
+import { lacks } from "../v1/worlds.ts";
 import { soak } from "./layouts.soak.ts";
 
-it("a batch of random layouts", async () => {
+it.skipIf(lacks("random layouts"))("a batch of random layouts", async () => {
   await soak({ seed: testSeed(), minutes: 0, log: () => {} });
 });

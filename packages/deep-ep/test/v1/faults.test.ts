@@ -2,10 +2,12 @@
 
 import { runProcesses, runThreads } from "@open-infra/ranks";
 import { describe, expect, it } from "vitest";
+import { lacks } from "./worlds.ts";
 
+const skip = lacks("faults of Buffer");
 const module = new URL("./faults-rank.ts", import.meta.url);
 
-describe("a rank killed with SIGKILL", () => {
+describe.skipIf(skip)("a rank killed with SIGKILL", () => {
   it.each([
     ["dispatch", 0],
     ["combine", 1],
@@ -33,7 +35,7 @@ describe("a rank killed with SIGKILL", () => {
   });
 });
 
-describe("with enableShrink", () => {
+describe.skipIf(skip)("with enableShrink", () => {
   it("dead ranks are masked and the others' sums stay exact", async () => {
     const ranks = await runProcesses<number[] | undefined>({
       size: 4,
@@ -52,7 +54,7 @@ describe("with enableShrink", () => {
   });
 });
 
-it("two low-latency batches are in flight, a third is refused", async () => {
+it.skipIf(skip)("two low-latency batches are in flight, a third is refused", async () => {
   const options = { size: 2, module, export: "twoBatches", timeoutMs: 20_000 };
   for (const refused of await runThreads<string[]>(options)) {
     expect(refused).toEqual([

@@ -3,7 +3,7 @@
 import { seededRandom, testSeed } from "@open-infra/testing";
 import { describe, expect, it } from "vitest";
 import type { LowLatencyCase } from "./low-latency-case.ts";
-import { lowLatencyRank, randomLowLatencyCase, runRanks, type Transport } from "./worlds.ts";
+import { lacks, lowLatencyRank, randomLowLatencyCase, runRanks, type Transport } from "./worlds.ts";
 
 function grid(ranks: number): LowLatencyCase[] {
   const cases: LowLatencyCase[] = [];
@@ -49,10 +49,12 @@ const worlds: readonly (readonly [Transport, ranks: number])[] = [
   ["processes", 4],
   ["threads over tcp", 2],
   ["threads over tcp", 3],
+  ["processes over ucx", 2],
 ];
 
 describe.each(worlds)("%s: %d ranks", (transport, size) => {
-  it("the grid of the original's tests and random shapes", async () => {
+  const skip = lacks(`low-latency mode, ${transport}`, transport);
+  it.skipIf(skip)("the grid of the original's tests and random shapes", async () => {
     const random = seededRandom(testSeed() + size);
     const all = grid(size);
     const some = size > 2 ? all.filter((_, i) => i % 3 === 0) : all;

@@ -4,7 +4,7 @@
 import { seededRandom, testSeed } from "@open-infra/testing";
 import { describe, expect, it } from "vitest";
 import type { NormalCase } from "./normal-case.ts";
-import { normalRank, randomCase, runRanks, type Transport } from "./worlds.ts";
+import { lacks, normalRank, randomCase, runRanks, type Transport } from "./worlds.ts";
 
 function grid(ranks: number): NormalCase[] {
   const cases: NormalCase[] = [];
@@ -47,10 +47,12 @@ const worlds: readonly (readonly [Transport, ranks: number, ranksPerNode: number
   ["processes of two threads", 4, 2],
   ["threads over tcp", 2, 2],
   ["threads over tcp", 4, 2],
+  ["processes over ucx", 2, 1],
 ];
 
 describe.each(worlds)("%s: %d ranks, %d a node", (transport, size, ranksPerNode) => {
-  it("the grid of the original's tests and random layouts", async () => {
+  const skip = lacks(`normal mode, ${transport}`, transport);
+  it.skipIf(skip)("the grid of the original's tests and random layouts", async () => {
     const random = seededRandom(testSeed() + size * 10 + ranksPerNode);
     const cases = [...grid(size), ...Array.from({ length: 8 }, () => randomCase(random, size))];
     const results = await runRanks<{ leaked: number; cases: number }>(transport, {

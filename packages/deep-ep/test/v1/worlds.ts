@@ -1,7 +1,8 @@
 // How the tests of both modes start their ranks: threads or processes, over memory or over links.
 
-import { type RunOptions, runProcesses, runThreads } from "@open-infra/ranks";
-import type { Random } from "@open-infra/testing";
+import { findCompiler } from "@open-infra/jit";
+import { hasUcx, type RunOptions, runProcesses, runThreads } from "@open-infra/ranks";
+import { type Random, type Requirement, requirement } from "@open-infra/testing";
 import type { LowLatencyCase } from "./low-latency-case.ts";
 import type { NormalCase } from "./normal-case.ts";
 
@@ -12,6 +13,16 @@ export type Transport =
   | "processes of two threads"
   | "threads over tcp"
   | "processes over ucx";
+
+const compiler: Requirement =
+  findCompiler() !== undefined || "no C compiler (apt-get install gcc libc6-dev)";
+const ucx: Requirement = hasUcx() || "no libucp.so.0 (apt-get install libucx0)";
+
+/** For `describe.skipIf`: says what is missing. */
+export function lacks(test: string, transport: Transport = "threads"): boolean {
+  const met = compiler === true && transport === "processes over ucx" ? ucx : compiler;
+  return requirement(test, met);
+}
 
 /** Runs a module on ranks of a transport. */
 export function runRanks<T>(transport: Transport, options: RunOptions): Promise<T[]> {
