@@ -1,7 +1,7 @@
-// Native code for packages that bring a runtime of their own (communication), rather than operations
-// for a device: C in the same form as kernels (constants, parameter block, project headers),
-// compiled and cached as they are, and a thread pool that any one native thread may launch on.
-// Operations on tensors belong on a Device; this is the level below it.
+// Native code for packages that bring a runtime of their own (communication), rather than
+// operations for a device: C in the same form as kernels (constants, parameter block, project
+// headers), compiled and cached as they are, and a thread pool that any one native thread may
+// launch on. Operations on tensors belong on a Device; this is the level below it.
 
 import { KernelCache } from "./cache.ts";
 import { searchCompiler } from "./compiler.ts";
