@@ -1,5 +1,6 @@
 // Products against the machine's own limits: weights stream from memory (a pool larger than the
 // caches is walked through), times are medians, and every row stands beside the limit that applies.
+// One thread is timed by its processor time, several by the wall's.
 // Alone: `node --conditions=@open-infra/source packages/deep-gemm/bench/gemm.bench.ts [--quick]
 // [--json] [--threads N]`.
 
@@ -36,8 +37,10 @@ class Pool {
   readonly #words: Tensor<"bf16">;
   #at = 0;
 
-  constructor(bytes: number) {
+  /** In huge pages where there are some, as a model's weights are. */
+  constructor(device: Device, bytes: number) {
     this.#words = Tensor.empty([bytes / 2], "bf16");
+    device.adviseHuge?.(this.#words);
     const words = this.#words.raw();
     // Numbers that are normal in bf16 and no NaN in e4m3, whichever a byte is read as.
     let state = 1;
@@ -76,17 +79,24 @@ function operand(pool: Pool, scaled: boolean, shape: readonly number[], granM: n
   return { data, scales: ones([...shape.slice(0, -2), rows, scaleBlocks(shape.at(-1) as number)]) };
 }
 
-/** Median microseconds of calls that each get their own weights. */
-function time(call: (i: number) => void, quick: boolean): number {
+/**
+ * Microseconds of a call; each call gets its own weights. Of one thread its processor time, which
+ * others on the machine do not lengthen, but which the system counts so coarsely that only many
+ * calls together have one; of several the median of the wall's.
+ */
+function time(device: Device, call: (i: number) => void, quick: boolean): number {
   call(0);
   const samples: number[] = [];
+  const start = process.threadCpuUsage();
   const end = performance.now() + (quick ? 150 : 600);
   for (let i = 1; samples.length < 5 || (performance.now() < end && samples.length < 400); i++) {
-    const start = performance.now();
+    const before = performance.now();
     call(i);
-    samples.push((performance.now() - start) * 1000);
+    samples.push((performance.now() - before) * 1000);
   }
-  return median(samples);
+  if (device.threads > 1) return median(samples);
+  const { user, system } = process.threadCpuUsage(start);
+  return (user + system) / samples.length;
 }
 
 interface Measured {
@@ -118,7 +128,8 @@ function runDense(device: Device, pool: Pool, c: Case, quick: boolean): Measured
   const d = Tensor.empty([m, n], "bf16");
   const copies = Math.max(2, Math.floor(pool.byteLength / weightBytes) - 1);
   const weights = Array.from({ length: copies }, () => operand(pool, scaledB, [n, k], 128));
-  const us = time((i) => gemmNt(device, { a, b: weights[i % copies] as Operand, d }), quick);
+  const call = (i: number): void => gemmNt(device, { a, b: weights[i % copies] as Operand, d });
+  const us = time(device, call, quick);
   const bytes = weightBytes + m * k * (kind === "fp8" ? 1 : 2) + m * n * 2;
   return { case: `${kind} gemmNt`, shape: `${m}×${n}×${k}`, us, flops: 2 * m * n * k, bytes };
 }
@@ -146,9 +157,10 @@ function runGrouped(
   const groupBytes = n * k * (scaled ? 1 : 2);
   const copies = Math.max(2, Math.floor(pool.byteLength / (groups * groupBytes)) - 1);
   const weights = Array.from({ length: copies }, () => operand(pool, scaled, [groups, n, k], 128));
-  const us = time((i) => {
+  const call = (i: number): void => {
     gemmNtGrouped(device, { a, b: weights[i % copies] as Operand, d, offsets });
-  }, quick);
+  };
+  const us = time(device, call, quick);
   const used = ends.reduce(
     (sum, end, g) => sum + (g > 0 && end > (ends[g - 1] as number) ? 1 : 0),
     0,
@@ -163,7 +175,7 @@ export async function run(options: GemmBenchOptions = {}): Promise<readonly Benc
   const threads = options.threads;
   using device = createDevice({ backend: "cpu", ...(threads === undefined ? {} : { threads }) });
   const before = measureMachine(device);
-  const pool = new Pool(before.readBytes);
+  const pool = new Pool(device, before.readBytes);
   const rows: Measured[] = [];
   for (const kind of ["bf16", "fp8"] as const) {
     for (const m of quick ? [1, 128] : [1, 2, 4, 8, 16, 64, 128, 512]) {

@@ -19,8 +19,8 @@ enum {
   PANEL_K = LEFT_IS_B ? 2048 : 1024,
   PANEL_BYTES = PANEL_K / STEP_SIZE * STEP_TILES,
   BLOCK_BYTES = 1 << 20,
-  // k of a left panel; codes are packed for the first-level cache.
-  LEFT_K = SCALED && !LEFT_AS_IT_IS ? 256 : PANEL_K,
+  // k of a left panel. Two of packed codes stay in the first-level cache beside all else.
+  LEFT_K = SCALED && !LEFT_AS_IT_IS ? PACKED_ROW : PANEL_K,
   LEFT_BYTES = LEFT_K / STEP_SIZE * STEP_TILES,
   FEW_PASSES = 2,
   FETCH_LINES = 4,    // of a row at a time
@@ -280,15 +280,10 @@ INLINE void pack_item(const coming_t *c, int64_t i) {
                    oi_min(STEP_SIZE, c->block.len - k));
     return;
   }
-  const char *from = c->from + i * c->ld, *later = c->later + i * c->ld;
+  const char *from = c->from + i * c->ld;
   int64_t len = i < c->rows ? c->block.len : 0;
-  if (len == 256) {
-    UNROLL
-    for (int k = 0; k < 256; k += 64) {
-      if (c->later != NULL) __builtin_prefetch(later + byte_step(LEFT_CODES, k), 0, 3);
-      pack_left_run(LEFT_CODES, c->to + k / STEP_SIZE * STEP_TILES, i,
-                    from + byte_step(LEFT_CODES, k), 64);
-    }
+  if (len == PACKED_ROW) {
+    pack_left_row(LEFT_CODES, c->to, i, from, c->later == NULL ? NULL : c->later + i * c->ld);
     return;
   }
   for (int64_t k = 0; k < c->block.len; k += 64) {

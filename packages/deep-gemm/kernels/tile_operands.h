@@ -16,6 +16,7 @@ enum {
   TILE = 1024,        // bytes
   STEP_TILES = 2048,  // of the two tiles of a step
   STEP_SIZE = 32,     // k
+  PACKED_ROW = 128,   // k of codes that are packed at a time
 };
 
 INLINE const char *element_at(int type, const void *base, int64_t i) {
@@ -72,6 +73,11 @@ INLINE __m512i spread_nibbles(__m256i bytes) {
   return _mm512_and_si512(words, _mm512_set1_epi8(15));
 }
 
+// Eight codes from either half to each block, which unpacking takes apart again.
+INLINE __m512i spread_halves(__m512i codes) {
+  return _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7), codes);
+}
+
 // `count` ≤ 64 consecutive elements, in order.
 INLINE void load_run(int type, const char *p, int64_t count, __m512i out[2]) {
   uint64_t wanted = first_bits(count);
@@ -86,9 +92,7 @@ INLINE void load_run(int type, const char *p, int64_t count, __m512i out[2]) {
           ? _mm512_maskz_loadu_epi8(wanted, p)
           : spread_nibbles(_mm256_maskz_loadu_epi8((__mmask32)first_bits((count + 1) / 2), p));
   if (type == TYPE_E2M1 && (count & 1)) codes = _mm512_maskz_mov_epi8(wanted, codes);
-  // Eight codes from either half to each block, which unpacking takes apart again.
-  codes = _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7), codes);
-  bf16_of_codes(type, codes, out);
+  bf16_of_codes(type, spread_halves(codes), out);
 }
 
 // `count` ≤ 32 adjacent columns of two rows of k: pairs of columns 0 … 15, and of 16 … 31. `both`
@@ -136,6 +140,15 @@ INLINE void pack_left_run(int type, char *to, int64_t row, const char *p, int64_
   to += row / 16 * TILE + row % 16 * 64;
   _mm512_store_si512(to, words[0]);
   if (count > STEP_SIZE) _mm512_store_si512(to + STEP_TILES, words[1]);
+}
+
+// PACKED_ROW k of the row, fetching those at `later`, if any, for the next call.
+INLINE void pack_left_row(int type, char *to, int64_t row, const char *p, const char *later) {
+  UNROLL
+  for (int k = 0; k < PACKED_ROW; k += 64) {
+    if (later != NULL) __builtin_prefetch(later + byte_step(type, k), 0, 3);
+    pack_left_run(type, to + k / STEP_SIZE * STEP_TILES, row, p + byte_step(type, k), 64);
+  }
 }
 
 // One step of a pair of left tiles whose rows are adjacent: `count` k, `ld` bytes from k to k.
