@@ -1,15 +1,13 @@
 // The outbox: what goes to peers that are not mapped, filled by kernels, emptied by the link.
 #pragma once
 #include <sched.h>
-#include <unistd.h>
+#include "event.h"
 #include "oi_ranks.h"
 
 static void wake_link(oi_outbox *box) {
 #if defined(__linux__)
   if (atomic_exchange(&box->idle, 0) == 0) return;
-  uint64_t one = 1;
-  ssize_t written = write(box->event_fd, &one, sizeof one);
-  (void)written;
+  write_event(box->event_fd);
 #else
   (void)box;
 #endif

@@ -31,12 +31,17 @@ static void release_all(void *list) {
   }
 }
 
+// The library that a function lies in is never unloaded again.
+static void keep_library(const void *function) {
+  Dl_info found;
+  if (dladdr(function, &found) != 0 && found.dli_fname != NULL)
+    dlopen(found.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE);
+}
+
 // Destructors and threads of this library may run after the JavaScript thread that loaded it has
 // unloaded it, so the library stays.
 static void prepare_owner(void) {
-  Dl_info self;
-  if (dladdr((void *)(intptr_t)&prepare_owner, &self) != 0 && self.dli_fname != NULL)
-    dlopen(self.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE);
+  keep_library((void *)(intptr_t)&prepare_owner);
   pthread_key_create(&owner_key, release_all);
 }
 

@@ -29,7 +29,7 @@ enum {
 
 static void free_group(void *pointer) {
   oi_group *g = pointer;
-  if (g->outbox != NULL && g->outbox->event_fd >= 0) close(g->outbox->event_fd);
+  if (g->outbox != NULL) close_event(g->outbox->event_fd, -1);
   free(g->outbox);
   free((void *)(intptr_t)g->node_of);
   free((void *)(intptr_t)g->wait_ns);
@@ -43,7 +43,8 @@ static int has_parts(const oi_group *g, int with_outbox) {
          (!with_outbox || g->outbox != NULL);
 }
 
-// block: as the names above -> { group, outbox, event fd }. Returns 0 or -errno.
+// block: as the names above -> { group, outbox, its event's reading end, which the caller closes }.
+// Returns 0 or -errno.
 int64_t oi_group_create(int64_t *block) {
   size_t size = (size_t)block[SIZE];
   oi_group *g = calloc(1, sizeof *g);
@@ -54,12 +55,14 @@ int64_t oi_group_create(int64_t *block) {
   g->masked = calloc(size, sizeof *g->masked);
   g->linked = calloc(size, sizeof *g->linked);
   void *box = NULL;
+  int reader = -1;
   if (block[HAS_OUTBOX] && posix_memalign(&box, 64, sizeof *g->outbox) == 0) {
     g->outbox = box;
     memset(box, 0, sizeof *g->outbox);
-    g->outbox->event_fd = make_event();
+    g->outbox->event_fd = make_event(&reader);
   }
   if (!has_parts(g, block[HAS_OUTBOX] != 0)) {
+    close_event(-1, reader);
     free_group(g);
     return -ENOMEM;
   }
@@ -86,7 +89,7 @@ int64_t oi_group_create(int64_t *block) {
   own(g, free_group, OI_OWNED_MEMORY);
   block[0] = (int64_t)(intptr_t)g;
   block[1] = (int64_t)(intptr_t)box;
-  block[2] = box == NULL ? -1 : g->outbox->event_fd;
+  block[2] = reader;
   return 0;
 }
 
@@ -253,6 +256,13 @@ int64_t oi_window_wait_any(int64_t *block) {
 }
 
 // ---- Facts
+
+// A kernel's library stays loaded: the stream's thread may be in it when the JavaScript thread that
+// loaded it is terminated and unloads it. block: { the kernel's entry }.
+int64_t oi_keep_kernel(int64_t *block) {
+  keep_library(pointer_of(block[0]));
+  return 0;
+}
 
 // Returns how many picoseconds an oi_pause takes here; about 40,000 on recent x86, 3,000 on others.
 int64_t oi_pause_ps(int64_t *block) {

@@ -6,9 +6,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <unistd.h>
-#if defined(__linux__)
-#include <sys/eventfd.h>
-#endif
+#include "event.h"
 #include "owner.h"
 #include "wait.h"
 
@@ -29,21 +27,6 @@ typedef struct oi_stream {
   pthread_t thread;
   int64_t items[STREAM_ITEMS][STREAM_WORDS];
 } oi_stream;
-
-static int make_event(void) {
-#if defined(__linux__)
-  return eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-#else
-  return -1;
-#endif
-}
-
-static void write_event(int fd) {
-  uint64_t one = 1;
-  if (fd < 0) return;
-  ssize_t written = write(fd, &one, sizeof one);
-  (void)written;
-}
 
 // The same protocol as oi_ring's: what is told by, then a look at who sleeps.
 static void ring_stream(oi_stream *s) {
@@ -126,18 +109,20 @@ static void free_stream(void *pointer) {
   atomic_store(&s->stop, 1);
   ring_stream(s);
   pthread_join(s->thread, NULL);
-  if (s->event_fd >= 0) close(s->event_fd);
+  close_event(s->event_fd, -1);
   free(s);
 }
 
-// block: { group, launch } -> { stream, event fd }. Returns 0 or -errno.
+// block: { group, launch } -> { stream, its event's reading end, which the caller closes }. Returns
+// 0 or -errno.
 int64_t oi_stream_create(int64_t *block) {
   oi_stream *s = NULL;
   if (posix_memalign((void **)&s, 64, sizeof *s) != 0) return -ENOMEM;
   memset(s, 0, offsetof(oi_stream, items));
   s->group = (oi_group *)(intptr_t)block[0];
   s->launch = (oi_launcher)(intptr_t)block[1];
-  s->event_fd = make_event();
+  int reader = -1;
+  s->event_fd = make_event(&reader);
   s->spins_idle = s->spins_wait = s->group->spins;
   sigset_t all, before;
   sigfillset(&all);
@@ -145,13 +130,13 @@ int64_t oi_stream_create(int64_t *block) {
   int problem = pthread_create(&s->thread, NULL, run_stream, s);
   pthread_sigmask(SIG_SETMASK, &before, NULL);
   if (problem != 0) {
-    if (s->event_fd >= 0) close(s->event_fd);
+    close_event(s->event_fd, reader);
     free(s);
     return -problem;
   }
   own(s, free_stream, OI_OWNED_THREAD);
   block[0] = (int64_t)(intptr_t)s;
-  block[1] = s->event_fd;
+  block[1] = reader;
   return 0;
 }
 

@@ -42,16 +42,18 @@ static void free_watch(void *pointer) {
   atomic_fetch_add(&slot->doorbell, 1);
   oi_wake_all(&slot->doorbell);
   pthread_join(watch->thread, NULL);
-  if (watch->event_fd >= 0) close(watch->event_fd);
+  close_event(watch->event_fd, -1);
   free(watch);
 }
 
-// block: { group } -> { watch, event fd }. Returns 0 or -errno.
+// block: { group } -> { watch, its event's reading end, which the caller closes }. Returns 0 or
+// -errno.
 int64_t oi_watch_create(int64_t *block) {
   oi_watch *watch = calloc(1, sizeof *watch);
   if (watch == NULL) return -ENOMEM;
   watch->group = (oi_group *)(intptr_t)block[0];
-  watch->event_fd = make_event();
+  int reader = -1;
+  watch->event_fd = make_event(&reader);
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
@@ -59,13 +61,13 @@ int64_t oi_watch_create(int64_t *block) {
   if (watch->event_fd >= 0) problem = pthread_create(&watch->thread, NULL, run_watch, watch);
   pthread_sigmask(SIG_SETMASK, &before, NULL);
   if (problem != 0) {
-    if (watch->event_fd >= 0) close(watch->event_fd);
+    close_event(watch->event_fd, reader);
     free(watch);
     return -problem;
   }
   own(watch, free_watch, OI_OWNED_THREAD);
   block[0] = (int64_t)(intptr_t)watch;
-  block[1] = watch->event_fd;
+  block[1] = reader;
   return 0;
 }
 
@@ -99,11 +101,4 @@ int64_t oi_watch_go(int64_t *block) {
   atomic_fetch_sub(&watch->group->control->slots[watch->group->rank].sleepers, 1);
   atomic_store(&watch->phase, WATCH_IDLE);
   return 0;
-}
-
-// block: { eventfd }. Empties it.
-int64_t oi_event_clear(int64_t *block) {
-  uint64_t count;
-  ssize_t got = read((int)block[0], &count, sizeof count);
-  return got == (ssize_t)sizeof count ? (int64_t)count : 0;
 }

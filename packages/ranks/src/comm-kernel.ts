@@ -67,6 +67,7 @@ export class CommKernels {
       const name = `${kernel.name}${key}`;
       const spec = { name, source, entry, constants, params, headers: ranksHeaders };
       code = this.#native.toolchain.load(spec);
+      this.#native.invoke("oi_keep_kernel", code.address);
       byConstants.set(key, code);
     }
     return code;

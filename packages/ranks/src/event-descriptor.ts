@@ -1,22 +1,36 @@
-// An event of native code on the event loop: a descriptor that a native thread writes, as a promise
-// of its next writing. Where the system has no such descriptors it is a timer.
+// An event of native code on the event loop: the reading end of two connected sockets, the other of
+// which a native thread writes, as a promise of its next writing. Where the system has none it is a
+// timer. Node's own sockets, not a callback of the foreign-function library: that ends the whole
+// process if it fires while its thread is being terminated.
 
-import koffi from "koffi";
-import type { RanksNative } from "./native.ts";
+import { Socket } from "node:net";
 
 const pollMs = 1;
 
-/** Wakes JavaScript when native code writes the descriptor. Does not own the descriptor. */
-export class EventDescriptor implements Disposable {
-  readonly #native: RanksNative;
-  readonly #descriptor: number;
-  #waiting: PromiseWithResolvers<void> | undefined;
-  #handle: ReturnType<typeof koffi.node.poll> | undefined;
+/** Calls back whenever an event was written. Owns the descriptor; `destroy` closes it. */
+export function listenToEvent(descriptor: number, written: () => void): Socket {
+  const callback = (): boolean => {
+    written();
+    return true;
+  };
+  // How often it was written does not matter, so its bytes need no room.
+  const onread = { buffer: new Uint8Array(64), callback };
+  const options = { fd: descriptor, readable: true, writable: false, onread };
+  const socket = new Socket(options as ConstructorParameters<typeof Socket>[0]);
+  socket.on("error", written);
+  return socket;
+}
 
-  /** @param descriptor −1 where there is none. */
-  constructor(native: RanksNative, descriptor: number) {
-    this.#native = native;
-    this.#descriptor = descriptor;
+/** Wakes JavaScript when native code writes the event. */
+export class EventDescriptor implements Disposable {
+  readonly #socket: Socket | undefined;
+  #waiting: PromiseWithResolvers<void> | undefined;
+
+  /** @param descriptor The reading end, which is closed with this; −1 where there is none. */
+  constructor(descriptor: number) {
+    if (descriptor < 0) return;
+    this.#socket = listenToEvent(descriptor, () => this.#wake());
+    this.#socket.unref();
   }
 
   /**
@@ -27,32 +41,21 @@ export class EventDescriptor implements Disposable {
     if (this.#waiting !== undefined) return this.#waiting.promise;
     const waiting = Promise.withResolvers<void>();
     this.#waiting = waiting;
-    if (this.#descriptor < 0) {
-      setTimeout(() => this.#wake(), pollMs);
-      return waiting.promise;
-    }
-    if (this.#handle === undefined) {
-      this.#handle = koffi.node.poll(this.#descriptor, { readable: true }, () => {
-        this.#native.invoke("oi_event_clear", this.#descriptor);
-        // After this callback nobody runs what promises have queued, after an immediate Node does.
-        setImmediate(() => this.#wake());
-      });
-    } else {
-      this.#handle.ref();
-    }
+    if (this.#socket === undefined) setTimeout(() => this.#wake(), pollMs);
+    else this.#socket.ref();
     return waiting.promise;
   }
 
   #wake(): void {
     const waiting = this.#waiting;
+    if (waiting === undefined) return;
     this.#waiting = undefined;
-    this.#handle?.unref();
-    waiting?.resolve();
+    this.#socket?.unref();
+    waiting.resolve();
   }
 
   [Symbol.dispose](): void {
-    this.#handle?.close();
-    this.#handle = undefined;
+    this.#socket?.destroy();
     this.#wake();
   }
 }

@@ -1,10 +1,10 @@
 // The thread of a rank's link: the rank's own thread may block in a native wait for as long as it
 // likes, and bytes move all the same.
 
-import { readSync } from "node:fs";
 import { parentPort, workerData } from "node:worker_threads";
 import { serializeError } from "@open-infra/errors";
 import koffi from "koffi";
+import { listenToEvent } from "./event-descriptor.ts";
 import { type Carrier, LinkEngine } from "./link-engine.ts";
 import type { LinkReport, LinkRequest, LinkThreadStart } from "./link-messages.ts";
 import { RanksNative } from "./native.ts";
@@ -41,7 +41,6 @@ process.on("uncaughtException", fail);
 
 /** Sleeps until the outbox has something, then empties it. */
 function watchOutbox(eventFd: number, carrier: Carrier): () => void {
-  const token = new Uint8Array(8);
   let open = true;
   let scheduled = false;
   let quietSince = 0;
@@ -57,14 +56,6 @@ function watchOutbox(eventFd: number, carrier: Carrier): () => void {
   const wake = (): void => {
     turn();
     setImmediate(() => {});
-  };
-  const drain = (): void => {
-    try {
-      readSync(eventFd, token);
-    } catch {
-      // Somebody read it before us; what is in the outbox counts.
-    }
-    wake();
   };
   const turn = (): void => {
     if (!open) return;
@@ -82,13 +73,15 @@ function watchOutbox(eventFd: number, carrier: Carrier): () => void {
       again();
     }
   };
-  const handles = [koffi.node.poll(eventFd, { readable: true }, drain)];
+  const posted = listenToEvent(eventFd, turn);
   const { wakeFd } = carrier;
-  if (wakeFd !== undefined) handles.push(koffi.node.poll(wakeFd, { readable: true }, wake));
+  const woken =
+    wakeFd === undefined ? undefined : koffi.node.poll(wakeFd, { readable: true }, wake);
   turn();
   return () => {
     open = false;
-    for (const handle of handles) handle.close();
+    posted.destroy();
+    woken?.close();
   };
 }
 

@@ -250,7 +250,7 @@ export class Messages implements Disposable {
     const made = native.call("oi_watch_create", words) === 0;
     this.#watch = {
       address: made ? words.at(0) : 0,
-      event: new EventDescriptor(native, made ? words.at(1) : -1),
+      event: new EventDescriptor(made ? words.at(1) : -1),
     };
     return this.#watch;
   }

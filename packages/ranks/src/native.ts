@@ -62,6 +62,15 @@ export type Layout = Readonly<Record<(typeof layoutNames)[number], number>>;
 
 type NativeCall = (block: ArrayBufferView) => number;
 
+/**
+ * What a rank that ends still calls. Bound from the start: the foreign-function library ends the
+ * whole process if it is asked for a function while its thread is being terminated.
+ */
+const closingNames = [
+  ...["oi_abort", "oi_group_free", "oi_group_meet", "oi_group_retire", "oi_region_drop"],
+  ...["oi_set_state", "oi_stream_free", "oi_stream_wait", "oi_watch_free", "oi_window_free"],
+] as const;
+
 /** Words of the block that calls reuse. */
 const blockWords = 96;
 const textBytes = 512;
@@ -98,6 +107,7 @@ export class RanksNative {
     this.layout = Object.fromEntries(
       layoutNames.map((name, i) => [name, words.at(i)]),
     ) as unknown as Layout;
+    for (const name of closingNames) this.#find(name);
   }
 
   /** Calls a function of ranks.c. */

@@ -7,7 +7,13 @@ import { deserializeError, InputError } from "@open-infra/errors";
 import { type Channel, serveStore } from "./channel.ts";
 import { Control } from "./control.ts";
 import { rankErrors } from "./error-classes.ts";
-import { GroupAbortedError, RankDeadError } from "./errors.ts";
+import {
+  GroupAbortedError,
+  GroupClosedError,
+  GroupError,
+  RankDeadError,
+  RankTimeoutError,
+} from "./errors.ts";
 import { controlKey } from "./join.ts";
 import { MemoryStore } from "./memory-store.ts";
 import { RanksNative } from "./native.ts";
@@ -174,7 +180,9 @@ export class RankHost {
     const { signal } = this.#options;
     if (signal?.aborted) return signal.reason;
     const isEcho = ({ error }: Failure): boolean => error instanceof GroupAbortedError;
-    const first = this.#failures.find((failure) => !isEcho(failure)) ?? this.#failures[0];
+    let first = this.#failures.find((failure) => !isEcho(failure)) ?? this.#failures[0];
+    // Others may wait in vain for a rank that has thrown but whose disposal waits for them in turn.
+    if (first?.error instanceof RankTimeoutError) first = this.#ownError() ?? first;
     if (!(first?.error instanceof RankDeadError)) return first?.error;
     const { peer } = first.error;
     const exit = this.#failures.find(({ isExit, rank }) => isExit && rank === peer);
@@ -185,6 +193,16 @@ export class RankHost {
     if (witness === undefined || exit === undefined) return error;
     error.message = `${error.message}; ${(exit.error as Error).message}`;
     return error;
+  }
+
+  /** What a rank threw that is not about another rank. */
+  #ownError(): Failure | undefined {
+    const isAboutRanks = (error: unknown): boolean =>
+      error instanceof GroupError || error instanceof GroupClosedError;
+    return this.#failures.find(
+      ({ error, isExit }) =>
+        !isExit && !isAboutRanks(error) && !isAboutRanks((error as Error | undefined)?.cause),
+    );
   }
 }
 

@@ -70,7 +70,8 @@ async function callRank(start: RankStart, channel: Channel): Promise<unknown> {
     const result = await Promise.race([body(group, start.data), ended.promise]);
     await group.close();
     return result;
-  } catch (error) {
+  } catch (thrown) {
+    const error = firstOf(thrown);
     if (group.onRankExit === "continue") group.abandon();
     else group.abort(`${group.describe(group.rank)} threw: ${(error as Error)?.message ?? error}`);
     await group.close();
@@ -78,6 +79,13 @@ async function callRank(start: RankStart, channel: Channel): Promise<unknown> {
   } finally {
     process.off("exit", abandon);
   }
+}
+
+/** What was thrown first: what disposal threw on the way out only follows from it. */
+function firstOf(error: unknown): unknown {
+  let first = error;
+  while (first instanceof SuppressedError) first = first.suppressed;
+  return first;
 }
 
 async function findBody(start: RankStart): Promise<(group: Group, data: unknown) => unknown> {

@@ -55,7 +55,7 @@ export class CommStream implements Disposable {
       const { streamCompleted, streamBytes } = native.layout;
       const bytes = native.view(this.#address, streamBytes);
       this.#completed = new Int32Array(bytes.buffer, bytes.byteOffset + streamCompleted, 2);
-      this.#event = new EventDescriptor(native, words.at(1));
+      this.#event = new EventDescriptor(words.at(1));
     } catch (error) {
       this.#pool[Symbol.dispose]();
       throw error;

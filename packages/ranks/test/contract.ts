@@ -78,6 +78,17 @@ function otherEndings(run: ContractOptions["run"]): void {
     expect(error.message).toBe("rank 1 has had enough");
   });
 
+  it("end all with the error of one whose disposal waits for all", {
+    timeout: 60_000,
+  }, async () => {
+    const timeoutMs = 2000;
+    const data: EndingData = { ending: "disposes" };
+    const ended = run({ size: 3, data, module: endingModule, timeoutMs });
+    await expect(ended).rejects.toMatchObject({
+      ...{ name: "RangeError", message: "rank 1 has had enough" },
+    });
+  });
+
   it("end all when one has an error that nobody catches", { timeout: 60_000 }, async () => {
     const error = (await errorOf(run, { ending: "uncaught" })) as Error;
     expect(error.message).toBe("nobody catches this");

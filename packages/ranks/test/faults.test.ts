@@ -177,6 +177,18 @@ describe.skipIf(skip)("whoever starts ranks", () => {
     },
   );
 
+  it("may exit whatever its ranks are in", { timeout: 60_000 }, async () => {
+    const program = fileURLToPath(new URL("./ranks/quitter.ts", import.meta.url));
+    const args = ["--conditions=@open-infra/source", program];
+    const endings = [1, 2, 3].map(async () => {
+      const quitter = spawn(process.execPath, args, { stdio: "inherit" });
+      return new Promise((resolve) => {
+        quitter.on("exit", (code, signal) => resolve(signal ?? code));
+      });
+    });
+    expect(await Promise.all(endings)).toEqual([7, 7, 7]);
+  });
+
   it("is not kept by what ranks leave behind", { timeout: 60_000 }, async () => {
     const options = { size: 2, module, export: "leavesThingsBehind", timeoutMs: 20_000 };
     expect(await runProcesses(options)).toEqual(["done", "done"]);

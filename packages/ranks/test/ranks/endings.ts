@@ -8,6 +8,7 @@ import { othersWaitIn } from "./others.ts";
 export interface EndingData {
   readonly ending:
     | "throws"
+    | "disposes"
     | "exits"
     | "mismatch"
     | "late"
@@ -22,6 +23,11 @@ const never = (): Promise<never> => new Promise(() => setInterval(() => {}, 1000
 
 async function endBadly(group: Group, { ending }: EndingData): Promise<unknown> {
   if (ending === "throws") throw new RangeError("rank 1 has had enough");
+  if (ending === "disposes") {
+    // As whoever closes what all must close together on the way out.
+    await using _ = { [Symbol.asyncDispose]: async () => group.barrier() };
+    throw new RangeError("rank 1 has had enough");
+  }
   if (ending === "exits") {
     await othersWaitIn(group, "dispatch");
     process.exit(3);
