@@ -2,7 +2,8 @@
 // runtime scripts/sanitize.ts has loaded into it; with `--mode guard` the kernels as they are, on
 // memory between forbidden pages. A fault ends the process, so each case is announced first.
 
-import { readdirSync, readFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { basename, join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
@@ -10,6 +11,7 @@ import {
   createDevice,
   type Device,
   JitOptionError,
+  listCache,
   type Operation,
   type WarmupOptions,
 } from "@open-infra/jit";
@@ -18,6 +20,7 @@ import { guardedAllocator } from "./guarded-storage.ts";
 import { uncoveredStatus } from "./sanitize.ts";
 import { root } from "./source-files.ts";
 
+type CommCases = Readonly<Record<string, () => Promise<unknown>>>;
 type Cases = Readonly<Record<string, (device: Device) => void>>;
 
 const { values } = parseArgs({
@@ -65,14 +68,19 @@ class Watched implements Device {
   }
 }
 
-function caseFiles(): string[] {
-  if (values.cases !== undefined) return values.cases.map((file) => resolve(file));
+/** What a package's cases of communication kernels are in. */
+const commFile = "comm-cases.ts";
+
+function caseFiles(name = "kernel-cases.ts"): string[] {
+  if (values.cases !== undefined) {
+    const wanted = (file: string): boolean => (basename(file) === commFile) === (name === commFile);
+    return values.cases.map((file) => resolve(file)).filter(wanted);
+  }
   return readdirSync(join(root, "packages"))
     .map((name) => join(root, "packages", name, "test"))
     .flatMap((dir) => {
       try {
-        const found = readdirSync(dir).includes("kernel-cases.ts");
-        return found ? [join(dir, "kernel-cases.ts")] : [];
+        return readdirSync(dir).includes(name) ? [join(dir, name)] : [];
       } catch {
         return []; // A package without tests.
       }
@@ -90,12 +98,48 @@ function allKernels(): string[] {
     } catch {
       return []; // A package without kernels.
     }
-    return files.flatMap((file) =>
-      readFileSync(join(dir, file), "utf8")
-        .matchAll(/^void (\w+)\(const params_t \*\w+, oi_ctx \*\w+\)/gm)
-        .map((match) => `${file}: ${match[1]}`)
-        .toArray(),
-    );
+    return files.flatMap((file) => {
+      const text = readFileSync(join(dir, file), "utf8");
+      return entriesOf(text).map((entry) => `${file}: ${entry}`);
+    });
+  });
+}
+
+/** Kernels that a source defines. */
+function entriesOf(text: string): string[] {
+  const pattern = /^void (\w+)\(const params_t \*\w+, oi_ctx \*\w+\)/gm;
+  return [...text.matchAll(pattern)].map((match) => match[1] as string);
+}
+
+/**
+ * Communication kernels, which no device runs: groups of ranks as threads of this process. They get
+ * an empty cache, and what is in it afterwards is what ran.
+ */
+async function runComm(ran: Set<string>): Promise<void> {
+  const cache = mkdtempSync(join(tmpdir(), "open-infra-sanitize-"));
+  process.env.OPEN_INFRA_JIT_CACHE_DIR = cache;
+  for (const file of caseFiles(commFile)) {
+    const { commCases } = (await import(pathToFileURL(file).href)) as { commCases: CommCases };
+    const owner = basename(join(file, "../.."));
+    for (const [name, body] of Object.entries(commCases)) {
+      console.log(`case ${owner}: ${name}`);
+      await body();
+    }
+  }
+  for (const entry of listCache({ cacheDir: cache })) {
+    const text = readFileSync(join(cache, entry.key, "kernel.c"), "utf8");
+    const file = /^#line 1 "([\w.]+)"$/m.exec(text)?.[1];
+    for (const kernel of entriesOf(text)) ran.add(`${file}: ${kernel}`);
+  }
+  rmSync(cache, { recursive: true, force: true });
+}
+
+/** Whether a kernel is for groups of ranks: its package lies above `ranks`. */
+function isComm(kernel: string): boolean {
+  const file = kernel.split(":")[0] as string;
+  return readdirSync(join(root, "packages")).some((name) => {
+    const path = join(root, "packages", name, "kernels", file);
+    return existsSync(path) && existsSync(join(root, "packages", name, "test/comm-cases.ts"));
   });
 }
 
@@ -148,7 +192,13 @@ for (const allocate of allocators) {
     launches += device.launches;
   }
 }
-const missing = values.cases === undefined ? allKernels().filter((name) => !ran.has(name)) : [];
+// Memory between forbidden pages is tensors'; what ranks share is theirs.
+const comm = new Set(values.mode === "guard" ? allKernels().filter(isComm) : []);
+if (values.mode !== "guard") await runComm(ran);
+const missing =
+  values.cases === undefined
+    ? allKernels().filter((name) => !ran.has(name) && !comm.has(name))
+    : [];
 if (missing.length > 0) {
   const list = missing.map((name) => `\n  ${name}`).join("");
   console.error(`No case runs these; add one to their package's test/kernel-cases.ts:${list}`);

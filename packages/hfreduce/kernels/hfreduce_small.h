@@ -10,11 +10,16 @@ static inline uint8_t *small_own(const hf_op *o, int64_t member) {
   return (uint8_t *)hf_own_head(o) + copy * hf_head_stride(o->f) + o->f->head_bytes;
 }
 
+// Elements to where they go; of an empty buffer there may be no address, which memcpy must not see.
+static inline void hf_copy(void *to, const elem_t *from, int64_t n) {
+  if (n > 0) memcpy(to, from, sizeof(elem_t) * (size_t)n);
+}
+
 // The own devices' sum, or the only device's elements as they are.
 static void small_payload(hf_op *o, uint8_t *to, int64_t from, int64_t n) {
   const params_t *p = o->p;
   if (p->devices == 1 || OP == HF_COPY) {
-    memcpy(to, o->own_sources[0] + from, sizeof(elem_t) * (size_t)n);
+    hf_copy(to, o->own_sources[0] + from, n);
     return;
   }
   hf_fold *f = &o->fold;
@@ -71,11 +76,11 @@ static void small_copy(hf_op *o) {
     const elem_t *data = (const elem_t *)at;
     for (int64_t d = 0; d < p->devices; d++) {
       if (p->kind == HF_BROADCAST) {
-        memcpy(o->own_outs[d], data, sizeof(elem_t) * (size_t)p->count);
+        hf_copy(o->own_outs[d], data, p->count);
         continue;
       }
       int64_t each = p->count * p->devices;
-      memcpy(o->own_outs[d] + m * each, data, sizeof(elem_t) * (size_t)each);
+      hf_copy(o->own_outs[d] + m * each, data, each);
     }
   }
 }
@@ -86,8 +91,7 @@ static void small_prepare(hf_op *o, int64_t unit) {
   const hf_frame *f = o->f;
   if (p->kind == HF_ALL_GATHER) {
     for (int64_t d = 0; d < p->devices; d++)
-      memcpy(small_own(o, 0) + d * p->count * unit, o->own_sources[d],
-             sizeof(elem_t) * (size_t)p->count);
+      hf_copy(small_own(o, 0) + d * p->count * unit, o->own_sources[d], p->count);
   } else if (p->kind == HF_REDUCE_SCATTER) {
     for (int64_t m = 0; m < f->members; m++) {
       int64_t from, n;
