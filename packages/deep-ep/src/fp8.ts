@@ -1,6 +1,7 @@
 // The 1 × 128 FP8 recipe in TypeScript, one float32 rounding a step: what the C of
 // kernels/ep_cast.h must agree with byte by byte, and a helper for callers that dispatch FP8.
 
+import { InputError } from "@open-infra/errors";
 import { e4m3FromNumber, e4m3ToNumber, Tensor } from "@open-infra/tensor";
 
 /** Columns that share a scale. */
@@ -21,6 +22,15 @@ export interface Fp8Cast {
 }
 
 const { fround } = Math;
+
+/** What dispatch is given, as codes and scales. @throws InputError if it is neither form */
+export function tokensOf<T extends Tensor, S extends Tensor>(
+  x: Tensor | readonly [codes: T, scales: S],
+): readonly [Tensor, S | undefined] {
+  if (x instanceof Tensor) return [x, undefined];
+  if (Array.isArray(x) && x[0] instanceof Tensor && x[1] instanceof Tensor) return x;
+  throw new InputError("x", typeof x, "a tensor, or [codes, scales]");
+}
 
 /** The exponent code of a power of two: 127 for 1. */
 export function ue8m0Of(scale: number): number {

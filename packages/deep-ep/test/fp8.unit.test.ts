@@ -2,6 +2,7 @@
 import { packUe8m0, perTokenCastBack, perTokenCastToFp8, ue8m0Of } from "@open-infra/deep-ep";
 import { Tensor } from "@open-infra/tensor";
 import { expect, it } from "vitest";
+import { tokensOf } from "../src/fp8.ts";
 
 const ramp = Tensor.from(
   Array.from({ length: 128 }, (_, i) => i - 64),
@@ -49,4 +50,11 @@ it("pads a tail of 128 and keeps a NaN to itself", () => {
   const packed = packUe8m0(scales);
   expect(packed.shape).toEqual([1, 1]);
   expect([...packed.bytes()]).toEqual([126, 126, 0, 0]);
+});
+
+it("takes a tensor or a pair, and says so to whoever gives the cast as it is", () => {
+  const cast = perTokenCastToFp8(ramp);
+  expect(tokensOf(ramp)).toEqual([ramp, undefined]);
+  expect(tokensOf([cast.codes, cast.scales])).toEqual([cast.codes, cast.scales]);
+  expect(() => tokensOf(cast as never)).toThrow("[codes, scales]");
 });

@@ -107,3 +107,10 @@ export class RanksSystemError extends InfraError {
     this.errno = errno;
   }
 }
+
+/** What was thrown first: what disposal threw on the way out only follows from it. */
+export function firstThrown(error: unknown): unknown {
+  let first = error;
+  while (first instanceof SuppressedError) first = first.suppressed;
+  return first;
+}

@@ -9,6 +9,7 @@ import {
   serializeError,
 } from "@open-infra/errors";
 import { type RankEnvironment, readRankEnvironment } from "./environment.ts";
+import { firstThrown } from "./errors.ts";
 import type { Group } from "./group.ts";
 import type { JoinOptions } from "./group-options.ts";
 import { joinGroup } from "./join.ts";
@@ -100,7 +101,7 @@ function reportErrors(): void {
   reporting = true;
   process.on("uncaughtExceptionMonitor", (error) => {
     try {
-      writeFileSync(file, JSON.stringify(serializeError(error)));
+      writeFileSync(file, JSON.stringify(serializeError(firstThrown(error))));
     } catch {
       // The launcher still has the exit status and what was printed.
     }

@@ -3,7 +3,7 @@
 
 import { InputError, type SerializedError, serializeError } from "@open-infra/errors";
 import { type Channel, ChannelStore } from "./channel.ts";
-import { GroupAbortedError } from "./errors.ts";
+import { firstThrown, GroupAbortedError } from "./errors.ts";
 import type { Group } from "./group.ts";
 import type { JoinOptions } from "./group-options.ts";
 import { joinGroup } from "./join.ts";
@@ -71,7 +71,7 @@ async function callRank(start: RankStart, channel: Channel): Promise<unknown> {
     await group.close();
     return result;
   } catch (thrown) {
-    const error = firstOf(thrown);
+    const error = firstThrown(thrown);
     if (group.onRankExit === "continue") group.abandon();
     else group.abort(`${group.describe(group.rank)} threw: ${(error as Error)?.message ?? error}`);
     await group.close();
@@ -79,13 +79,6 @@ async function callRank(start: RankStart, channel: Channel): Promise<unknown> {
   } finally {
     process.off("exit", abandon);
   }
-}
-
-/** What was thrown first: what disposal threw on the way out only follows from it. */
-function firstOf(error: unknown): unknown {
-  let first = error;
-  while (first instanceof SuppressedError) first = first.suppressed;
-  return first;
 }
 
 async function findBody(start: RankStart): Promise<(group: Group, data: unknown) => unknown> {

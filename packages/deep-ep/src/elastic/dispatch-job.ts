@@ -1,9 +1,10 @@
 // The checks of a dispatch: what is wrong with it is said here, before any rank hears of it.
 
 import { InputError } from "@open-infra/errors";
-import { dtypeBits, expectContiguous, Tensor } from "@open-infra/tensor";
+import { dtypeBits, expectContiguous, type Tensor } from "@open-infra/tensor";
 import { expectCount } from "../config.ts";
 import { BufferCapacityError } from "../errors.ts";
+import { tokensOf } from "../fp8.ts";
 import { checkExperts, expectTopk } from "../layout.ts";
 import { planDispatch } from "./capacity.ts";
 import type { ElasticCore } from "./core.ts";
@@ -42,7 +43,7 @@ export function checkJob(
   defaultMaxTokens: number,
 ): Job {
   const { handle } = options;
-  const [x, sf] = input instanceof Tensor ? [input, undefined] : input;
+  const [x, sf] = tokensOf(input);
   if (handle !== undefined) checkAgainstHandle(handle, options);
   const topkIdx = handle?.topkIdx ?? options.topkIdx;
   if (topkIdx === undefined) throw new InputError("topkIdx", "none", "a tensor, or a handle");

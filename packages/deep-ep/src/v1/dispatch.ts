@@ -5,6 +5,7 @@ import { InputError } from "@open-infra/errors";
 import { type DType, dtypeBits, Tensor } from "@open-infra/tensor";
 import { type Config, expectCount } from "../config.ts";
 import type { EventOverlap } from "../event.ts";
+import { tokensOf } from "../fp8.ts";
 import { checkExperts, type DispatchLayout, expectTopk } from "../layout.ts";
 import { DispatchHandle } from "./handle.ts";
 import { dispatchKernel, notifyKernel } from "./kernels.ts";
@@ -57,7 +58,7 @@ const elements: readonly DType[] = ["bf16", "f16", "f32", "e4m3fn"];
 export const elementCode = (dtype: DType): number => elements.indexOf(dtype) + 1;
 
 function readInput(x: DispatchInput): Input {
-  const [data, scales] = x instanceof Tensor ? [x, undefined] : x;
+  const [data, scales] = tokensOf(x);
   const element = elementCode(data.dtype);
   if (data.rank !== 2 || element === 0 || !data.isContiguous) {
     const allowed = "contiguous [tokens, hidden] of bf16, f16, f32, or e4m3fn with scales";
