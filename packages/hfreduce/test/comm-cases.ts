@@ -1,5 +1,5 @@
-// Small runs that reach every communication kernel of the package, for `npm run sanitize`: ranks are
-// threads of the watched process, over memory and over TCP. Each rank checks its own results.
+// Small runs that reach every communication kernel of the package, for `npm run sanitize`: ranks
+// are threads of the watched process, over memory and over TCP. Each rank checks its own results.
 
 import { runThreads } from "@open-infra/ranks";
 import { seededRandom } from "@open-infra/testing";
