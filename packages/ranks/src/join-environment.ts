@@ -14,6 +14,7 @@ import type { Group } from "./group.ts";
 import type { JoinOptions } from "./group-options.ts";
 import { joinGroup } from "./join.ts";
 import { endWithParent } from "./parent.ts";
+import { sourceArguments } from "./source-module.ts";
 import { PortInUseError } from "./tcp-errors.ts";
 import { isLoopback } from "./tcp-guard.ts";
 import { TcpStore } from "./tcp-store.ts";
@@ -66,16 +67,12 @@ async function openServer(env: RankEnvironment): Promise<Worker | undefined> {
     host: isLoopback(masterHost) ? masterHost : "",
     ...{ port, secret },
   };
-  const source = import.meta.url.endsWith(".ts");
-  const flag = "--conditions=@open-infra/source";
-  const worker = new Worker(
-    new URL(source ? "./store-thread.ts" : "./store-thread.js", import.meta.url),
-    {
-      name: "open-infra-store",
-      workerData: start,
-      ...(source && !process.execArgv.includes(flag) && { execArgv: [flag] }),
-    },
-  );
+  const { url, flags } = sourceArguments();
+  const worker = new Worker(url("store-thread"), {
+    name: "open-infra-store",
+    workerData: start,
+    ...(flags.length > 0 && { execArgv: flags }),
+  });
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   worker.once("message", (message: { port?: number; error?: SerializedError }) => {
     if (message.error === undefined) resolve();

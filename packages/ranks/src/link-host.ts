@@ -14,6 +14,7 @@ import {
   reasonsOffset,
 } from "./link-messages.ts";
 import type { Region } from "./region.ts";
+import { sourceArguments } from "./source-module.ts";
 import type { Store } from "./store.ts";
 import { PortInUseError, SecretRefusedError, UnreachableError } from "./tcp-errors.ts";
 import { UcxError, UcxMissingError } from "./ucx-library.ts";
@@ -90,16 +91,12 @@ export class WorkerLink implements Link {
       ...{ kind, rank, size, peers, names, sharesHost, host, secret, timeoutMs, silenceMs, spinUs },
       shared: this.#shared,
     };
-    const source = import.meta.url.endsWith(".ts");
-    const flag = "--conditions=@open-infra/source";
-    this.#worker = new Worker(
-      new URL(source ? "./link-thread.ts" : "./link-thread.js", import.meta.url),
-      {
-        name: `open-infra-link-${rank}`,
-        workerData: start,
-        ...(source && !process.execArgv.includes(flag) && { execArgv: [flag] }),
-      },
-    );
+    const { url, flags } = sourceArguments();
+    this.#worker = new Worker(url("link-thread"), {
+      name: `open-infra-link-${rank}`,
+      workerData: start,
+      ...(flags.length > 0 && { execArgv: flags }),
+    });
     this.#worker.on("message", (message: LinkReport) => this.#hear(message));
     this.#worker.on("error", (error) => this.#fail(error as Error));
     this.#worker.on("exit", () => {

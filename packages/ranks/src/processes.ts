@@ -6,7 +6,8 @@ import { InputError } from "@open-infra/errors";
 import { childChannel } from "./channel.ts";
 import { type Endpoint, expectSize, RankHost } from "./rank-host.ts";
 import type { RankStart } from "./rank-run.ts";
-import { hostOptions, type RunOptions, rankStarts, sourceArguments } from "./threads.ts";
+import { sourceArguments } from "./source-module.ts";
+import { hostOptions, type RunOptions, rankStarts } from "./threads.ts";
 
 /** How ranks are started as processes. */
 export interface ProcessesOptions extends RunOptions {

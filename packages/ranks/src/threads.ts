@@ -5,6 +5,7 @@ import { workerChannel } from "./channel.ts";
 import type { JoinOptions } from "./group-options.ts";
 import { type Endpoint, expectSize, RankHost } from "./rank-host.ts";
 import type { RankStart } from "./rank-run.ts";
+import { sourceArguments } from "./source-module.ts";
 
 /** What a run of ranks does, and how they join; equal on all of them. */
 export interface RunOptions
@@ -74,20 +75,6 @@ function pickJoin(options: Partial<RunOptions>): Partial<JoinOptions> {
     ...(spinUs !== undefined && { spinUs }),
     ...(transport !== undefined && { transport }),
     ...(onRankExit !== undefined && { onRankExit }),
-  };
-}
-
-/** Arguments of Node with which a module of this package runs. */
-export function sourceArguments(): {
-  readonly url: (name: string) => URL;
-  readonly flags: string[];
-} {
-  const isSource = import.meta.url.endsWith(".ts");
-  const flag = "--conditions=@open-infra/source";
-  const extension = isSource ? "ts" : "js";
-  return {
-    url: (name) => new URL(`./${name}.${extension}`, import.meta.url),
-    flags: isSource && !process.execArgv.includes(flag) ? [flag] : [],
   };
 }
 
