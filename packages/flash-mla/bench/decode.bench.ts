@@ -22,6 +22,7 @@ import {
   fp8KvLayouts,
   getMlaMetadata,
 } from "../src/index.ts";
+import { bestUs } from "./measure.ts";
 
 interface Case {
   readonly name: string;
@@ -138,27 +139,6 @@ function sparse(
   };
 }
 
-/**
- * Best of repeated calls: the machine may be shared, and noise only adds. One thread's calls count
- * processor time, as the limits do; those of several count the clock, which other programs stretch.
- */
-function measure(item: Case, seconds: number, threads: number): Case & { readonly us: number } {
-  const now = (): number => {
-    if (threads > 1) return performance.now() * 1e3;
-    const { user, system } = process.cpuUsage(); // Exact in sum, guessed apart.
-    return user + system;
-  };
-  item.call();
-  let us = Number.POSITIVE_INFINITY;
-  const end = performance.now() + seconds * 1e3;
-  for (let n = 0; n < 3 || performance.now() < end; n++) {
-    const start = now();
-    item.call();
-    us = Math.min(us, now() - start);
-  }
-  return { ...item, us };
-}
-
 function row(
   item: Case & { readonly us: number },
   limits: MachineLimits,
@@ -217,7 +197,7 @@ export async function run(
     for (const make of casesOf(device, quick ? 8 : 1)) {
       const item = make();
       if (!`${item.name}, ${item.shape}`.includes(options.filter ?? "")) continue;
-      measured.push(measure(item, quick ? 0.05 : 0.7, device.threads));
+      measured.push({ ...item, us: bestUs(() => item.call(), quick ? 0.05 : 0.7, device.threads) });
     }
     const limits = largestLimits(before, measureMachine(device));
     rows.push(...measured.map((item) => row(item, limits, device)));

@@ -15,6 +15,7 @@ import {
 import { type DType, Tensor } from "@open-infra/tensor";
 import { type BenchRow, formatRows, seededRandom } from "@open-infra/testing";
 import { flashAttnVarlenBackward, flashAttnVarlenFunc } from "../src/index.ts";
+import { bestUs } from "./measure.ts";
 
 interface Shape {
   readonly lens: readonly number[];
@@ -97,27 +98,6 @@ function casesOf(device: Device, shape: Shape): Case[] {
   ];
 }
 
-/**
- * Best of repeated calls: the machine may be shared, and noise only adds. One thread's calls count
- * processor time, as the limits do; those of several count the clock, which other programs stretch.
- */
-function measure(item: Case, seconds: number, threads: number): number {
-  const now = (): number => {
-    if (threads > 1) return performance.now() * 1e3;
-    const { user, system } = process.cpuUsage(); // Exact in sum, guessed apart.
-    return user + system;
-  };
-  item.call();
-  let us = Number.POSITIVE_INFINITY;
-  const end = performance.now() + seconds * 1e3;
-  for (let n = 0; n < 3 || performance.now() < end; n++) {
-    const start = now();
-    item.call();
-    us = Math.min(us, now() - start);
-  }
-  return us;
-}
-
 /** Calls of a few milliseconds: on a shared machine longer ones never meet a quiet moment. */
 function shapesOf(limits: MachineLimits, scale: number): Shape[] {
   const long = 1024 / scale;
@@ -150,7 +130,7 @@ export async function run(
     for (const shape of shapesOf(before, quick ? 8 : 1)) {
       for (const item of casesOf(device, shape)) {
         if (!`${item.name}, ${item.shape}`.includes(options.filter ?? "")) continue;
-        measured.push({ item, us: measure(item, quick ? 0.05 : 0.5, device.threads) });
+        measured.push({ item, us: bestUs(() => item.call(), quick ? 0.05 : 0.5, device.threads) });
       }
     }
     const limits = largestLimits(before, measureMachine(device));
