@@ -53,8 +53,3 @@ export function fillTemplate(
     })
     .join("");
 }
-
-/** Whether a query uses anything that differs between partitions besides its inputs. */
-export function usesNames(pieces: readonly TemplatePiece[]): boolean {
-  return pieces.some((piece) => typeof piece === "object" && "name" in piece);
-}

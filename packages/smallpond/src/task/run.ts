@@ -48,8 +48,6 @@ export async function runTask(
       const data = await withRows(concatData(inputs), connection);
       return splitRows(data.parts, op.count).map((parts) => withParts(data, parts));
     }
-    case "sink":
-      throw new TaskError(task.key, 1, "internal", "a sink is not run by an executor");
   }
 }
 

@@ -47,9 +47,7 @@ export type TaskOp =
   /** Cuts by rows into `count` outputs; touches only footers. */
   | { readonly kind: "split-rows"; readonly count: number }
   /** Cuts by files into `count` outputs. */
-  | { readonly kind: "split-files"; readonly count: number }
-  /** Puts the input's files under a folder that others look at. */
-  | { readonly kind: "sink"; readonly path: string; readonly prefix: string };
+  | { readonly kind: "split-files"; readonly count: number };
 
 /** A task. Inputs are slots, each the concatenation of its references. */
 export interface Task {
