@@ -9,7 +9,7 @@ import type { DataSet, Schema } from "../dataset/dataset.ts";
 import { resolveFiles } from "../dataset/resolve.ts";
 import { PlanError, SessionClosedError } from "../errors.ts";
 import { EnginePool, engineVersion } from "../executor/engine.ts";
-import { type ExecutorHandle, startLocalExecutor } from "../executor/local.ts";
+import { Fleet } from "../executor/fleet.ts";
 import { writeRows } from "../functions/table-writer.ts";
 import type { NodeOptions, PlanNode } from "../plan/node.ts";
 import { planTasks } from "../plan/planner.ts";
@@ -48,7 +48,6 @@ export interface SessionOptions {
 }
 
 const tickMs = 100;
-const restartDelayMs = 200;
 const defaultParquet: ParquetOptions = { compression: "zstd", compressionLevel: 3 };
 
 /** Starts a session; its executors come up when the first action needs them. */
@@ -65,10 +64,9 @@ export class Session implements AsyncDisposable {
   readonly #options: SessionOptions;
   readonly #nodes = new NodeFactory();
   readonly #scheduler: Scheduler;
-  readonly #executors = new Set<ExecutorHandle>();
+  readonly #fleet: Fleet;
   readonly #engine: EnginePool;
   readonly #report: JobReport;
-  #restarts = 0;
   #clock: NodeJS.Timeout | undefined;
   #open = true;
 
@@ -80,12 +78,25 @@ export class Session implements AsyncDisposable {
     }
     const root = options.dataRoot ?? join(homedir(), ".cache", "open-infra", "smallpond");
     this.folder = new JobFolder(join(root, this.jobId));
+    const count = options.numExecutors ?? 1;
+    this.#fleet = new Fleet({
+      jobRoot: this.folder.root,
+      count,
+      capacity: {
+        cpus: options.executorCpus ?? Math.max(1, Math.floor(availableParallelism() / count)),
+        memoryBytes:
+          options.executorMemoryBytes ?? Math.floor((freemem() * 0.8) / Math.max(1, count)),
+        gpus: 0,
+      },
+      maxRestarts: options.maxRestarts ?? 3,
+      onStart: (handle) => this.#scheduler.addExecutor(handle),
+    });
     this.#scheduler = new Scheduler(this.folder, {
       maxFailures: options.maxFailures ?? 3,
       heartbeatTimeoutMs: options.heartbeatTimeoutMs ?? 10_000,
       speculation: options.speculation ?? true,
       stragglerMs: options.stragglerMs ?? 10_000,
-      onLost: (executor) => this.#replace(executor),
+      onLost: (executor) => this.#fleet.replace(executor),
     });
     this.#scheduler.tick(performance.now());
     this.#report = new JobReport(join(this.folder.root, "log"));
@@ -98,29 +109,7 @@ export class Session implements AsyncDisposable {
     this.#clock = setInterval(() => this.#scheduler.tick(performance.now()), tickMs);
     // An idle session must not keep a script alive; a running action has its executors.
     this.#clock.unref();
-    const count = this.#options.numExecutors ?? 1;
-    const cpus =
-      this.#options.executorCpus ?? Math.max(1, Math.floor(availableParallelism() / count));
-    const memoryBytes =
-      this.#options.executorMemoryBytes ?? Math.floor((freemem() * 0.8) / Math.max(1, count));
-    for (let i = 0; i < count; i++) this.#launch(`local-${i}`, { cpus, memoryBytes, gpus: 0 });
-  }
-
-  #launch(id: string, capacity: ExecutorHandle["capacity"]): void {
-    const handle = startLocalExecutor({ id, jobRoot: this.folder.root, capacity });
-    this.#executors.add(handle);
-    this.#scheduler.addExecutor(handle);
-  }
-
-  /** Starts an executor in the place of a lost one, if any may still be. */
-  #replace({ id, capacity }: ExecutorHandle): boolean {
-    if (!this.#open || this.#restarts >= (this.#options.maxRestarts ?? 3)) return false;
-    this.#restarts++;
-    // Not at once: whatever ended the other one may still be going on.
-    setTimeout(() => {
-      if (this.#open) this.#launch(`${id.replace(/\+\d+$/, "")}+${this.#restarts}`, capacity);
-    }, restartDelayMs);
-    return true;
+    this.#fleet.start();
   }
 
   /** Columns and types must be given, as text has none. */
@@ -206,9 +195,8 @@ export class Session implements AsyncDisposable {
     options: { readonly again?: boolean } = {},
   ): Promise<readonly DataSet[]> {
     if (!this.#open) throw new SessionClosedError();
-    const cpus = [...this.#executors].reduce((sum, { capacity }) => sum + capacity.cpus, 0);
     const [graph] = planTasks([node], {
-      parallelism: Math.max(1, 2 * cpus),
+      parallelism: Math.max(1, 2 * this.#fleet.cpus),
       seed: this.#options.seed ?? 0,
       engine: engineVersion(),
       parquet: { ...defaultParquet, ...this.#options.parquet },
@@ -257,7 +245,7 @@ export class Session implements AsyncDisposable {
     this.#open = false;
     clearInterval(this.#clock);
     this.#report.write();
-    await Promise.all([...this.#executors].map((executor) => executor.close()));
+    await this.#fleet.close();
     this.#engine.close();
   }
 

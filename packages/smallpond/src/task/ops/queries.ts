@@ -1,0 +1,30 @@
+// A task that is SQL: its queries run on one connection, the last one's rows are the output.
+
+import { join } from "node:path";
+import type { DuckDBConnection } from "@duckdb/node-api";
+import type { DataSet } from "../../dataset/dataset.ts";
+import { fromClause, literal } from "../../dataset/sql-text.ts";
+import { fillTemplate, parseTemplate } from "../../plan/template.ts";
+import type { Task } from "../task.ts";
+import { copyOptions, execute, partOf } from "./write.ts";
+
+/** A result written by one COPY. */
+export async function runQueries(
+  task: Task,
+  queries: readonly string[],
+  inputs: readonly DataSet[],
+  connection: DuckDBConnection,
+  folder: string,
+): Promise<DataSet> {
+  const clauses = inputs.map(fromClause);
+  const names = { rand_seed: task.seed, cpu_limit: task.resources.cpus, batch_index: 0 };
+  const filled = queries.map((query, query_index) =>
+    fillTemplate(parseTemplate(query), clauses, { ...names, query_index }),
+  );
+  const last = filled.pop() as string;
+  for (const query of filled) await execute(task, query, connection);
+  const path = join(folder, "part-0.parquet");
+  const copy = `COPY (${last}) TO ${literal(path)} (${copyOptions(task.parquet)})`;
+  const rows = await execute(task, copy, connection, last);
+  return { format: "parquet", parts: [partOf(path, rows)] };
+}

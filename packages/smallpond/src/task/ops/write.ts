@@ -1,0 +1,46 @@
+// What every kind of task needs to write: statements whose failures carry the user's query, Parquet
+// options as SQL, files as parts.
+
+import { statSync } from "node:fs";
+import type { DuckDBConnection } from "@duckdb/node-api";
+import type { FilePart } from "../../dataset/dataset.ts";
+import { TaskError } from "../../errors.ts";
+import type { ParquetOptions, Task } from "../task.ts";
+
+export function partOf(path: string, numRows: number): FilePart {
+  return { path, numRows, bytes: statSync(path).size };
+}
+
+export function copyOptions({
+  compression,
+  compressionLevel,
+  rowGroupRows,
+}: ParquetOptions): string {
+  const options = ["FORMAT parquet", `COMPRESSION ${compression}`];
+  if (compressionLevel !== undefined && compression === "zstd") {
+    options.push(`COMPRESSION_LEVEL ${compressionLevel}`);
+  }
+  if (rowGroupRows !== undefined) options.push(`ROW_GROUP_SIZE ${rowGroupRows}`);
+  return options.join(", ");
+}
+
+/** Runs a statement; gives the rows it changed. Failures carry the query the user wrote. */
+export async function execute(
+  task: Task,
+  sql: string,
+  connection: DuckDBConnection,
+  shown: string = sql,
+): Promise<number> {
+  try {
+    const result = await connection.run(sql);
+    return Number(result.rowsChanged);
+  } catch (cause) {
+    const message = cause instanceof Error ? cause.message : String(cause);
+    const reason = /Out of Memory/i.test(message)
+      ? "memory"
+      : /No space left|disk full/i.test(message)
+        ? "disk"
+        : "sql";
+    throw new TaskError(task.node, 1, reason, `${message}\nquery: ${shown}`, { cause });
+  }
+}
