@@ -13,7 +13,10 @@ export class PlanError extends InfraError {
 export class TaskError extends InfraError {
   readonly task: string;
   readonly attempts: number;
-  /** `sql`, `memory`, `function`, `disk`, `executor-lost`, `timeout`, `internal`. */
+  /**
+   * `sql`, `function`: what the user wrote is wrong. `memory`, `disk`, `timeout`: a limit was met.
+   * `crash`: the process that ran it ended. `executor-lost`, `stopped`, `internal`.
+   */
   readonly reason: string;
 
   constructor(
@@ -37,6 +40,35 @@ export class InfeasibleTaskError extends InfraError {
   constructor(task: string, asks: string, largest: string) {
     super("infeasible", `task ${task} asks for ${asks}, and the largest executor has ${largest}`);
     this.task = task;
+  }
+}
+
+/** No executor came up, though a job waits for one. */
+export class NoExecutorError extends InfraError {
+  constructor(message: string) {
+    super("no-executor", message);
+  }
+}
+
+/** A file system is full, or fuller than the job may make it. */
+export class DiskError extends InfraError {
+  readonly folder: string;
+  readonly freeBytes: number;
+
+  constructor(folder: string, freeBytes: number, message: string, options?: ErrorOptions) {
+    super("disk", `${message}: ${folder} has ${freeBytes} bytes free`, options);
+    this.folder = folder;
+    this.freeBytes = freeBytes;
+  }
+}
+
+/** Another process drives the job of the same name. */
+export class JobLockedError extends InfraError {
+  readonly folder: string;
+
+  constructor(folder: string, holder: string) {
+    super("job-locked", `the job in ${folder} is driven by ${holder}; two cannot drive it at once`);
+    this.folder = folder;
   }
 }
 

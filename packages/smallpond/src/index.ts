@@ -1,7 +1,15 @@
 // The public face: `init()` gives a session, a session gives DataFrames.
 
 export type { DataSet, FilePart, Schema } from "./dataset/dataset.ts";
-export { InfeasibleTaskError, PlanError, SessionClosedError, TaskError } from "./errors.ts";
+export {
+  DiskError,
+  InfeasibleTaskError,
+  JobLockedError,
+  NoExecutorError,
+  PlanError,
+  SessionClosedError,
+  TaskError,
+} from "./errors.ts";
 export { fromModule, ModuleFunction } from "./functions/function-ref.ts";
 export type { TaskEvent } from "./scheduler/scheduler.ts";
 export {

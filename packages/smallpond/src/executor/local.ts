@@ -16,6 +16,8 @@ export interface ExecutorHandle {
   kill(): void;
   /** Lets it end. */
   close(): Promise<void>;
+  /** The last lines it wrote to its error stream, for the error that it did not come up. */
+  stderrTail?(): string;
 }
 
 /** Starts a process. */
