@@ -54,6 +54,8 @@ export interface PartitionNode extends NodeBase {
   readonly label: string;
   /** Columns whose equal values are in one partition; empty if that is not known. */
   readonly together: readonly string[];
+  /** The expression gives nothing but 0 to count − 1, so that nothing need be checked. */
+  readonly inRange?: true;
 }
 
 /** Rows cut by ranges of a key, the ranges found from a sample of it. */

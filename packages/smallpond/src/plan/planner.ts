@@ -29,7 +29,12 @@ export interface PlanContext {
   readonly seed: number;
   /** Version of DuckDB: another one may write or hash otherwise. */
   readonly engine: string;
+  /** How results are written. */
   readonly parquet: ParquetOptions;
+  /** How rows on their way to another partition are written: soon read, never kept. */
+  readonly shuffleParquet: ParquetOptions;
+  /** The roots are for a user's folder, so that even a shuffle as a root is written as results. */
+  readonly forKeeps?: boolean;
 }
 
 /** A plan's tasks, inputs before users, and where each partition of its root is. */
@@ -42,7 +47,7 @@ export interface TaskGraph {
 export function planTasks(roots: readonly PlanNode[], context: PlanContext): TaskGraph[] {
   const planner = new Planner(context);
   return roots.map((root) => {
-    const partitions = planner.partitions(fuse(root));
+    const partitions = planner.root(fuse(root));
     return { tasks: planner.tasksFor(partitions), roots: partitions };
   });
 }
@@ -51,9 +56,16 @@ class Planner {
   readonly #context: PlanContext;
   readonly #done = new Map<PlanNode, readonly (readonly InputRef[])[]>();
   readonly #tasks = new Map<string, Task>();
+  readonly #kept = new Set<PlanNode>();
 
   constructor(context: PlanContext) {
     this.#context = context;
+  }
+
+  /** As `partitions`, for a node whose data is asked for. */
+  root(node: PlanNode): readonly (readonly InputRef[])[] {
+    if (this.#context.forKeeps) this.#kept.add(node);
+    return this.partitions(node);
   }
 
   /** The references of each partition of a node. */
@@ -130,6 +142,7 @@ class Planner {
       expression,
       count,
       ...(column !== undefined && { column }),
+      ...(node.inRange && { inRange: true }),
     };
     const tasks = groups.map((refs, i) => this.#task(node, i, op, [refs], count));
     return Array.from({ length: count }, (_, output) => tasks.map((task) => ({ task, output })));
@@ -230,7 +243,9 @@ class Planner {
     partition: Readonly<Record<string, number>> = {},
   ): string {
     const { options } = node;
-    const parquet = { ...this.#context.parquet, ...options.parquet };
+    const moves = op.kind === "partition" && !this.#kept.has(node);
+    const base = moves ? this.#context.shuffleParquet : this.#context.parquet;
+    const parquet = { ...base, ...options.parquet };
     const seed = this.#context.seed * 65_537 + index;
     const key = taskKey({ op, inputs, parquet, seed, engine: this.#context.engine });
     const resources: Resources = {

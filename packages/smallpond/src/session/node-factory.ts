@@ -76,6 +76,7 @@ export class NodeFactory {
       readonly column: string | undefined;
       readonly label: string;
       readonly together?: readonly string[];
+      readonly inRange?: true;
     },
     options: NodeOptions,
     source: string,

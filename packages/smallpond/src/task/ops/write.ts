@@ -15,12 +15,17 @@ export function copyOptions({
   compression,
   compressionLevel,
   rowGroupRows,
+  version,
+  dictionary,
 }: ParquetOptions): string {
   const options = ["FORMAT parquet", `COMPRESSION ${compression}`];
   if (compressionLevel !== undefined && compression === "zstd") {
     options.push(`COMPRESSION_LEVEL ${compressionLevel}`);
   }
   if (rowGroupRows !== undefined) options.push(`ROW_GROUP_SIZE ${rowGroupRows}`);
+  if (version !== undefined) options.push(`PARQUET_VERSION V${version}`);
+  // Of two values or more, none fits in a dictionary of one.
+  if (dictionary === false) options.push("DICTIONARY_SIZE_LIMIT 1");
   return options.join(", ");
 }
 
@@ -31,9 +36,14 @@ export async function execute(
   connection: DuckDBConnection,
   shown: string = sql,
 ): Promise<number> {
+  const result = await withQuery(task, shown, () => connection.run(sql));
+  return Number(result.rowsChanged);
+}
+
+/** What a body gives; its failures become a task's, with the query that a person should see. */
+export async function withQuery<T>(task: Task, shown: string, body: () => Promise<T>): Promise<T> {
   try {
-    const result = await connection.run(sql);
-    return Number(result.rowsChanged);
+    return await body();
   } catch (cause) {
     const message = cause instanceof Error ? cause.message : String(cause);
     const reason = /Out of Memory/i.test(message)
