@@ -10,9 +10,14 @@ export interface Resources {
   readonly cpus: number;
   /** Of one task; by default the executor's memory in proportion to its cores. */
   readonly memoryBytes?: number;
-  /** Shares of a GPU. */
+  /** GPUs; 0.25 is a quarter of one, 1.5 one and a half of another. */
   readonly gpus?: number;
+  /** Of one attempt. */
   readonly timeoutMs?: number;
+  /** False: no copy of it runs beside it however late it is, as for what writes where users look. */
+  readonly speculate?: boolean;
+  /** False: it never gets more cores or memory than it asks for. */
+  readonly boost?: boolean;
 }
 
 /** Where an input's data comes from: files known at planning, or an output of a task. */
@@ -25,6 +30,10 @@ export interface ParquetOptions {
   readonly compression: "zstd" | "snappy" | "lz4" | "uncompressed";
   readonly compressionLevel?: number;
   readonly rowGroupRows?: number;
+  /** Format version of pages: 2 has delta encodings. @default 1 */
+  readonly version?: 1 | 2;
+  /** Whether columns may be written as a dictionary and numbers of it. @default true */
+  readonly dictionary?: boolean;
 }
 
 /** The kinds of work. */
@@ -41,6 +50,8 @@ export type TaskOp =
       readonly count: number;
       /** Kept in the output under this name; none with undefined. */
       readonly column?: string;
+      /** The expression cannot give any other number, so rows are not checked for it. */
+      readonly inRange?: true;
     }
   /** Calls a function over the rows of the first input. */
   | { readonly kind: "call"; readonly call: FunctionCall }
