@@ -1,8 +1,29 @@
-// One task's life in the scheduler: what it waits for, who waits for it, how often it failed.
+// One task's life in the scheduler: what it waits for, who waits for it, how often it failed; the
+// attempts at it; the actions that want it.
 
+import type { GpuShare } from "../executor/protocol.ts";
+import type { TaskGraph } from "../plan/planner.ts";
 import type { Task, TaskResult } from "../task/task.ts";
+import type { Seat } from "./seat.ts";
 
-export type TaskState = "waiting" | "ready" | "running" | "done" | "failed";
+/** `dropped`: nobody wants it any more. `released`: it was done, and its output is gone. */
+export type TaskState = "waiting" | "ready" | "running" | "done" | "dropped" | "released";
+
+/** One try at a task. It holds its share of an executor until the executor says it has ended. */
+export interface Attempt {
+  readonly entry: Entry;
+  /** From 0, over the session. */
+  readonly number: number;
+  readonly seat: Seat;
+  readonly startedMs: number;
+  readonly cpus: number;
+  readonly memoryBytes: number;
+  readonly gpus: readonly GpuShare[];
+  /** Listeners know how it ended; only its executor has yet to say so. */
+  over: boolean;
+  /** When the executor was told to end it. */
+  stopMs: number | undefined;
+}
 
 /** A task the scheduler knows. */
 export class Entry {
@@ -10,41 +31,59 @@ export class Entry {
   state: TaskState = "waiting";
   /** Inputs that are not done. */
   waits = 0;
-  readonly users: Set<Entry> = new Set();
+  /** Tasks that wait for this one. */
+  users: Entry[] = [];
+  /** Tasks that read this one and are not over. */
+  readers = 0;
+  /** Tasks it reads, until it is over. */
+  inputs: readonly Entry[] = [];
+  readonly actions: Set<Action> = new Set();
+  /** Attempts that are not over: more than one while a straggler is raced. */
+  readonly live: Set<Attempt> = new Set();
   /** Attempts begun; the next one's number. */
-  attempts = 0;
-  /** Attempts that run now: more than one while a straggler is raced. */
-  live = 0;
+  attempts: number;
   failures = 0;
-  /** Executors that died under it. */
+  /** Executors that were lost under it. */
   losses = 0;
+  /** Copies made because it was late. */
+  copies = 0;
   memoryScale = 1;
+  /** Executors on which it failed. */
+  avoid: readonly string[] = [];
   result: TaskResult | undefined;
-  readonly finished: PromiseWithResolvers<TaskResult> = Promise.withResolvers();
+  /** A user holds its data. */
+  kept = false;
 
-  constructor(task: Task) {
+  constructor(task: Task, attempts: number) {
     this.task = task;
-    // Whoever asked for the task awaits it; nobody may.
-    this.finished.promise.catch(() => {});
+    this.attempts = attempts;
   }
 }
 
-/** How long a node's tasks take, for telling stragglers. */
-export class NodeTimes {
-  readonly #times = new Map<string, number[]>();
+/** A call of `run`: the tasks it wants and has not got. */
+export class Action {
+  readonly graph: TaskGraph;
+  readonly entries: Set<Entry> = new Set();
+  /** Of the entries, those not done. */
+  pending = 0;
+  over = false;
+  readonly #ended = Promise.withResolvers<void>();
 
-  add(node: string, elapsedMs: number): void {
-    const times = this.#times.get(node) ?? [];
-    times.push(elapsedMs);
-    this.#times.set(node, times);
+  constructor(graph: TaskGraph) {
+    this.graph = graph;
   }
 
-  /** Samples, and the time that so many of them stay below; undefined without any. */
-  quantile(node: string, part: number): { samples: number; ms: number } | undefined {
-    const times = this.#times.get(node);
-    if (times === undefined) return undefined;
-    const sorted = times.toSorted((a, b) => a - b);
-    const at = Math.min(sorted.length - 1, Math.floor(sorted.length * part));
-    return { samples: sorted.length, ms: sorted[at] as number };
+  get ended(): Promise<void> {
+    return this.#ended.promise;
+  }
+
+  resolve(): void {
+    this.over = true;
+    this.#ended.resolve();
+  }
+
+  reject(error: unknown): void {
+    this.over = true;
+    this.#ended.reject(error);
   }
 }

@@ -1,75 +1,118 @@
 // Decides which task runs where and when: dependencies, resources, retries, stragglers, executors
-// that vanish. One scheduler serves all actions of a session. It holds no data, and time comes in
-// through `tick`, so that a test can run it on a clock of its own.
+// that vanish. One scheduler serves all actions of a session. It holds no data, time comes in
+// through `tick` and everything else through executors' handles, so that a test can run it in a
+// world of its own.
 
 import { deserializeError } from "@open-infra/errors";
 import { concatData, type DataSet } from "../dataset/dataset.ts";
-import { InfeasibleTaskError, TaskError } from "../errors.ts";
+import { DiskError, NoExecutorError, SessionClosedError, TaskError } from "../errors.ts";
 import type { ExecutorHandle } from "../executor/local.ts";
-import type { FromExecutor } from "../executor/protocol.ts";
+import type { Capacity, FromExecutor } from "../executor/protocol.ts";
 import type { TaskGraph } from "../plan/planner.ts";
-import type { JobFolder } from "../task/commit.ts";
 import type { InputRef, Task, TaskResult } from "../task/task.ts";
-import { Entry, NodeTimes } from "./entry.ts";
+import { infeasible } from "./demands.ts";
+import { Action, type Attempt, Entry } from "./entry.ts";
+import type { ExecutorEvent, TaskEvent } from "./events.ts";
+import { finalError, judge, reasonOf } from "./failure.ts";
+import { NodeTimes } from "./node-times.ts";
+import { Outputs, type ResultStore } from "./outputs.ts";
+import { boosted, ceilingFor, chooseSeat, type Demand, memoryOn } from "./placement.ts";
+import {
+  type FaultOptions,
+  type FaultPolicy,
+  faultPolicy,
+  lateAfterMs,
+  mayRace,
+} from "./policy.ts";
+import { ReadyQueue } from "./ready-queue.ts";
 import { Seat } from "./seat.ts";
 
-/** How failures and slowness are met. */
-export interface SchedulerOptions {
-  /** Failures of one task before the job ends. */
-  readonly maxFailures: number;
-  /** An executor that was silent for so long is taken for lost. */
-  readonly heartbeatTimeoutMs: number;
-  /** Races copies of stragglers where executors are free. */
-  readonly speculation: boolean;
-  /** A task is a straggler after this and three times its node's median. */
-  readonly stragglerMs: number;
+export type { ExecutorEvent, TaskEvent } from "./events.ts";
+
+/** How failures and slowness are met, and who is told of losses. */
+export interface SchedulerOptions extends FaultOptions {
   /** Told of each executor that was lost; true if another one will come for it. */
   readonly onLost?: (executor: ExecutorHandle, reason: string) => boolean;
 }
 
-/** What a listener is told. */
-export interface TaskEvent {
-  readonly type: "started" | "finished" | "failed" | "reused" | "retried" | "speculated";
-  readonly task: Task;
-  readonly attempt: number;
-  readonly executor: string | undefined;
-  readonly result?: TaskResult;
-  readonly error?: Error;
-}
+const demandOf = ({ task, memoryScale, avoid }: Entry): Demand => ({
+  resources: task.resources,
+  memoryScale,
+  avoid,
+});
 
-/** How long an executor may take to come up. */
-const startTimeoutMs = 60_000;
-/** Executors that may die under one task before it is taken for the cause. */
-const maxLosses = 4;
-/** Finished tasks of a node before its stragglers are told. */
-const speculationSamples = 5;
+/** A task keeps away from so many executors on which it failed last. */
+const avoided = 3;
 
 /** Runs task graphs on executors. */
 export class Scheduler {
-  readonly #folder: JobFolder;
+  readonly #store: ResultStore;
   readonly #options: SchedulerOptions;
+  readonly #policy: FaultPolicy;
+  readonly #outputs: Outputs;
   readonly #entries = new Map<string, Entry>();
-  readonly #seats: Seat[] = [];
+  /** Attempts at tasks that were given up, so that no two attempts have one name. */
+  readonly #attempts = new Map<string, number>();
+  readonly #actions = new Set<Action>();
+  readonly #seats = new Set<Seat>();
+  /** Executors that were announced and have not been added. */
+  readonly #coming: Capacity[] = [];
   readonly #times = new NodeTimes();
   readonly #listeners = new Set<(event: TaskEvent) => void>();
-  #ready: Entry[] = [];
+  readonly #executorListeners = new Set<(event: ExecutorEvent) => void>();
+  readonly #ready = new ReadyQueue();
+  /** Tasks that some action wants and has not got. */
+  #unfinished = 0;
   #nowMs = 0;
+  /** Since when an action waits and no executor is up. */
+  #aloneMs: number | undefined;
+  #closed: Error | undefined;
 
-  constructor(folder: JobFolder, options: SchedulerOptions) {
-    this.#folder = folder;
+  constructor(store: ResultStore, options: SchedulerOptions = {}) {
+    this.#store = store;
     this.#options = options;
+    this.#policy = faultPolicy(options);
+    this.#outputs = new Outputs(store, this.#policy, (entry) => {
+      this.#tell({ type: "released", task: entry.task, attempt: -1, executor: undefined });
+    });
   }
 
   addExecutor(handle: ExecutorHandle): void {
+    const { cpus, memoryBytes } = handle.capacity;
+    const announced = this.#coming.findIndex(
+      (capacity) => capacity.cpus === cpus && capacity.memoryBytes === memoryBytes,
+    );
+    if (this.#coming.length > 0) this.#coming.splice(Math.max(0, announced), 1);
     const seat = new Seat(handle, this.#nowMs);
-    this.#seats.push(seat);
+    this.#seats.add(seat);
+    this.#tellExecutor({ type: "added", executor: handle.id });
     handle.onMessage((message) => this.#take(seat, message));
     handle.onExit((reason) => this.#lost(seat, reason));
-    this.#dispatch();
+  }
+
+  /** Announces an executor that will be added: what only it could run is not refused meanwhile. */
+  expectExecutor(capacity: Capacity): void {
+    this.#coming.push(capacity);
+  }
+
+  /** An announced executor will not come. */
+  expectNoMore(): void {
+    this.#coming.length = 0;
+    this.#recheck("no more executors will come");
+  }
+
+  /** Gives an executor no more tasks and lets it end after those it runs. */
+  drain(id: string, reason: string): void {
+    for (const seat of this.#seats) if (seat.handle.id === id) this.#stopSeat(seat, reason);
   }
 
   get executors(): readonly Seat[] {
-    return this.#seats;
+    return [...this.#seats];
+  }
+
+  /** Bytes of finished outputs, where space is bounded or may be made. */
+  get outputBytes(): number {
+    return this.#outputs.bytes;
   }
 
   listen(listener: (event: TaskEvent) => void): () => void {
@@ -77,152 +120,259 @@ export class Scheduler {
     return () => this.#listeners.delete(listener);
   }
 
+  listenExecutors(listener: (event: ExecutorEvent) => void): () => void {
+    this.#executorListeners.add(listener);
+    return () => this.#executorListeners.delete(listener);
+  }
+
   /**
-   * Runs what the roots need and is not done, and gives the roots' data.
+   * Runs what the roots need and is not done, and gives the roots' data. An action that fails or is
+   * aborted takes along what only it wanted, and leaves others alone.
    *
-   * @throws TaskError, InfeasibleTaskError
+   * @param options.signal Ends the action; its reason is what is thrown.
+   * @throws TaskError, InfeasibleTaskError, NoExecutorError, DiskError
    */
-  async run(graph: TaskGraph): Promise<readonly DataSet[]> {
-    for (const task of graph.tasks) this.#expectFeasible(task);
-    const entries = graph.tasks.map((task) => this.#enter(task));
-    this.#dispatch();
-    await Promise.all(entries.map((entry) => entry.finished.promise));
-    return graph.roots.map((refs) => concatData(refs.map((ref) => this.#data(ref))));
+  async run(
+    graph: TaskGraph,
+    options: { readonly signal?: AbortSignal | undefined } = {},
+  ): Promise<readonly DataSet[]> {
+    if (this.#closed !== undefined) throw this.#closed;
+    const { signal } = options;
+    signal?.throwIfAborted();
+    const action = new Action(graph);
+    const abort = (): void => this.#end(action, signal?.reason);
+    this.#admit(action);
+    this.#actions.add(action);
+    signal?.addEventListener("abort", abort, { once: true });
+    try {
+      if (action.pending === 0) this.#succeed(action);
+      else this.#dispatch();
+      await action.ended;
+      return graph.roots.map((refs) => concatData(refs.map((ref) => this.#data(ref))));
+    } finally {
+      signal?.removeEventListener("abort", abort);
+    }
+  }
+
+  /** Ends every action, now and later, with an error. */
+  stop(error: Error = new SessionClosedError()): void {
+    this.#closed = error;
+    for (const action of [...this.#actions]) this.#end(action, error);
   }
 
   /** Lets go of results, so that they are computed again when next asked for. */
   forget(refs: readonly InputRef[]): void {
     for (const ref of refs) {
       if (!("task" in ref)) continue;
+      const entry = this.#entries.get(ref.task);
+      // What runs is new anyway.
+      if (entry !== undefined && entry.state !== "done" && entry.state !== "released") continue;
+      if (entry !== undefined) this.#attempts.set(ref.task, entry.attempts);
       this.#entries.delete(ref.task);
-      this.#folder.remove(ref.task);
+      this.#outputs.forget(ref.task);
+      this.#store.remove(ref.task);
     }
   }
 
   /** Tells the time: who is silent, whose time is over, who is slow. */
   tick(nowMs: number): void {
     this.#nowMs = nowMs;
-    for (const seat of [...this.#seats]) {
+    for (const seat of this.#seats) {
       const silentMs = nowMs - seat.lastSeenMs;
-      const limitMs = seat.ready ? this.#options.heartbeatTimeoutMs : startTimeoutMs;
+      const starting = seat.state === "starting";
+      const limitMs = starting ? this.#policy.executorStartMs : this.#policy.heartbeatTimeoutMs;
       if (silentMs > limitMs) {
         seat.handle.kill();
-        this.#lost(seat, `silent for ${Math.round(silentMs)} ms`);
+        this.#lost(
+          seat,
+          `${starting ? "did not come up" : "silent"} for ${Math.round(silentMs)} ms`,
+        );
       } else this.#expectInTime(seat);
     }
-    if (this.#options.speculation) this.#speculate();
+    this.#expectSomebody();
+    if (this.#policy.speculation !== false) this.#speculate();
     this.#dispatch();
   }
 
-  #expectInTime(seat: Seat): void {
-    for (const [key, { startedMs, attempt }] of seat.running) {
-      const entry = this.#entries.get(key) as Entry;
-      const limitMs = entry.task.resources.timeoutMs;
-      if (limitMs === undefined || this.#nowMs - startedMs <= limitMs) continue;
-      // A query can be interrupted, a function's endless loop cannot: only the process ends both.
-      const message = `took longer than its timeout of ${limitMs} ms`;
-      const error = new TaskError(entry.task.node, attempt + 1, "timeout", message);
-      seat.leave(key);
-      entry.live--;
-      this.#failed(entry, error, seat.handle.id);
-      seat.handle.kill();
-      this.#lost(seat, "ended with a task that took too long");
-      return;
-    }
-  }
+  // ── actions ──────────────────────────────────────────────────────────────────────────────────
 
-  #speculate(): void {
-    if (this.#ready.length > 0) return;
-    for (const seat of this.#seats) {
-      for (const [key, { startedMs }] of seat.running) {
-        const entry = this.#entries.get(key) as Entry;
-        const usual = this.#times.quantile(entry.task.node, 0.5);
-        if (entry.live > 1 || usual === undefined || usual.samples < speculationSamples) continue;
-        const late = Math.max(this.#options.stragglerMs, 3 * usual.ms);
-        if (this.#nowMs - startedMs < late) continue;
-        const other = this.#seatFor(entry, seat);
-        if (other !== undefined) this.#start(entry, other, "speculated");
+  /** Finds what an action needs, from its roots back to what is done, and enters it. */
+  #admit(action: Action): void {
+    const { tasks, roots } = action.graph;
+    const needed = new Set<string>();
+    const done = new Map<string, TaskResult>();
+    const need = (refs: readonly InputRef[]): void => {
+      for (const ref of refs) if ("task" in ref) needed.add(ref.task);
+    };
+    roots.forEach(need);
+    for (const task of tasks.toReversed()) {
+      if (!needed.has(task.key)) continue;
+      const entry = this.#entries.get(task.key);
+      if (entry?.state === "done") continue;
+      if (entry === undefined || entry.state === "released") {
+        const result = this.#store.finished(task.key, this.#attempts.has(task.key));
+        if (result !== undefined) {
+          done.set(task.key, result);
+          continue;
+        }
+      }
+      task.inputs.forEach(need);
+    }
+    const wanted = tasks.filter(({ key }) => needed.has(key) && !done.has(key));
+    const missing = wanted.filter(({ key }) => this.#entries.get(key)?.state !== "done");
+    const problem = infeasible(missing, [...this.#seats], this.#coming);
+    if (problem !== undefined) throw problem;
+    for (const task of tasks) {
+      if (needed.has(task.key)) this.#enter(action, task, done.get(task.key));
+      else if (this.#entries.get(task.key)?.state !== "done") {
+        this.#tell({ type: "skipped", task, attempt: -1, executor: undefined });
       }
     }
+    for (const ref of roots.flat()) {
+      const entry = "task" in ref ? this.#entries.get(ref.task) : undefined;
+      if (entry !== undefined) entry.kept = true;
+    }
   }
 
-  #expectFeasible({ node, resources }: Task): void {
-    if (this.#seats.some((seat) => seat.couldRun(resources))) return;
-    const { cpus, gpus = 0, memoryBytes } = resources;
-    const memory = memoryBytes === undefined ? "" : ` and ${memoryBytes} bytes of memory`;
-    const largest = this.#seats
-      .map(({ handle: { capacity } }) => capacity)
-      .sort((a, b) => b.cpus - a.cpus || b.memoryBytes - a.memoryBytes)[0];
-    throw new InfeasibleTaskError(
-      node,
-      `${cpus} cores, ${gpus} GPUs${memory}`,
-      largest === undefined
-        ? "nothing: there is no executor"
-        : `${largest.cpus} cores, ${largest.gpus} GPUs and ${largest.memoryBytes} bytes of memory`,
-    );
+  #enter(action: Action, task: Task, result: TaskResult | undefined): void {
+    let entry = this.#entries.get(task.key);
+    if (entry === undefined || entry.state === "released") {
+      entry = this.#renew(task, entry);
+      if (result !== undefined) {
+        this.#finish(entry, result, { type: "reused", task, attempt: -1, executor: undefined });
+        return;
+      }
+      this.#await(entry);
+    }
+    if (entry.state === "done") return;
+    action.entries.add(entry);
+    action.pending++;
+    entry.actions.add(action);
   }
 
-  #enter(task: Task): Entry {
-    const known = this.#entries.get(task.key);
-    if (known !== undefined && known.state !== "failed") return known;
-    const entry = new Entry(task);
+  #renew(task: Task, old: Entry | undefined): Entry {
+    const entry = new Entry(task, old?.attempts ?? this.#attempts.get(task.key) ?? 0);
+    this.#attempts.delete(task.key);
     this.#entries.set(task.key, entry);
-    const done = this.#folder.finished(task.key);
-    if (done !== undefined) {
-      this.#finish(entry, done, "reused", undefined);
-      return entry;
-    }
-    for (const ref of task.inputs.flat()) {
-      if (!("task" in ref)) continue;
-      const input = this.#entries.get(ref.task) as Entry;
-      if (input.state === "done" || input.users.has(entry)) continue;
-      input.users.add(entry);
-      entry.waits++;
-    }
-    if (entry.waits === 0) this.#makeReady(entry);
+    this.#unfinished++;
     return entry;
   }
 
+  /** Counts the inputs that are not there. */
+  #await(entry: Entry): void {
+    entry.inputs = this.#inputsOf(entry.task);
+    for (const input of entry.inputs) {
+      input.readers++;
+      if (input.state === "done") continue;
+      input.users.push(entry);
+      entry.waits++;
+    }
+    if (entry.waits === 0) this.#makeReady(entry);
+  }
+
+  #inputsOf({ inputs }: Task): Entry[] {
+    const keys = new Set<string>();
+    for (const refs of inputs) for (const ref of refs) if ("task" in ref) keys.add(ref.task);
+    return [...keys].map((key) => this.#entries.get(key) as Entry);
+  }
+
+  #succeed(action: Action): void {
+    this.#actions.delete(action);
+    action.resolve();
+  }
+
+  /** Ends an action, and what nobody else wants of it. */
+  #end(action: Action, error: unknown): void {
+    if (action.over) return;
+    this.#actions.delete(action);
+    action.reject(error);
+    for (const entry of action.entries) {
+      entry.actions.delete(action);
+      if (entry.actions.size === 0 && entry.state !== "done") this.#drop(entry);
+    }
+    action.entries.clear();
+    this.#dispatch();
+  }
+
+  #drop(entry: Entry): void {
+    entry.state = "dropped";
+    this.#unfinished--;
+    this.#entries.delete(entry.task.key);
+    if (entry.attempts > 0) this.#attempts.set(entry.task.key, entry.attempts);
+    for (const attempt of entry.live) this.#stopAttempt(attempt);
+    this.#unread(entry);
+  }
+
+  /** A task is over: it reads its inputs no more. */
+  #unread(entry: Entry): void {
+    const { inputs } = entry;
+    entry.inputs = [];
+    for (const input of inputs) {
+      input.readers--;
+      this.#outputs.unread(input);
+    }
+  }
+
+  #fail(entry: Entry, error: Error): void {
+    for (const action of [...entry.actions]) this.#end(action, error);
+  }
+
+  // ── what runs where ──────────────────────────────────────────────────────────────────────────
+
   #makeReady(entry: Entry): void {
     entry.state = "ready";
-    this.#ready.push(entry);
+    const urgent = this.#policy.prioritizeRetry && entry.failures + entry.losses > 0;
+    this.#ready.push(entry, urgent);
   }
 
   #dispatch(): void {
-    const rest: Entry[] = [];
-    let full = false;
-    for (const entry of this.#ready) {
-      const seat = full ? undefined : this.#seatFor(entry);
-      if (seat !== undefined) this.#start(entry, seat, "started");
+    let open: Seat[] | undefined;
+    for (let lane = this.#ready.next(); lane !== undefined; lane = this.#ready.next()) {
+      open ??= [...this.#seats].filter((seat) => seat.open);
+      const seat = chooseSeat(lane, open, this.#seats);
+      if (seat === undefined) lane.blocked = true;
       else {
-        rest.push(entry);
-        // Most tasks ask for a core; when none is free there is no use in asking for each.
-        full = this.#seats.every(({ ready, freeCpus }) => !ready || freeCpus <= 0);
+        this.#start(lane.first as Entry, seat, "started");
+        if (!seat.open) open.splice(open.indexOf(seat), 1);
       }
     }
-    this.#ready = rest;
   }
 
-  #seatFor(entry: Entry, not?: Seat): Seat | undefined {
-    let best: Seat | undefined;
-    for (const seat of this.#seats) {
-      if (seat === not || !seat.fits(entry.task.resources, entry.memoryScale)) continue;
-      if (best === undefined || seat.freeCpus > best.freeCpus) best = seat;
-    }
-    return best;
+  /** An executor has more room than before. */
+  #roomier(seat: Seat): void {
+    if (!seat.open) return;
+    this.#ready.unblock((lane) => chooseSeat(lane, [seat], this.#seats) !== undefined);
   }
 
   #start(entry: Entry, seat: Seat, type: "started" | "speculated"): void {
     const { task } = entry;
-    const attempt = entry.attempts++;
-    const memoryBytes = seat.memoryFor(task.resources, entry.memoryScale);
-    const { cpus, gpus = 0 } = task.resources;
     entry.state = "running";
-    entry.live++;
-    seat.take(task.key, { attempt, startedMs: this.#nowMs, cpus, gpus, memoryBytes });
+    const asked = memoryOn(seat, demandOf(entry), this.#seats);
+    const last = this.#unfinished <= 2 * this.#seats.size && !this.#ready.waiting;
+    const factor = last && type === "started" ? this.#policy.boost : 1;
+    const { cpus, memoryBytes } = boosted(task, seat, asked, factor, this.#times.usual(task.node));
+    const attempt: Attempt = {
+      entry,
+      number: entry.attempts++,
+      seat,
+      startedMs: this.#nowMs,
+      cpus,
+      memoryBytes,
+      gpus: task.resources.gpus ? (seat.devicesFor(task.resources.gpus) ?? []) : [],
+      over: false,
+      stopMs: undefined,
+    };
+    entry.live.add(attempt);
+    seat.take(attempt);
     const inputs = task.inputs.map((refs) => concatData(refs.map((ref) => this.#data(ref))));
-    this.#tell({ type, task, attempt, executor: seat.handle.id });
-    seat.handle.send({ run: { task, inputs }, attempt, memoryBytes });
+    this.#tell({ type, task, attempt: attempt.number, executor: seat.handle.id });
+    seat.handle.send({
+      run: { task, inputs },
+      attempt: attempt.number,
+      memoryBytes,
+      ...(cpus !== task.resources.cpus && { cpus }),
+      ...(attempt.gpus.length > 0 && { gpus: attempt.gpus }),
+    });
   }
 
   #data(ref: InputRef): DataSet {
@@ -231,106 +381,251 @@ export class Scheduler {
     return result.outputs[ref.output] as DataSet;
   }
 
-  #take(seat: Seat, message: FromExecutor): void {
-    seat.lastSeenMs = this.#nowMs;
-    seat.ready = true;
-    if ("done" in message) this.#done(seat, message.done);
-    else if ("failed" in message) {
-      const entry = this.#entries.get(message.failed);
-      if (entry === undefined || !seat.running.has(message.failed)) return;
-      seat.leave(message.failed);
-      entry.live--;
-      this.#failed(entry, deserializeError(message.error, [TaskError]), seat.handle.id);
+  #speculate(): void {
+    if (this.#policy.speculation !== "aggressive" && this.#ready.waiting) return;
+    const late: Entry[] = [];
+    for (const seat of this.#seats) {
+      for (const { entry, over, startedMs } of seat.running) {
+        if (over || entry.live.size > 1 || !mayRace(entry.task)) continue;
+        const usual = this.#times.usual(entry.task.node);
+        const afterMs = lateAfterMs(this.#policy, usual, entry.copies);
+        if (afterMs !== undefined && this.#nowMs - startedMs >= afterMs) late.push(entry);
+      }
     }
+    for (const entry of late) {
+      const [first] = entry.live;
+      const others = [...this.#seats].filter((seat) => seat !== first?.seat && seat.open);
+      const seat = chooseSeat(demandOf(entry), others, this.#seats);
+      if (seat === undefined) continue;
+      entry.copies++;
+      this.#start(entry, seat, "speculated");
+    }
+  }
+
+  // ── what executors say ───────────────────────────────────────────────────────────────────────
+
+  #take(seat: Seat, message: FromExecutor): void {
+    if (seat.state === "lost") return;
+    const before = seat.heard(this.#nowMs, "alive" in message ? message.load : undefined);
+    if (before !== seat.state) this.#changed(seat, before);
+    if ("done" in message) this.#done(seat, message.done, message.attempt);
+    else if ("failed" in message) {
+      const attempt = seat.find(message.failed, message.attempt);
+      if (attempt === undefined) return;
+      this.#leave(attempt);
+      const error = deserializeError(message.error, [TaskError, DiskError]);
+      if (!attempt.over) this.#failed(attempt, error);
+    } else if ("leaving" in message) this.#stopSeat(seat, message.leaving);
     this.#dispatch();
   }
 
-  #done(seat: Seat, result: TaskResult): void {
-    const entry = this.#entries.get(result.key);
-    if (entry === undefined || !seat.running.has(result.key)) return;
-    seat.leave(result.key);
-    entry.live--;
-    if (entry.state === "done" || entry.state === "failed") return;
-    this.#times.add(entry.task.node, result.metrics.elapsedMs);
-    for (const other of this.#seats) {
-      if (other.running.has(result.key)) other.handle.send({ stop: result.key });
-    }
-    this.#finish(entry, result, "finished", seat.handle.id);
+  #changed(seat: Seat, before: Seat["state"]): void {
+    const type =
+      before === "starting" ? "ready" : seat.state === "low" ? "low" : ("recovered" as const);
+    this.#tellExecutor({ type, executor: seat.handle.id });
+    this.#roomier(seat);
   }
 
-  #failed(entry: Entry, error: Error, executor: string): void {
-    if (entry.state !== "running") return;
-    const { task } = entry;
-    const attempt = entry.attempts - 1;
-    const reason = error instanceof TaskError ? error.reason : "internal";
-    if (reason === "executor-lost") entry.losses++;
-    else entry.failures++;
-    if (reason === "memory") entry.memoryScale *= 2;
-    // A query or a function that is wrong stays wrong; what the machine did may not happen again.
-    const lasting = reason === "sql" || reason === "function";
-    const again = entry.failures < this.#options.maxFailures && entry.losses <= maxLosses;
-    if (!lasting && again) {
-      this.#tell({ type: "retried", task, attempt, executor, error });
-      if (entry.live === 0) this.#makeReady(entry);
+  #done(seat: Seat, result: TaskResult, number: number): void {
+    const attempt = seat.find(result.key, number);
+    if (attempt === undefined) return;
+    this.#leave(attempt);
+    const { task } = attempt.entry;
+    const executor = seat.handle.id;
+    const entry = this.#entries.get(result.key);
+    if (entry === undefined || entry.state === "done" || entry.state === "released") return;
+    if (!attempt.over) {
+      this.#over(attempt);
+      this.#times.add(task.node, this.#nowMs - attempt.startedMs);
+      this.#finish(entry, result, { type: "finished", task, attempt: number, executor, result });
       return;
     }
-    this.#tell({ type: "failed", task, attempt, executor, error });
-    this.#fail(entry, error);
+    // It was given up, and yet its result is in place: nothing needs to run for it.
+    this.#finish(entry, result, { type: "reused", task, attempt: -1, executor, result });
   }
 
-  #fail(entry: Entry, error: Error): void {
-    entry.state = "failed";
-    this.#ready = this.#ready.filter((other) => other !== entry);
-    entry.finished.reject(error);
-    for (const user of entry.users) if (user.state !== "failed") this.#fail(user, error);
+  /** Frees what an attempt held. */
+  #leave(attempt: Attempt): void {
+    const { seat } = attempt;
+    seat.leave(attempt);
+    if (seat.state === "stopping" && seat.load === 0) void seat.handle.close();
+    else this.#roomier(seat);
   }
 
-  #finish(
-    entry: Entry,
-    result: TaskResult,
-    type: "finished" | "reused",
-    executor: string | undefined,
-  ): void {
+  #over(attempt: Attempt): void {
+    attempt.over = true;
+    attempt.entry.live.delete(attempt);
+  }
+
+  /** Tells an executor to end an attempt, and listeners that it is over. */
+  #stopAttempt(attempt: Attempt, tell = true): void {
+    const { entry, number, seat } = attempt;
+    this.#over(attempt);
+    attempt.stopMs = this.#nowMs;
+    const executor = seat.handle.id;
+    if (tell) this.#tell({ type: "stopped", task: entry.task, attempt: number, executor });
+    seat.handle.send({ stop: entry.task.key, attempt: number });
+  }
+
+  #finish(entry: Entry, result: TaskResult, event: TaskEvent): void {
     entry.state = "done";
     entry.result = result;
-    this.#ready = this.#ready.filter((other) => other !== entry);
-    this.#tell({ type, task: entry.task, attempt: entry.attempts - 1, executor, result });
-    for (const user of entry.users) {
+    this.#unfinished--;
+    this.#tell({ ...event, result });
+    for (const other of entry.live) this.#stopAttempt(other);
+    const tooMuch = this.#outputs.add(entry);
+    const { users } = entry;
+    entry.users = [];
+    for (const user of users) {
       user.waits--;
       if (user.waits === 0 && user.state === "waiting") this.#makeReady(user);
     }
-    entry.finished.resolve(result);
+    this.#unread(entry);
+    if (tooMuch !== undefined) this.#fail(entry, tooMuch);
+    for (const action of entry.actions) {
+      action.pending--;
+      if (action.pending === 0) this.#succeed(action);
+    }
+    entry.actions.clear();
+  }
+
+  #failed(attempt: Attempt, error: Error, crashed = false): void {
+    const { entry, number, seat } = attempt;
+    const { task } = entry;
+    this.#over(attempt);
+    const ceilingBytes = ceilingFor(task.resources, [...this.#seats, seat]);
+    const verdict = judge(attempt, error, this.#policy, ceilingBytes, crashed);
+    const event = { task, attempt: number, executor: seat.handle.id, error };
+    if (verdict.kind === "final" && entry.live.size === 0) {
+      const last = finalError(error, task.node, number + 1, verdict.note);
+      this.#tell({ type: "failed", ...event, error: last });
+      this.#fail(entry, last);
+      return;
+    }
+    this.#tell({ type: verdict.kind === "stopped" ? "stopped" : "retried", ...event });
+    if (verdict.kind === "lost") entry.losses++;
+    else if (verdict.kind === "relax") {
+      entry.memoryScale = Math.max(entry.memoryScale, verdict.memoryScale);
+    } else if (verdict.kind !== "stopped") this.#count(attempt, error);
+    if (entry.live.size > 0) return;
+    // It may have put its result in place before it could say so.
+    const result = verdict.kind === "lost" ? this.#store.finished(task.key, true) : undefined;
+    if (result === undefined) this.#makeReady(entry);
+    else {
+      this.#finish(entry, result, { type: "reused", task, attempt: -1, executor: undefined });
+    }
+  }
+
+  /** A failure that counts: it is tried elsewhere, and its executor may be at fault. */
+  #count({ entry, seat }: Attempt, error: Error): void {
+    const { id } = seat.handle;
+    entry.failures++;
+    entry.avoid = [...entry.avoid.filter((other) => other !== id), id].slice(-avoided);
+    const reason = reasonOf(error);
+    if (reason === "disk") this.#outputs.makeSpace(0);
+    const byMachine = reason === "crash" || reason === "disk" || reason === "internal";
+    if (byMachine && this.#policy.stopExecutorOnFailure) this.#stopSeat(seat, error.message);
+  }
+
+  // ── executors that end ───────────────────────────────────────────────────────────────────────
+
+  #expectInTime(seat: Seat): void {
+    for (const attempt of seat.running) {
+      const { entry, startedMs, stopMs, over } = attempt;
+      if (stopMs !== undefined && this.#nowMs - stopMs > this.#policy.stopGraceMs) {
+        seat.handle.kill();
+        this.#lost(seat, `did not end a task within ${this.#policy.stopGraceMs} ms`);
+        return;
+      }
+      const limitMs = entry.task.resources.timeoutMs;
+      if (over || limitMs === undefined || this.#nowMs - startedMs <= limitMs) continue;
+      const message = `took longer than its timeout of ${limitMs} ms`;
+      this.#stopAttempt(attempt, false);
+      this.#failed(attempt, new TaskError(entry.task.node, attempt.number + 1, "timeout", message));
+    }
+  }
+
+  /** Nothing new goes to it; it ends when it is empty, and another one may come for it. */
+  #stopSeat(seat: Seat, reason: string): void {
+    if (seat.state === "stopping" || seat.state === "lost") return;
+    seat.state = "stopping";
+    this.#tellExecutor({ type: "stopping", executor: seat.handle.id, reason });
+    this.#expectReplacement(seat, reason);
+    if (seat.load === 0) void seat.handle.close();
+    this.#recheck(`${seat.handle.id} is stopping (${reason})`);
   }
 
   #lost(seat: Seat, reason: string): void {
-    const at = this.#seats.indexOf(seat);
-    if (at < 0) return;
-    this.#seats.splice(at, 1);
+    if (seat.state === "lost") return;
+    const before = seat.state;
+    seat.state = "lost";
+    this.#seats.delete(seat);
     const { id } = seat.handle;
-    for (const key of seat.running.keys()) {
-      const entry = this.#entries.get(key) as Entry;
-      entry.live--;
+    this.#tellExecutor({ type: "lost", executor: id, reason });
+    if (before !== "stopping") this.#expectReplacement(seat, reason);
+    this.#store.abandoned(id);
+    const crashed = !reason.startsWith("silent");
+    for (const attempt of [...seat.running]) {
+      seat.leave(attempt);
+      if (attempt.over) continue;
+      const { task } = attempt.entry;
       const message = `executor ${id} was lost (${reason})`;
-      this.#failed(
-        entry,
-        new TaskError(entry.task.node, entry.attempts, "executor-lost", message),
-        id,
-      );
+      const error = new TaskError(task.node, attempt.number + 1, "executor-lost", message);
+      this.#failed(attempt, error, crashed);
     }
-    const replaced = this.#options.onLost?.(seat.handle, reason) ?? false;
-    if (this.#seats.length === 0 && !replaced) this.#nobodyLeft(id, reason);
+    this.#recheck(`${id} was lost (${reason})`);
     this.#dispatch();
   }
 
-  #nobodyLeft(id: string, reason: string): void {
-    for (const entry of this.#entries.values()) {
-      if (entry.state === "done" || entry.state === "failed") continue;
-      const message = `no executor is left; the last one, ${id}, was lost (${reason})`;
-      this.#fail(entry, new TaskError(entry.task.node, entry.attempts, "executor-lost", message));
+  #expectReplacement(seat: Seat, reason: string): void {
+    if (this.#options.onLost?.(seat.handle, reason)) this.#coming.push(seat.handle.capacity);
+  }
+
+  /** Ends what nobody can run any more, now that an executor is gone. */
+  #recheck(why: string): void {
+    this.#ready.unblock(() => true);
+    const seats = [...this.#seats];
+    const nobody = seats.length === 0 && this.#coming.length === 0;
+    for (const action of [...this.#actions]) {
+      const tasks = [...action.entries].filter(({ state }) => state !== "done");
+      const problem = nobody
+        ? new NoExecutorError(`no executor is left; the last one, ${why}`)
+        : infeasible(
+            tasks.map(({ task }) => task),
+            seats,
+            this.#coming,
+            `; ${why}`,
+          );
+      if (problem !== undefined) this.#end(action, problem);
     }
+  }
+
+  /** Ends actions when no executor has come up for too long. */
+  #expectSomebody(): void {
+    const seats = [...this.#seats];
+    if (this.#actions.size === 0 || seats.some(({ state }) => state !== "starting")) {
+      this.#aloneMs = undefined;
+      return;
+    }
+    this.#aloneMs ??= this.#nowMs;
+    if (this.#nowMs - this.#aloneMs < this.#policy.noExecutorMs) return;
+    const states = seats.map(({ handle }) => {
+      const tail = handle.stderrTail?.().trim();
+      return `${handle.id} has not answered${tail ? `; its error stream ends:\n${tail}` : ""}`;
+    });
+    const seen = states.length === 0 ? ["none was started"] : states;
+    const error = new NoExecutorError(
+      `no executor came up within ${this.#policy.noExecutorMs} ms: ${seen.join("\n")}`,
+    );
+    for (const action of [...this.#actions]) this.#end(action, error);
+    this.#aloneMs = undefined;
   }
 
   #tell(event: TaskEvent): void {
     for (const listener of this.#listeners) listener(event);
+  }
+
+  #tellExecutor(event: ExecutorEvent): void {
+    for (const listener of this.#executorListeners) listener(event);
   }
 }

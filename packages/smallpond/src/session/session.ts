@@ -14,16 +14,19 @@ import { writeRows } from "../functions/table-writer.ts";
 import type { NodeOptions, PlanNode } from "../plan/node.ts";
 import { planTasks } from "../plan/planner.ts";
 import { parseTemplate } from "../plan/template.ts";
+import type { FaultOptions } from "../scheduler/policy.ts";
 import { Scheduler, type TaskEvent } from "../scheduler/scheduler.ts";
 import { JobFolder } from "../task/commit.ts";
+import type { StorageOptions } from "../task/disk.ts";
 import { contentKey } from "../task/key.ts";
+import { JobLock } from "../task/lock.ts";
 import type { ParquetOptions } from "../task/task.ts";
 import { DataFrame, type Row } from "./dataframe.ts";
 import { callerOf, NodeFactory } from "./node-factory.ts";
 import { JobReport, type NodeFigures } from "./report.ts";
 
 /** How a session runs. */
-export interface SessionOptions {
+export interface SessionOptions extends FaultOptions, StorageOptions {
   /** Names the job's folder; the same one again resumes it. @default random */
   readonly jobId?: string;
   /** Below it all jobs' folders lie, on a file system that all executors share. */
@@ -33,14 +36,6 @@ export interface SessionOptions {
   /** Cores of an executor. @default this machine's, shared out */
   readonly executorCpus?: number;
   readonly executorMemoryBytes?: number;
-  /** Failures of one task before the job ends. @default 3 */
-  readonly maxFailures?: number;
-  /** An executor silent for so long is taken for lost. @default 10 s */
-  readonly heartbeatTimeoutMs?: number;
-  /** Races copies of tasks that take much longer than their kind. @default true */
-  readonly speculation?: boolean;
-  /** No task is a straggler before this. @default 10 s */
-  readonly stragglerMs?: number;
   /** Executors started anew for lost ones, in all. @default 3 */
   readonly maxRestarts?: number;
   readonly seed?: number;
@@ -51,6 +46,7 @@ export interface SessionOptions {
 }
 
 const tickMs = 100;
+const longestTickMs = 500;
 const defaultParquet: ParquetOptions = { compression: "zstd", compressionLevel: 3 };
 /** Measured in NOTES.md: delta encodings and lz4 take half of zstd's time for a tenth more bytes. */
 const defaultShuffle: ParquetOptions = { compression: "lz4", version: 2, dictionary: false };
@@ -73,6 +69,9 @@ export class Session implements AsyncDisposable {
   readonly #engine: EnginePool;
   readonly #report: JobReport;
   #clock: NodeJS.Timeout | undefined;
+  #lock: JobLock | undefined;
+  #awakeMs = 0;
+  #lastTickMs: number = performance.now();
   #open = true;
 
   constructor(options: SessionOptions) {
@@ -82,7 +81,7 @@ export class Session implements AsyncDisposable {
       throw new InputError("jobId", this.jobId, "letters, digits, '_', '.' and '-'");
     }
     const root = options.dataRoot ?? join(homedir(), ".cache", "open-infra", "smallpond");
-    this.folder = new JobFolder(join(root, this.jobId));
+    this.folder = new JobFolder(join(root, this.jobId), options);
     const count = options.numExecutors ?? 1;
     this.#fleet = new Fleet({
       jobRoot: this.folder.root,
@@ -97,13 +96,9 @@ export class Session implements AsyncDisposable {
       onStart: (handle) => this.#scheduler.addExecutor(handle),
     });
     this.#scheduler = new Scheduler(this.folder, {
-      maxFailures: options.maxFailures ?? 3,
-      heartbeatTimeoutMs: options.heartbeatTimeoutMs ?? 10_000,
-      speculation: options.speculation ?? true,
-      stragglerMs: options.stragglerMs ?? 10_000,
+      ...options,
       onLost: (executor) => this.#fleet.replace(executor),
     });
-    this.#scheduler.tick(performance.now());
     this.#report = new JobReport(join(this.folder.root, "log"));
     this.#scheduler.listen((event) => this.#report.take(event));
     this.#engine = new EnginePool(join(root, this.jobId, "staging", "spill.driver"));
@@ -111,10 +106,20 @@ export class Session implements AsyncDisposable {
 
   async start(): Promise<void> {
     this.folder.create();
-    this.#clock = setInterval(() => this.#scheduler.tick(performance.now()), tickMs);
+    this.#lock = await JobLock.acquire(this.folder.root, (error) => this.#scheduler.stop(error));
+    this.folder.clearStaging();
+    this.#clock = setInterval(() => this.#tick(), tickMs);
     // An idle session must not keep a script alive; a running action has its executors.
     this.#clock.unref();
     this.#fleet.start();
+  }
+
+  /** The scheduler's time stands while this process does: nobody was silent meanwhile. */
+  #tick(): void {
+    const nowMs = performance.now();
+    this.#awakeMs += Math.min(nowMs - this.#lastTickMs, longestTickMs);
+    this.#lastTickMs = nowMs;
+    this.#scheduler.tick(this.#awakeMs);
   }
 
   /** Columns and types must be given, as text has none. */
@@ -201,6 +206,7 @@ export class Session implements AsyncDisposable {
       readonly again?: boolean;
       /** The files go to a user's folder. */
       readonly forKeeps?: boolean;
+      readonly signal?: AbortSignal;
     } = {},
   ): Promise<readonly DataSet[]> {
     if (!this.#open) throw new SessionClosedError();
@@ -214,7 +220,7 @@ export class Session implements AsyncDisposable {
     });
     const tasks = graph as NonNullable<typeof graph>;
     if (options.again) this.#scheduler.forget(tasks.roots.flat());
-    return await this.#scheduler.run(tasks);
+    return await this.#scheduler.run(tasks, { signal: options.signal });
   }
 
   /** A query run here, over finished data; for results that a person looks at. */
@@ -254,10 +260,13 @@ export class Session implements AsyncDisposable {
   async shutdown(): Promise<void> {
     if (!this.#open) return;
     this.#open = false;
+    this.#scheduler.stop();
     clearInterval(this.#clock);
     this.#report.write();
     await this.#fleet.close();
     this.#engine.close();
+    await this.folder.settled();
+    this.#lock?.release();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
