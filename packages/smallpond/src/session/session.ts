@@ -12,7 +12,7 @@ import { EnginePool, engineVersion } from "../executor/engine.ts";
 import { Fleet } from "../executor/fleet.ts";
 import { writeRows } from "../functions/table-writer.ts";
 import type { NodeOptions, PlanNode } from "../plan/node.ts";
-import { planTasks } from "../plan/planner.ts";
+import { planTasks, type TaskGraph } from "../plan/planner.ts";
 import { parseTemplate } from "../plan/template.ts";
 import type { FaultOptions } from "../scheduler/policy.ts";
 import { Scheduler, type TaskEvent } from "../scheduler/scheduler.ts";
@@ -221,6 +221,15 @@ export class Session implements AsyncDisposable {
     const tasks = graph as NonNullable<typeof graph>;
     if (options.again) this.#scheduler.forget(tasks.roots.flat());
     return await this.#scheduler.run(tasks, { signal: options.signal });
+  }
+
+  /** Runs tasks that were not made of a plan's nodes; the data of each root. */
+  async runTasks(
+    graph: TaskGraph,
+    options: { readonly signal?: AbortSignal | undefined } = {},
+  ): Promise<readonly DataSet[]> {
+    if (!this.#open) throw new SessionClosedError();
+    return await this.#scheduler.run(graph, options);
   }
 
   /** A query run here, over finished data; for results that a person looks at. */

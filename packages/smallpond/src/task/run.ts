@@ -8,6 +8,7 @@ import { concatData, type DataSet } from "../dataset/dataset.ts";
 import { runFunction } from "./ops/call.ts";
 import { cut } from "./ops/partition.ts";
 import { runQueries } from "./ops/queries.ts";
+import { runScript } from "./ops/script.ts";
 import { splitByFiles, splitByRows } from "./ops/split.ts";
 import type { Task } from "./task.ts";
 
@@ -30,6 +31,8 @@ export async function runTask(
       return [await runQueries(task, op.queries, inputs, connection, folder)];
     case "call":
       return [await runFunction(task, op.call, concatData(inputs), connection, folder)];
+    case "script":
+      return await runScript(task, op.fn, inputs, connection, folder);
     case "partition":
       return await cut(task, op, inputs, connection, folder);
     case "split-files":

@@ -2,6 +2,7 @@
 // an executor as JSON, and its key says everything that its result depends on.
 
 import type { DataSet } from "../dataset/dataset.ts";
+import type { FunctionRef } from "../functions/function-ref.ts";
 import type { FunctionCall } from "../functions/run-function.ts";
 
 /** What a task may use. */
@@ -55,6 +56,8 @@ export type TaskOp =
     }
   /** Calls a function over the rows of the first input. */
   | { readonly kind: "call"; readonly call: FunctionCall }
+  /** Calls a function that reads its inputs' files itself and writes files into a folder. */
+  | { readonly kind: "script"; readonly fn: FunctionRef }
   /** Cuts by rows into `count` outputs; touches only footers. */
   | { readonly kind: "split-rows"; readonly count: number }
   /** Cuts by files into `count` outputs. */
