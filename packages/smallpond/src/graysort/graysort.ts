@@ -10,6 +10,7 @@ import type { DataSet } from "../dataset/dataset.ts";
 import { resolveFiles } from "../dataset/resolve.ts";
 import { splitEvenly } from "../dataset/split.ts";
 import { init, type Session, type SessionOptions } from "../session/session.ts";
+import { compareWithGnuSort, type SortComparison } from "./gnu-sort.ts";
 import { recordFiles, recordPart, recordsIn } from "./record-files.ts";
 import { type RecordFormat, recordBytes } from "./records.ts";
 import { readFacts, type SortEngine } from "./steps.ts";
@@ -36,6 +37,8 @@ export interface GraysortOptions {
   readonly output?: string;
   /** @default true */
   readonly validate?: boolean;
+  /** Runs GNU sort on the same records, too; for ASCII records. @default false */
+  readonly compareWithSort?: boolean;
   /** How the session runs; `numExecutors` and `executorCpus` are this function's. */
   readonly session?: Omit<SessionOptions, "numExecutors" | "executorCpus">;
   /** Given the session before it works, to watch it. */
@@ -60,6 +63,8 @@ export interface GraysortReport {
     readonly sort: number;
     readonly validate: number;
   };
+  /** GNU sort on the same records, if asked for. */
+  readonly gnuSort: SortComparison | undefined;
   readonly files: readonly string[];
 }
 
@@ -91,6 +96,9 @@ export async function graysort(options: GraysortOptions): Promise<GraysortReport
   }
 }
 
+const pathsOf = (data: readonly DataSet[]): string[] =>
+  data.flatMap(({ parts }) => parts.map(({ path }) => path));
+
 async function timed<T>(body: () => Promise<T>): Promise<[T, number]> {
   const startMs = performance.now();
   const value = await body();
@@ -103,6 +111,9 @@ async function run(
   session: Session,
 ): Promise<GraysortReport> {
   const { engine = "radix", output, validate = true } = options;
+  if (options.compareWithSort && options.format !== "ascii") {
+    throw new InputError("compareWithSort", "binary records", "ASCII records, which are lines");
+  }
   const [input, generate] = await timed(() => prepare(options, executors, session));
   const bytes = input.records * recordBytes;
   const partitions =
@@ -122,7 +133,15 @@ async function run(
     summary.inversions === 0 &&
     summary.records === input.records &&
     summary.checksum === before;
-  const paths = sorted.flatMap(({ parts }) => parts.map(({ path }) => path));
+  const paths = pathsOf(sorted);
+  const gnuSort = options.compareWithSort
+    ? await compareWithGnuSort({
+        inputs: pathsOf(input.data),
+        parts: paths,
+        threads: executors,
+        folder: join(session.folder.root, "items"),
+      })
+    : undefined;
   const largest = Math.max(...sorted.map(({ parts }) => parts[0]?.numRows ?? 0));
   return {
     records: input.records,
@@ -133,6 +152,7 @@ async function run(
     valid,
     skew: input.records === 0 ? 1 : (largest * partitions) / input.records,
     seconds: { generate, sort, validate: validateSeconds },
+    gnuSort,
     files: output === undefined ? paths : await publish(paths, output),
   };
 }

@@ -1,6 +1,7 @@
 // The sort benchmark's public face.
 
 export { checksumOf } from "./checksum.ts";
+export { runGnuSort, type SortComparison, sameBytes } from "./gnu-sort.ts";
 export { type GraysortOptions, type GraysortReport, graysort } from "./graysort.ts";
 export {
   type GeneratorOptions,

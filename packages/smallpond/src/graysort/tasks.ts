@@ -11,7 +11,7 @@ import type { RecordFormat } from "./records.ts";
 import type { SortEngine } from "./steps.ts";
 
 /** Records of each producer that split points are chosen from, times partitions. */
-const samplesPerPartition = 64;
+const samplesPerPartition = 512;
 const smallestSample = 1024;
 const parquet = { compression: "uncompressed" } as const;
 

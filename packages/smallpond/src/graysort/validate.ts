@@ -20,6 +20,10 @@ export interface SortSummary {
   readonly lastKey: string | undefined;
 }
 
+/** A copy; `slice` of a Buffer would be none. */
+const keyAt = (records: Uint8Array, at: number): Uint8Array =>
+  Uint8Array.from(records.subarray(at, at + keyBytes));
+
 const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString("hex");
 
 /** Takes records in order, a buffer at a time. */
@@ -35,15 +39,14 @@ export class SortValidator {
   add(records: Uint8Array): void {
     if (records.length === 0) return;
     this.#checksum += checksumOf(records);
-    if (this.#lastKey === undefined) this.#firstKey = records.slice(0, keyBytes);
+    if (this.#lastKey === undefined) this.#firstKey = keyAt(records, 0);
     else this.#compare(compareKeys(this.#lastKey, 0, records, 0), 0);
     for (let at = recordBytes; at < records.length; at += recordBytes) {
       const order = compareKeys(records, at - recordBytes, records, at);
       if (order >= 0) this.#compare(order, at / recordBytes);
     }
     this.#records += records.length / recordBytes;
-    const last = records.length - recordBytes;
-    this.#lastKey = records.slice(last, last + keyBytes);
+    this.#lastKey = keyAt(records, records.length - recordBytes);
   }
 
   #compare(order: number, at: number): void {
