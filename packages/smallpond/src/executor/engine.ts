@@ -20,6 +20,8 @@ export interface EngineLimits {
   readonly memoryBytes: number;
   /** Of `random()`. */
   readonly seed: number;
+  /** The instance is closed afterwards, as the body may leave anything in it. */
+  readonly once?: boolean;
 }
 
 /** Lends connections. */
@@ -38,7 +40,7 @@ export class EnginePool {
     limits: EngineLimits,
     body: (connection: DuckDBConnection) => Promise<T>,
   ): Promise<T> {
-    const { threads, memoryBytes, seed } = limits;
+    const { threads, memoryBytes, seed, once = false } = limits;
     const { instance, settings } = await this.#take(limits);
     const connection = await instance.connect();
     try {
@@ -47,8 +49,8 @@ export class EnginePool {
       return await body(connection);
     } finally {
       connection.closeSync();
-      if (this.#idle.length < this.#limit) this.#idle.push({ instance, threads, memoryBytes });
-      else instance.closeSync();
+      if (once || this.#idle.length >= this.#limit) instance.closeSync();
+      else this.#idle.push({ instance, threads, memoryBytes });
     }
   }
 

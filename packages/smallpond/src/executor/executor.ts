@@ -8,7 +8,7 @@ import { serializeError } from "@open-infra/errors";
 import { knownRows } from "../dataset/dataset.ts";
 import { JobFolder } from "../task/commit.ts";
 import { type BoundTask, runTask } from "../task/run.ts";
-import type { TaskMetrics } from "../task/task.ts";
+import type { Task, TaskMetrics } from "../task/task.ts";
 import { EnginePool, engineVersion } from "./engine.ts";
 import type { ExecutorStart, FromExecutor, ToExecutor } from "./protocol.ts";
 
@@ -30,7 +30,7 @@ export class Executor {
 
   take(message: ToExecutor): void {
     if ("stop" in message) this.#stop(message.stop);
-    else if ("run" in message) void this.#run(message.run, message.attempt, message.memoryBytes);
+    else if ("run" in message) void this.#run(message);
   }
 
   /** Another attempt was first. */
@@ -38,14 +38,16 @@ export class Executor {
     this.#running.get(key)?.interrupt();
   }
 
-  async #run(bound: BoundTask, attempt: number, memoryBytes: number): Promise<void> {
+  async #run(message: Extract<ToExecutor, { run: BoundTask }>): Promise<void> {
+    const { run: bound, attempt, memoryBytes } = message;
     const { key, resources, seed } = bound.task;
     const staging = this.#folder.staging(key, `${attempt}.${this.#start.id}`);
     const startedMs = Date.now();
     const cpuBefore = process.cpuUsage();
     try {
-      const threads = Math.max(1, Math.ceil(resources.cpus));
-      const outputs = await this.#engine.with({ threads, memoryBytes, seed }, (connection) => {
+      const threads = Math.max(1, Math.ceil(message.cpus ?? resources.cpus));
+      const limits = { threads, memoryBytes, seed, once: leavesTraces(bound.task) };
+      const outputs = await this.#engine.with(limits, (connection) => {
         this.#running.set(key, connection);
         return runTask(bound, connection, staging);
       });
@@ -73,6 +75,11 @@ export class Executor {
   close(): void {
     this.#engine.close();
   }
+}
+
+/** Statements before the last one may make tables, settings, anything: no other task may see it. */
+function leavesTraces({ op }: Task): boolean {
+  return op.kind === "script" || (op.kind === "sql" && op.queries.length > 1);
 }
 
 function sumKnown(values: readonly (number | undefined)[]): number | undefined {
