@@ -43,7 +43,15 @@ export interface SplitNode extends NodeBase {
   readonly count: number;
 }
 
-export interface PartitionNode extends NodeBase {
+/** What the optimizer does within a cut, so that fewer rows and columns are written. */
+export interface CutWork {
+  /** A query over `{0}` that the cut deals out the rows of, instead of its input's. */
+  readonly from?: readonly TemplatePiece[];
+  /** Columns that are written, besides the partition's number; all without. */
+  readonly columns?: readonly string[];
+}
+
+export interface PartitionNode extends NodeBase, CutWork {
   readonly kind: "partition";
   readonly input: PlanNode;
   /** An integer expression over the input's columns, 0 to count − 1. */
@@ -59,7 +67,7 @@ export interface PartitionNode extends NodeBase {
 }
 
 /** Rows cut by ranges of a key, the ranges found from a sample of it. */
-export interface RangeNode extends NodeBase {
+export interface RangeNode extends NodeBase, CutWork {
   readonly kind: "range";
   readonly input: PlanNode;
   /** An expression over the input's columns. */
@@ -78,6 +86,8 @@ export interface LimitNode extends NodeBase {
   readonly kind: "limit";
   readonly input: PlanNode;
   readonly count: number;
+  /** Each partition of the input has no more rows than that already. */
+  readonly limited?: true;
 }
 
 export interface CallNode extends NodeBase {

@@ -7,6 +7,7 @@ import { taskKey } from "../task/key.ts";
 import type { InputRef, ParquetOptions, Resources, Task, TaskOp } from "../task/task.ts";
 import { fuse } from "./fuse.ts";
 import {
+  type CutWork,
   coordinates,
   joinDimensions,
   type LimitNode,
@@ -50,6 +51,18 @@ export function planTasks(roots: readonly PlanNode[], context: PlanContext): Tas
     const partitions = planner.root(fuse(root));
     return { tasks: planner.tasksFor(partitions), roots: partitions };
   });
+}
+
+/** The optimizer's part of a cut. */
+function cutWork({ from, columns }: CutWork): { from?: string; columns?: readonly string[] } {
+  const text = from?.map((piece) => {
+    if (typeof piece === "string") return piece;
+    return "input" in piece ? `{${piece.input}}` : `{${piece.name}}`;
+  });
+  return {
+    ...(text !== undefined && { from: text.join("") }),
+    ...(columns !== undefined && { columns }),
+  };
 }
 
 class Planner {
@@ -143,6 +156,7 @@ class Planner {
       count,
       ...(column !== undefined && { column }),
       ...(node.inRange && { inRange: true }),
+      ...cutWork(node),
     };
     const tasks = groups.map((refs, i) => this.#task(node, i, op, [refs], count));
     return Array.from({ length: count }, (_, output) => tasks.map((task) => ({ task, output })));
@@ -176,7 +190,7 @@ class Planner {
     const list = "(SELECT coalesce(list(k), []) FROM {1})";
     const before = `len(list_filter(${list}, s -> s ${descending ? ">" : "<="} (${key})))`;
     const expression = `CASE WHEN (${key}) IS NULL THEN ${count - 1} ELSE ${before} END`;
-    const op: TaskOp = { kind: "partition", expression, count };
+    const op: TaskOp = { kind: "partition", expression, count, ...cutWork(node) };
     const tasks = groups.map((refs, i) =>
       this.#task(node, groups.length + 1 + i, op, [refs, [splits]], count),
     );
@@ -224,6 +238,10 @@ class Planner {
   #limit(node: LimitNode): readonly (readonly InputRef[])[] {
     const op: TaskOp = { kind: "sql", queries: [`SELECT * FROM {0} LIMIT ${node.count}`] };
     const inputs = this.partitions(node.input);
+    if (node.limited && inputs.length === 1) return inputs;
+    if (node.limited) {
+      return [[{ task: this.#task(node, 0, op, [inputs.flat()], 1), output: 0 }]];
+    }
     if (inputs.length === 1) {
       return [[{ task: this.#task(node, 0, op, [inputs[0] ?? []], 1), output: 0 }]];
     }

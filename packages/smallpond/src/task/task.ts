@@ -53,6 +53,10 @@ export type TaskOp =
       readonly column?: string;
       /** The expression cannot give any other number, so rows are not checked for it. */
       readonly inRange?: true;
+      /** A query over `{0}` whose rows are dealt out; the first input's without. */
+      readonly from?: string;
+      /** Columns to write; all without. */
+      readonly columns?: readonly string[];
     }
   /** Calls a function over the rows of the first input. */
   | { readonly kind: "call"; readonly call: FunctionCall }

@@ -27,9 +27,10 @@ export async function cut(
   const name = op.column ?? "__data_partition__";
   const column = identifier(name);
   // An earlier cut may have left its column; this one replaces it, and the expression may use it.
-  const others = `COLUMNS(c -> c <> ${literal(name)})`;
-  const expression = fillTemplate(parseTemplate(op.expression), clauses, {});
-  const source = `SELECT ${others}, CAST(${expression} AS BIGINT) AS ${column} FROM ${clauses[0]}`;
+  const others = op.columns?.map(identifier).join(", ") ?? `COLUMNS(c -> c <> ${literal(name)})`;
+  const expression = fillIn(op.expression, clauses);
+  const rows = op.from === undefined ? clauses[0] : `(${fillIn(op.from, clauses)})`;
+  const source = `SELECT ${others}, CAST(${expression} AS BIGINT) AS ${column} FROM ${rows}`;
   const query = op.inRange ? source : checked(source, column, op.count);
   const options =
     `${copyOptions(task.parquet)}, PARTITION_BY (${column}), ` +
@@ -47,6 +48,9 @@ export async function cut(
     return { format: "parquet", parts: parts.length > 0 || !missing ? parts : [missing] };
   });
 }
+
+const fillIn = (text: string, clauses: readonly string[]): string =>
+  fillTemplate(parseTemplate(text), clauses, {});
 
 /** The same rows; one whose number is out of range is an error. */
 function checked(source: string, column: string, count: number): string {
