@@ -11,6 +11,9 @@ export {
   TaskError,
 } from "./errors.ts";
 export { fromModule, ModuleFunction } from "./functions/function-ref.ts";
+export type { SortComparison } from "./graysort/gnu-sort.ts";
+export { type GraysortOptions, type GraysortReport, graysort } from "./graysort/graysort.ts";
+export type { SortSummary } from "./graysort/validate.ts";
 export type { TaskEvent } from "./scheduler/scheduler.ts";
 export {
   DataFrame,
