@@ -1,6 +1,6 @@
 // Whether anybody could ever run a task, and how to say that nobody can.
 
-import { InfeasibleTaskError } from "../errors.ts";
+import { InfeasibleTaskError, NoExecutorError } from "../errors.ts";
 import type { Capacity } from "../executor/protocol.ts";
 import type { Resources, Task } from "../task/task.ts";
 import type { Seat } from "./seat.ts";
@@ -48,4 +48,14 @@ export function infeasible(
     return new InfeasibleTaskError(node, `${cpus} cores, ${gpus} GPUs${memory}`, has + why);
   }
   return undefined;
+}
+
+/** The error that no executor came up, with what those that were started said last. */
+export function nobodyCame(seats: readonly Seat[], waitedMs: number): NoExecutorError {
+  const states = seats.map(({ handle }) => {
+    const tail = handle.stderrTail?.().trim();
+    return `${handle.id} has not answered${tail ? `; its error stream ends:\n${tail}` : ""}`;
+  });
+  const seen = states.length === 0 ? ["none was started"] : states;
+  return new NoExecutorError(`no executor came up within ${waitedMs} ms: ${seen.join("\n")}`);
 }

@@ -1,6 +1,7 @@
 // One task's life in the scheduler: what it waits for, who waits for it, how often it failed; the
 // attempts at it; the actions that want it.
 
+import type { DataSet } from "../dataset/dataset.ts";
 import type { GpuShare } from "../executor/protocol.ts";
 import type { TaskGraph } from "../plan/planner.ts";
 import type { Task, TaskResult } from "../task/task.ts";
@@ -51,6 +52,8 @@ export class Entry {
   /** Executors on which it failed. */
   avoid: readonly string[] = [];
   result: TaskResult | undefined;
+  /** Running actions whose roots it is one of. */
+  pins = 0;
   /** A user holds its data. */
   kept = false;
 
@@ -58,32 +61,51 @@ export class Entry {
     this.task = task;
     this.attempts = attempts;
   }
+
+  /** Some running action computes, reads or awaits it. */
+  get busy(): boolean {
+    const over = this.state === "done" || this.state === "released";
+    return !over || this.readers > 0 || this.pins > 0;
+  }
 }
 
 /** A call of `run`: the tasks it wants and has not got. */
 export class Action {
   readonly graph: TaskGraph;
+  /** Tasks it waits for. */
   readonly entries: Set<Entry> = new Set();
-  /** Of the entries, those not done. */
-  pending = 0;
   over = false;
-  readonly #ended = Promise.withResolvers<void>();
+  readonly #pinned: Entry[] = [];
+  readonly #ended = Promise.withResolvers<readonly DataSet[]>();
 
   constructor(graph: TaskGraph) {
     this.graph = graph;
   }
 
-  get ended(): Promise<void> {
+  /** The roots' data. */
+  get ended(): Promise<readonly DataSet[]> {
     return this.#ended.promise;
   }
 
-  resolve(): void {
-    this.over = true;
-    this.#ended.resolve();
+  /** Keeps a root until the action is over, and for its user. */
+  pin(entry: Entry): void {
+    entry.pins++;
+    entry.kept = true;
+    this.#pinned.push(entry);
+  }
+
+  resolve(data: readonly DataSet[]): void {
+    this.#close();
+    this.#ended.resolve(data);
   }
 
   reject(error: unknown): void {
-    this.over = true;
+    this.#close();
     this.#ended.reject(error);
+  }
+
+  #close(): void {
+    this.over = true;
+    for (const entry of this.#pinned) entry.pins--;
   }
 }

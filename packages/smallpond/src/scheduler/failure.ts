@@ -26,7 +26,7 @@ export function reasonOf(error: Error): string {
  * Judges a failure by its reason, the task's past and the options.
  *
  * @param ceilingBytes The most memory that the task could get.
- * @param crashed A process ended under the attempt by itself.
+ * @param crashed Its executor ended by itself.
  */
 export function judge(
   attempt: Attempt,
@@ -38,7 +38,8 @@ export function judge(
   const { entry, seat, memoryBytes } = attempt;
   const reason = reasonOf(error);
   if (reason === "stopped") return { kind: "stopped" };
-  if (reason === "memory" || (crashed && policy.crashIsMemory)) {
+  const crash = crashed || reason === "crash";
+  if (reason === "memory" || (crash && policy.crashIsMemory)) {
     if (memoryBytes < ceilingBytes && policy.maxFailures > 1) {
       const asked = Math.max(1, seat.memoryFor(entry.task.resources));
       return { kind: "relax", memoryScale: (2 * memoryBytes) / asked };

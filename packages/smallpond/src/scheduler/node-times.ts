@@ -1,7 +1,7 @@
 // How long tasks of a node take, for telling stragglers: a histogram whose buckets grow by 4 %, so
 // that adding is constant, asking costs the buckets, and nothing grows with the tasks.
 
-import type { UsualTime } from "./policy.ts";
+import type { UsualTime } from "./stragglers.ts";
 
 const growth = Math.log(1.04);
 const bucketOf = (ms: number): number => Math.floor(Math.log(1 + Math.max(0, ms)) / growth);

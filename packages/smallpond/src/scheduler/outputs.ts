@@ -23,6 +23,29 @@ export interface ResultStore {
   abandoned(executor: string): void;
 }
 
+/** Tasks in whose outputs the files of a result lie. */
+export function ownersOf(
+  { outputs }: Pick<TaskResult, "outputs">,
+  store: Pick<ResultStore, "ownerOf">,
+): string[] {
+  const owners = outputs.flatMap(({ parts }) => parts.map(({ path }) => store.ownerOf(path)));
+  return [...new Set(owners.filter((owner) => owner !== undefined))];
+}
+
+/** Keys, and those of finished tasks whose outputs consist of files of theirs; inputs first. */
+export function builtOn(
+  keys: readonly string[],
+  entries: Iterable<Entry>,
+  store: Pick<ResultStore, "ownerOf">,
+): string[] {
+  const found = new Set(keys);
+  for (const { task, result } of entries) {
+    if (result === undefined) continue;
+    if (ownersOf(result, store).some((owner) => found.has(owner))) found.add(task.key);
+  }
+  return [...found];
+}
+
 /** Outputs of a session's finished tasks. */
 export class Outputs {
   readonly #store: ResultStore;

@@ -1,14 +1,21 @@
 // Which executor a task goes to, and how much of it the task gets.
 
 import type { Resources, Task } from "../task/task.ts";
-import { mayBoost, type UsualTime } from "./policy.ts";
+import type { Entry } from "./entry.ts";
+import { mayBoost } from "./policy.ts";
 import type { Seat } from "./seat.ts";
+import type { UsualTime } from "./stragglers.ts";
 
 /** What a task asks for, and where it failed. */
 export interface Demand {
   readonly resources: Resources;
   readonly memoryScale: number;
   readonly avoid: readonly string[];
+}
+
+/** What a task's next attempt asks for. */
+export function demandOf({ task, memoryScale, avoid }: Entry): Demand {
+  return { resources: task.resources, memoryScale, avoid };
 }
 
 /** A task that is usually done within this gains nothing from an engine of another size. */
@@ -49,8 +56,9 @@ export function chooseSeat(
   }
   if (best !== undefined || avoided === undefined) return best;
   for (const seat of all) {
-    const takes = seat.state !== "stopping" && !avoid.includes(seat.handle.id);
-    if (takes && seat.couldRun(resources)) return undefined;
+    const { id, capacity } = seat.handle;
+    if (seat.state === "stopping" || avoid.includes(id) || !seat.couldRun(resources)) continue;
+    if (memoryOn(seat, demand, all) <= capacity.memoryBytes) return undefined;
   }
   return avoided;
 }

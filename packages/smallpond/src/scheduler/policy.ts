@@ -21,7 +21,7 @@ export interface FaultOptions {
    * `all`: it is tried again too. @default "machine"
    */
   readonly retryErrors?: "machine" | "all";
-  /** Tasks that failed go before fresh ones rather than after them. @default false */
+  /** Tasks that failed go before fresh ones rather than in turn with them. @default false */
   readonly prioritizeRetry?: boolean;
   /** A process that ends under a task counts as out of memory: the next attempt gets twice. */
   readonly crashIsMemory?: boolean;
@@ -101,41 +101,6 @@ export function faultPolicy(options: FaultOptions): FaultPolicy {
     }
   }
   return { ...defaults, ...Object.fromEntries(given) };
-}
-
-/** How long a node's tasks take: its median, and a high quantile. */
-export interface UsualTime {
-  readonly samples: number;
-  readonly p50: number;
-  readonly p95: number;
-  readonly p99: number;
-}
-
-/**
- * When an attempt is late enough for a copy: later than the median by the spread of its kind, by
- * twice the median and by `stragglerMs`; the more so, the more copies there were. (The original:
- * the spread, p95 - p50 or p99 - p50 if aggressive, and 180 s.) undefined before enough of the kind
- * are known.
- */
-export function lateAfterMs(
-  policy: Pick<FaultPolicy, "speculation" | "speculationSamples" | "stragglerMs">,
-  usual: UsualTime | undefined,
-  copies: number,
-): number | undefined {
-  if (usual === undefined) return undefined;
-  const aggressive = policy.speculation === "aggressive";
-  const needed = aggressive ? policy.speculationSamples / 4 : policy.speculationSamples;
-  if (usual.samples < needed) return undefined;
-  const { p50, p95, p99 } = usual;
-  const margin = aggressive
-    ? Math.max(policy.stragglerMs / 4, p50, p99 - p50)
-    : Math.max(policy.stragglerMs, 2 * p50, p95 - p50);
-  return p50 + margin * (1 + copies);
-}
-
-/** Whether a second copy beside the first is harmless: not for what writes where users look. */
-export function mayRace({ op, resources }: Task): boolean {
-  return resources.speculate !== false && !String(op.kind).startsWith("sink");
 }
 
 /** Whether more cores and memory would help a task: DuckDB's work, unless its node refuses. */

@@ -5,7 +5,7 @@
 import type { Resources } from "../task/task.ts";
 import type { Entry } from "./entry.ts";
 
-/** Tasks that ask for the same. First in, first out: who failed goes behind who is fresh. */
+/** Tasks that ask for the same; first in, first out. */
 export class Lane {
   readonly name: string;
   readonly resources: Resources;
@@ -65,19 +65,25 @@ export class ReadyQueue {
     for (const tier of [0, 1] as const) {
       const lanes = this.#order[tier];
       for (let looked = 0; looked < lanes.length; ) {
-        const at = this.#next[tier] % lanes.length;
+        const at = (this.#next[tier] + looked) % lanes.length;
         const lane = lanes[at] as Lane;
         if (lane.first === undefined) {
           lanes.splice(at, 1);
+          if (at < this.#next[tier]) this.#next[tier]--;
+          // A lane that comes later is behind those that are there.
+          if (this.#next[tier] >= lanes.length) this.#next[tier] = 0;
           this.#lanes.delete(lane.name);
-          continue;
-        }
-        this.#next[tier] = at + 1;
-        if (!lane.blocked) return lane;
-        looked++;
+        } else if (lane.blocked) looked++;
+        else return lane;
       }
     }
     return undefined;
+  }
+
+  /** A task of the lane began: the turn is the next one's. */
+  served(lane: Lane): void {
+    const tier = this.#order[0].includes(lane) ? 0 : 1;
+    this.#next[tier] = this.#order[tier].indexOf(lane) + 1;
   }
 
   /** Lets blocked lanes be looked at again. */

@@ -10,22 +10,20 @@ import type { ExecutorHandle } from "../executor/local.ts";
 import type { Capacity, FromExecutor } from "../executor/protocol.ts";
 import type { TaskGraph } from "../plan/planner.ts";
 import type { InputRef, Task, TaskResult } from "../task/task.ts";
-import { infeasible } from "./demands.ts";
+import { admit } from "./admission.ts";
+import { Bulletin } from "./bulletin.ts";
+import { infeasible, nobodyCame } from "./demands.ts";
 import { Action, type Attempt, Entry } from "./entry.ts";
 import type { ExecutorEvent, TaskEvent } from "./events.ts";
 import { finalError, judge, reasonOf } from "./failure.ts";
 import { NodeTimes } from "./node-times.ts";
-import { Outputs, type ResultStore } from "./outputs.ts";
-import { boosted, ceilingFor, chooseSeat, type Demand, memoryOn } from "./placement.ts";
-import {
-  type FaultOptions,
-  type FaultPolicy,
-  faultPolicy,
-  lateAfterMs,
-  mayRace,
-} from "./policy.ts";
+import { builtOn, Outputs, ownersOf, type ResultStore } from "./outputs.ts";
+import { boosted, ceilingFor, chooseSeat, demandOf, memoryOn } from "./placement.ts";
+import { type FaultOptions, type FaultPolicy, faultPolicy } from "./policy.ts";
 import { ReadyQueue } from "./ready-queue.ts";
 import { Seat } from "./seat.ts";
+import { lateEntries } from "./stragglers.ts";
+import { lostReason, overdue } from "./watch.ts";
 
 export type { ExecutorEvent, TaskEvent } from "./events.ts";
 
@@ -34,12 +32,6 @@ export interface SchedulerOptions extends FaultOptions {
   /** Told of each executor that was lost; true if another one will come for it. */
   readonly onLost?: (executor: ExecutorHandle, reason: string) => boolean;
 }
-
-const demandOf = ({ task, memoryScale, avoid }: Entry): Demand => ({
-  resources: task.resources,
-  memoryScale,
-  avoid,
-});
 
 /** A task keeps away from so many executors on which it failed last. */
 const avoided = 3;
@@ -58,8 +50,8 @@ export class Scheduler {
   /** Executors that were announced and have not been added. */
   readonly #coming: Capacity[] = [];
   readonly #times = new NodeTimes();
-  readonly #listeners = new Set<(event: TaskEvent) => void>();
-  readonly #executorListeners = new Set<(event: ExecutorEvent) => void>();
+  readonly #news = new Bulletin<TaskEvent>();
+  readonly #executorNews = new Bulletin<ExecutorEvent>();
   readonly #ready = new ReadyQueue();
   /** Tasks that some action wants and has not got. */
   #unfinished = 0;
@@ -73,7 +65,7 @@ export class Scheduler {
     this.#options = options;
     this.#policy = faultPolicy(options);
     this.#outputs = new Outputs(store, this.#policy, (entry) => {
-      this.#tell({ type: "released", task: entry.task, attempt: -1, executor: undefined });
+      this.#news.add({ type: "released", task: entry.task, attempt: -1, executor: undefined });
     });
   }
 
@@ -85,9 +77,10 @@ export class Scheduler {
     if (this.#coming.length > 0) this.#coming.splice(Math.max(0, announced), 1);
     const seat = new Seat(handle, this.#nowMs);
     this.#seats.add(seat);
-    this.#tellExecutor({ type: "added", executor: handle.id });
-    handle.onMessage((message) => this.#take(seat, message));
-    handle.onExit((reason) => this.#lost(seat, reason));
+    this.#executorNews.add({ type: "added", executor: handle.id });
+    handle.onMessage((message) => this.#react(() => this.#take(seat, message)));
+    handle.onExit((reason) => this.#react(() => this.#lost(seat, reason)));
+    this.#react(() => this.#dispatch());
   }
 
   /** Announces an executor that will be added: what only it could run is not refused meanwhile. */
@@ -98,12 +91,13 @@ export class Scheduler {
   /** An announced executor will not come. */
   expectNoMore(): void {
     this.#coming.length = 0;
-    this.#recheck("no more executors will come");
+    this.#react(() => this.#recheck("no more executors will come"));
   }
 
   /** Gives an executor no more tasks and lets it end after those it runs. */
   drain(id: string, reason: string): void {
-    for (const seat of this.#seats) if (seat.handle.id === id) this.#stopSeat(seat, reason);
+    const seat = [...this.#seats].find(({ handle }) => handle.id === id);
+    if (seat !== undefined) this.#react(() => this.#stopSeat(seat, reason));
   }
 
   get executors(): readonly Seat[] {
@@ -116,13 +110,11 @@ export class Scheduler {
   }
 
   listen(listener: (event: TaskEvent) => void): () => void {
-    this.#listeners.add(listener);
-    return () => this.#listeners.delete(listener);
+    return this.#news.listen(listener);
   }
 
   listenExecutors(listener: (event: ExecutorEvent) => void): () => void {
-    this.#executorListeners.add(listener);
-    return () => this.#executorListeners.delete(listener);
+    return this.#executorNews.listen(listener);
   }
 
   /**
@@ -140,15 +132,11 @@ export class Scheduler {
     const { signal } = options;
     signal?.throwIfAborted();
     const action = new Action(graph);
-    const abort = (): void => this.#end(action, signal?.reason);
-    this.#admit(action);
-    this.#actions.add(action);
+    const abort = (): void => this.#react(() => this.#end(action, signal?.reason));
     signal?.addEventListener("abort", abort, { once: true });
     try {
-      if (action.pending === 0) this.#succeed(action);
-      else this.#dispatch();
-      await action.ended;
-      return graph.roots.map((refs) => concatData(refs.map((ref) => this.#data(ref))));
+      this.#react(() => this.#admit(action));
+      return await action.ended;
     } finally {
       signal?.removeEventListener("abort", abort);
     }
@@ -157,81 +145,88 @@ export class Scheduler {
   /** Ends every action, now and later, with an error. */
   stop(error: Error = new SessionClosedError()): void {
     this.#closed = error;
-    for (const action of [...this.#actions]) this.#end(action, error);
+    this.#react(() => {
+      for (const action of [...this.#actions]) this.#end(action, error);
+    });
   }
 
-  /** Lets go of results, so that they are computed again when next asked for. */
-  forget(refs: readonly InputRef[]): void {
-    for (const ref of refs) {
-      if (!("task" in ref)) continue;
-      const entry = this.#entries.get(ref.task);
-      // What runs is new anyway.
-      if (entry !== undefined && entry.state !== "done" && entry.state !== "released") continue;
-      if (entry !== undefined) this.#attempts.set(ref.task, entry.attempts);
-      this.#entries.delete(ref.task);
-      this.#outputs.forget(ref.task);
-      this.#store.remove(ref.task);
+  /**
+   * Lets go of results and of those that consist of their files, so that they are computed again
+   * when next asked for; of none if a running action reads one. Gives the keys that went.
+   */
+  forget(refs: readonly InputRef[]): readonly string[] {
+    const named = refs.flatMap((ref) => ("task" in ref ? [ref.task] : []));
+    const keys = builtOn(named, this.#entries.values(), this.#store);
+    const entries = keys.map((key) => this.#entries.get(key));
+    if (entries.some((entry) => entry?.busy)) return [];
+    for (const [i, key] of keys.entries()) {
+      const entry = entries[i];
+      if (entry !== undefined) this.#attempts.set(key, entry.attempts);
+      this.#entries.delete(key);
+      this.#outputs.forget(key);
+      this.#store.remove(key);
     }
+    return keys;
   }
 
   /** Tells the time: who is silent, whose time is over, who is slow. */
   tick(nowMs: number): void {
     this.#nowMs = nowMs;
+    this.#react(() => this.#look());
+  }
+
+  #look(): void {
     for (const seat of this.#seats) {
-      const silentMs = nowMs - seat.lastSeenMs;
-      const starting = seat.state === "starting";
-      const limitMs = starting ? this.#policy.executorStartMs : this.#policy.heartbeatTimeoutMs;
-      if (silentMs > limitMs) {
+      const reason = lostReason(seat, this.#policy, this.#nowMs);
+      if (reason !== undefined) {
         seat.handle.kill();
-        this.#lost(
-          seat,
-          `${starting ? "did not come up" : "silent"} for ${Math.round(silentMs)} ms`,
-        );
-      } else this.#expectInTime(seat);
+        this.#lost(seat, reason);
+        continue;
+      }
+      for (const [attempt, error] of overdue(seat, this.#nowMs)) {
+        // An earlier one may have ended the action of both.
+        if (attempt.over) continue;
+        this.#stopAttempt(attempt, false);
+        this.#failed(attempt, error);
+      }
     }
     this.#expectSomebody();
     if (this.#policy.speculation !== false) this.#speculate();
     this.#dispatch();
   }
 
-  // ── actions ──────────────────────────────────────────────────────────────────────────────────
-
   /** Finds what an action needs, from its roots back to what is done, and enters it. */
   #admit(action: Action): void {
-    const { tasks, roots } = action.graph;
-    const needed = new Set<string>();
-    const done = new Map<string, TaskResult>();
-    const need = (refs: readonly InputRef[]): void => {
-      for (const ref of refs) if ("task" in ref) needed.add(ref.task);
-    };
-    roots.forEach(need);
-    for (const task of tasks.toReversed()) {
-      if (!needed.has(task.key)) continue;
-      const entry = this.#entries.get(task.key);
-      if (entry?.state === "done") continue;
-      if (entry === undefined || entry.state === "released") {
-        const result = this.#store.finished(task.key, this.#attempts.has(task.key));
-        if (result !== undefined) {
-          done.set(task.key, result);
-          continue;
-        }
-      }
-      task.inputs.forEach(need);
-    }
-    const wanted = tasks.filter(({ key }) => needed.has(key) && !done.has(key));
-    const missing = wanted.filter(({ key }) => this.#entries.get(key)?.state !== "done");
+    const isDone = ({ key }: Task): boolean => this.#entries.get(key)?.state === "done";
+    const { needed, found, skipped } = admit(action.graph, isDone, (task) => this.#find(task));
+    const missing = needed.filter((task) => !found.has(task.key) && !isDone(task));
     const problem = infeasible(missing, [...this.#seats], this.#coming);
     if (problem !== undefined) throw problem;
-    for (const task of tasks) {
-      if (needed.has(task.key)) this.#enter(action, task, done.get(task.key));
-      else if (this.#entries.get(task.key)?.state !== "done") {
-        this.#tell({ type: "skipped", task, attempt: -1, executor: undefined });
-      }
-    }
-    for (const ref of roots.flat()) {
+    // What is there stays while the rest is entered, though nobody may read it yet.
+    const owners = [...found.values()].flatMap((result) => ownersOf(result, this.#store));
+    const keys = [...needed.map(({ key }) => key), ...owners];
+    const held = keys.flatMap((key) => this.#entries.get(key) ?? []);
+    for (const entry of held) entry.readers++;
+    for (const task of needed) this.#enter(action, task, found.get(task.key));
+    for (const ref of action.graph.roots.flat()) {
       const entry = "task" in ref ? this.#entries.get(ref.task) : undefined;
-      if (entry !== undefined) entry.kept = true;
+      if (entry !== undefined) action.pin(entry);
     }
+    for (const entry of held) this.#leaveUnread(entry);
+    for (const task of skipped) {
+      if (!isDone(task))
+        this.#news.add({ type: "skipped", task, attempt: -1, executor: undefined });
+    }
+    this.#actions.add(action);
+    if (action.entries.size === 0) this.#succeed(action);
+    else this.#dispatch();
+  }
+
+  /** The result of an earlier run, for a task that nothing in this one does. */
+  #find({ key }: Task): TaskResult | undefined {
+    const entry = this.#entries.get(key);
+    if (entry !== undefined && entry.state !== "released") return undefined;
+    return this.#store.finished(key, entry !== undefined || this.#attempts.has(key));
   }
 
   #enter(action: Action, task: Task, result: TaskResult | undefined): void {
@@ -246,7 +241,6 @@ export class Scheduler {
     }
     if (entry.state === "done") return;
     action.entries.add(entry);
-    action.pending++;
     entry.actions.add(action);
   }
 
@@ -278,7 +272,8 @@ export class Scheduler {
 
   #succeed(action: Action): void {
     this.#actions.delete(action);
-    action.resolve();
+    const { roots } = action.graph;
+    action.resolve(roots.map((refs) => concatData(refs.map((ref) => this.#data(ref)))));
   }
 
   /** Ends an action, and what nobody else wants of it. */
@@ -288,6 +283,7 @@ export class Scheduler {
     action.reject(error);
     for (const entry of action.entries) {
       entry.actions.delete(action);
+      // One that is done may end its action by taking too much space.
       if (entry.actions.size === 0 && entry.state !== "done") this.#drop(entry);
     }
     action.entries.clear();
@@ -307,17 +303,17 @@ export class Scheduler {
   #unread(entry: Entry): void {
     const { inputs } = entry;
     entry.inputs = [];
-    for (const input of inputs) {
-      input.readers--;
-      this.#outputs.unread(input);
-    }
+    for (const input of inputs) this.#leaveUnread(input);
+  }
+
+  #leaveUnread(input: Entry): void {
+    input.readers--;
+    this.#outputs.unread(input);
   }
 
   #fail(entry: Entry, error: Error): void {
     for (const action of [...entry.actions]) this.#end(action, error);
   }
-
-  // ── what runs where ──────────────────────────────────────────────────────────────────────────
 
   #makeReady(entry: Entry): void {
     entry.state = "ready";
@@ -332,6 +328,7 @@ export class Scheduler {
       const seat = chooseSeat(lane, open, this.#seats);
       if (seat === undefined) lane.blocked = true;
       else {
+        this.#ready.served(lane);
         this.#start(lane.first as Entry, seat, "started");
         if (!seat.open) open.splice(open.indexOf(seat), 1);
       }
@@ -365,7 +362,6 @@ export class Scheduler {
     entry.live.add(attempt);
     seat.take(attempt);
     const inputs = task.inputs.map((refs) => concatData(refs.map((ref) => this.#data(ref))));
-    this.#tell({ type, task, attempt: attempt.number, executor: seat.handle.id });
     seat.handle.send({
       run: { task, inputs },
       attempt: attempt.number,
@@ -373,6 +369,7 @@ export class Scheduler {
       ...(cpus !== task.resources.cpus && { cpus }),
       ...(attempt.gpus.length > 0 && { gpus: attempt.gpus }),
     });
+    this.#news.add({ type, task, attempt: attempt.number, executor: seat.handle.id });
   }
 
   #data(ref: InputRef): DataSet {
@@ -383,16 +380,7 @@ export class Scheduler {
 
   #speculate(): void {
     if (this.#policy.speculation !== "aggressive" && this.#ready.waiting) return;
-    const late: Entry[] = [];
-    for (const seat of this.#seats) {
-      for (const { entry, over, startedMs } of seat.running) {
-        if (over || entry.live.size > 1 || !mayRace(entry.task)) continue;
-        const usual = this.#times.usual(entry.task.node);
-        const afterMs = lateAfterMs(this.#policy, usual, entry.copies);
-        if (afterMs !== undefined && this.#nowMs - startedMs >= afterMs) late.push(entry);
-      }
-    }
-    for (const entry of late) {
+    for (const entry of lateEntries(this.#seats, this.#times, this.#policy, this.#nowMs)) {
       const [first] = entry.live;
       const others = [...this.#seats].filter((seat) => seat !== first?.seat && seat.open);
       const seat = chooseSeat(demandOf(entry), others, this.#seats);
@@ -401,8 +389,6 @@ export class Scheduler {
       this.#start(entry, seat, "speculated");
     }
   }
-
-  // ── what executors say ───────────────────────────────────────────────────────────────────────
 
   #take(seat: Seat, message: FromExecutor): void {
     if (seat.state === "lost") return;
@@ -422,7 +408,7 @@ export class Scheduler {
   #changed(seat: Seat, before: Seat["state"]): void {
     const type =
       before === "starting" ? "ready" : seat.state === "low" ? "low" : ("recovered" as const);
-    this.#tellExecutor({ type, executor: seat.handle.id });
+    this.#executorNews.add({ type, executor: seat.handle.id });
     this.#roomier(seat);
   }
 
@@ -440,8 +426,10 @@ export class Scheduler {
       this.#finish(entry, result, { type: "finished", task, attempt: number, executor, result });
       return;
     }
-    // It was given up, and yet its result is in place: nothing needs to run for it.
-    this.#finish(entry, result, { type: "reused", task, attempt: -1, executor, result });
+    // It was given up, and yet its result may be in place: then nothing needs to run for it.
+    const whole = this.#store.finished(result.key, true);
+    if (whole === undefined) return;
+    this.#finish(entry, whole, { type: "reused", task, attempt: -1, executor });
   }
 
   /** Frees what an attempt held. */
@@ -463,7 +451,7 @@ export class Scheduler {
     this.#over(attempt);
     attempt.stopMs = this.#nowMs;
     const executor = seat.handle.id;
-    if (tell) this.#tell({ type: "stopped", task: entry.task, attempt: number, executor });
+    if (tell) this.#news.add({ type: "stopped", task: entry.task, attempt: number, executor });
     seat.handle.send({ stop: entry.task.key, attempt: number });
   }
 
@@ -471,7 +459,7 @@ export class Scheduler {
     entry.state = "done";
     entry.result = result;
     this.#unfinished--;
-    this.#tell({ ...event, result });
+    this.#news.add({ ...event, result });
     for (const other of entry.live) this.#stopAttempt(other);
     const tooMuch = this.#outputs.add(entry);
     const { users } = entry;
@@ -483,8 +471,8 @@ export class Scheduler {
     this.#unread(entry);
     if (tooMuch !== undefined) this.#fail(entry, tooMuch);
     for (const action of entry.actions) {
-      action.pending--;
-      if (action.pending === 0) this.#succeed(action);
+      action.entries.delete(entry);
+      if (action.entries.size === 0) this.#succeed(action);
     }
     entry.actions.clear();
   }
@@ -498,16 +486,19 @@ export class Scheduler {
     const event = { task, attempt: number, executor: seat.handle.id, error };
     if (verdict.kind === "final" && entry.live.size === 0) {
       const last = finalError(error, task.node, number + 1, verdict.note);
-      this.#tell({ type: "failed", ...event, error: last });
+      this.#news.add({ type: "failed", ...event, error: last });
       this.#fail(entry, last);
       return;
     }
-    this.#tell({ type: verdict.kind === "stopped" ? "stopped" : "retried", ...event });
+    this.#news.add({ type: verdict.kind === "stopped" ? "stopped" : "retried", ...event });
+    // A copy that failed so is the last one; the attempt beside it decides.
+    if (verdict.kind === "final") entry.copies = Number.POSITIVE_INFINITY;
     if (verdict.kind === "lost") entry.losses++;
     else if (verdict.kind === "relax") {
       entry.memoryScale = Math.max(entry.memoryScale, verdict.memoryScale);
-    } else if (verdict.kind !== "stopped") this.#count(attempt, error);
-    if (entry.live.size > 0) return;
+    } else if (verdict.kind === "again") this.#count(attempt, error);
+    // Another attempt goes on, or its executor was the last that could run it.
+    if (entry.live.size > 0 || entry.state !== "running") return;
     // It may have put its result in place before it could say so.
     const result = verdict.kind === "lost" ? this.#store.finished(task.key, true) : undefined;
     if (result === undefined) this.#makeReady(entry);
@@ -527,29 +518,11 @@ export class Scheduler {
     if (byMachine && this.#policy.stopExecutorOnFailure) this.#stopSeat(seat, error.message);
   }
 
-  // ── executors that end ───────────────────────────────────────────────────────────────────────
-
-  #expectInTime(seat: Seat): void {
-    for (const attempt of seat.running) {
-      const { entry, startedMs, stopMs, over } = attempt;
-      if (stopMs !== undefined && this.#nowMs - stopMs > this.#policy.stopGraceMs) {
-        seat.handle.kill();
-        this.#lost(seat, `did not end a task within ${this.#policy.stopGraceMs} ms`);
-        return;
-      }
-      const limitMs = entry.task.resources.timeoutMs;
-      if (over || limitMs === undefined || this.#nowMs - startedMs <= limitMs) continue;
-      const message = `took longer than its timeout of ${limitMs} ms`;
-      this.#stopAttempt(attempt, false);
-      this.#failed(attempt, new TaskError(entry.task.node, attempt.number + 1, "timeout", message));
-    }
-  }
-
   /** Nothing new goes to it; it ends when it is empty, and another one may come for it. */
   #stopSeat(seat: Seat, reason: string): void {
     if (seat.state === "stopping" || seat.state === "lost") return;
     seat.state = "stopping";
-    this.#tellExecutor({ type: "stopping", executor: seat.handle.id, reason });
+    this.#executorNews.add({ type: "stopping", executor: seat.handle.id, reason });
     this.#expectReplacement(seat, reason);
     if (seat.load === 0) void seat.handle.close();
     this.#recheck(`${seat.handle.id} is stopping (${reason})`);
@@ -561,7 +534,7 @@ export class Scheduler {
     seat.state = "lost";
     this.#seats.delete(seat);
     const { id } = seat.handle;
-    this.#tellExecutor({ type: "lost", executor: id, reason });
+    this.#executorNews.add({ type: "lost", executor: id, reason });
     if (before !== "stopping") this.#expectReplacement(seat, reason);
     this.#store.abandoned(id);
     const crashed = !reason.startsWith("silent");
@@ -587,11 +560,10 @@ export class Scheduler {
     const seats = [...this.#seats];
     const nobody = seats.length === 0 && this.#coming.length === 0;
     for (const action of [...this.#actions]) {
-      const tasks = [...action.entries].filter(({ state }) => state !== "done");
       const problem = nobody
-        ? new NoExecutorError(`no executor is left; the last one, ${why}`)
+        ? new NoExecutorError(`no executor is left: ${why}`)
         : infeasible(
-            tasks.map(({ task }) => task),
+            [...action.entries].map(({ task }) => task),
             seats,
             this.#coming,
             `; ${why}`,
@@ -609,23 +581,18 @@ export class Scheduler {
     }
     this.#aloneMs ??= this.#nowMs;
     if (this.#nowMs - this.#aloneMs < this.#policy.noExecutorMs) return;
-    const states = seats.map(({ handle }) => {
-      const tail = handle.stderrTail?.().trim();
-      return `${handle.id} has not answered${tail ? `; its error stream ends:\n${tail}` : ""}`;
-    });
-    const seen = states.length === 0 ? ["none was started"] : states;
-    const error = new NoExecutorError(
-      `no executor came up within ${this.#policy.noExecutorMs} ms: ${seen.join("\n")}`,
-    );
+    const error = nobodyCame(seats, this.#policy.noExecutorMs);
     for (const action of [...this.#actions]) this.#end(action, error);
     this.#aloneMs = undefined;
   }
 
-  #tell(event: TaskEvent): void {
-    for (const listener of this.#listeners) listener(event);
-  }
-
-  #tellExecutor(event: ExecutorEvent): void {
-    for (const listener of this.#executorListeners) listener(event);
+  /** Does something that comes from outside, then tells listeners of all of it. */
+  #react<T>(act: () => T): T {
+    try {
+      return act();
+    } finally {
+      this.#executorNews.publish();
+      this.#news.publish();
+    }
   }
 }
