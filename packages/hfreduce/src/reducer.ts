@@ -261,7 +261,7 @@ export class HfReduce {
     if (!this.#open) return;
     this.group.stream.record().wait();
     this.#open = false;
-    for (const window of [...this.#windows, this.#init.window]) this.group.closeWindow(window);
+    this.group.closeWindows([...this.#windows, this.#init.window]);
   }
 
   #operand(what: string, devices: Devices): Operand {

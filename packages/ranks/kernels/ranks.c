@@ -237,6 +237,14 @@ int64_t oi_window_signal(int64_t *block) {
   return 0;
 }
 
+// block: { window }. Tells every peer that this rank sends nothing more in it.
+int64_t oi_window_farewell(int64_t *block) {
+  oi_window *w = pointer_of(block[0]);
+  for (int32_t peer = 0; peer < w->group->size; peer++)
+    if (peer != w->group->rank) oi_signal(w, peer, oi_farewell(w, w->group->rank), 1);
+  return 0;
+}
+
 // block: { window, flag, value, peer, limit ns or −1 for the group's timeout, awaited, operation }.
 // Returns how the wait ended; with the group's timeout, the failure is recorded.
 int64_t oi_window_wait(int64_t *block) {

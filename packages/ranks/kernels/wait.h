@@ -42,6 +42,20 @@ static int spin(oi_window *w, const oi_awaited *list, int64_t count) {
   return there;
 }
 
+// Whether everyone that could raise a flag of the list has closed the window; names one. Barriers
+// go on in the system's window while ranks close others.
+static int all_closed(const oi_window *w, const oi_awaited *list, int64_t count,
+                      int32_t *culprit) {
+  if (w == w->group->system) return 0;
+  for (int64_t i = 0; i < count; i++) {
+    int32_t peer = (int32_t)list[i].peer;
+    if (peer < 0 || peer >= w->group->size) return 0;
+    if (atomic_load(&w->flags[oi_farewell(w, peer)]) == 0) return 0;
+    *culprit = peer;
+  }
+  return count > 0;
+}
+
 // Names the rank that is gone, or −1, in `culprit`.
 static int32_t await_any(oi_window *w, const oi_awaited *list, int64_t count, int64_t limit_ns,
                          int32_t *culprit) {
@@ -73,6 +87,7 @@ static int32_t await_any(oi_window *w, const oi_awaited *list, int64_t count, in
     int32_t problem = OI_ARRIVED;
     for (int64_t i = 0; problem == OI_ARRIVED && i < count; i++)
       problem = check_group(g, (int32_t)list[i].peer, look, culprit);
+    if (problem == OI_ARRIVED && all_closed(w, list, count, culprit)) problem = OI_PEER_DEAD;
     // What a peer sent before it died or left still counts.
     if (problem != OI_ARRIVED && any_there(w, list, count)) return OI_ARRIVED;
     if (problem != OI_ARRIVED) return problem;
@@ -154,8 +169,11 @@ static void describe_failure(const oi_group *g, const oi_failure *f, int32_t cod
   if (code == OI_PEER_DEAD) {
     int32_t gone = atomic_load_explicit(&g->gone, memory_order_relaxed);
     int32_t state = gone < 0 ? OI_DEAD : look_at(g, gone, 0);
+    const char *how = state == OI_LEFT      ? "has left"
+                      : state == OI_RUNNING ? "has closed the window"
+                                            : "is gone";
     snprintf(text, room, "%s in %s: %s %s; waited %lld ms for %s from %s", own_name, f->operation,
-             name_of(g, gone), state == OI_LEFT ? "has left" : "is gone", ms, f->awaited, peer);
+             name_of(g, gone), how, ms, f->awaited, peer);
   } else if (code == OI_TIMED_OUT) {
     describe_activity(g, f->peer, activity, sizeof activity);
     snprintf(text, room, "%s in %s: waited %lld ms for %s from %s%s", own_name, f->operation, ms,

@@ -7,7 +7,7 @@ import { InputError } from "@open-infra/errors";
 import type { KernelConstants, ParamLayout } from "@open-infra/jit";
 import { type CommKernel, CommKernels, type CommValues } from "./comm-kernel.ts";
 import { Control, type RankActivity, type RankState } from "./control.ts";
-import { describeRank, GroupClosedError, type GroupError, RankMismatchError } from "./errors.ts";
+import { describeRank, GroupClosedError, GroupError, RankMismatchError } from "./errors.ts";
 import { FailureWatch, outcome } from "./failure.ts";
 import type {
   Card,
@@ -252,13 +252,44 @@ export class Group implements AsyncDisposable {
     return error;
   }
 
-  /** Closes a window once every rank is done with it: queued kernels and a barrier are in it. */
+  /** As {@link closeWindows}, of one. */
   closeWindow(window: Window): void {
-    if (this.#open && this.#failure === undefined && this.#failures.isSilent) {
+    this.closeWindows([window]);
+  }
+
+  /**
+   * Closes windows once every rank is done with them: queued kernels and a barrier are in it. A
+   * rank that still waits there for this one, and has not been served, fails at once, and with it
+   * the group: so an exception on the way out of one rank reaches all without a timeout.
+   *
+   * @throws RankTimeoutError, RankDeadError, GroupAbortedError
+   */
+  closeWindows(windows: readonly Window[]): void {
+    if (windows.length === 0) return;
+    if (this.#open) {
       this.stream.record().wait();
-      this.barrier();
-    } else if (this.#open) this.stream.record().wait();
-    this.#windows.close(window);
+      if (this.#isWell) {
+        for (const window of windows) window.farewell();
+        this.barrier();
+      }
+    }
+    for (const window of windows) this.#windows.close(window);
+  }
+
+  /**
+   * As {@link closeWindows}, for disposal: a failure of the group is left for whatever uses the
+   * group next, so that it does not cover the error that the caller may be on its way out with.
+   */
+  disposeWindows(windows: readonly Window[]): void {
+    try {
+      this.closeWindows(windows);
+    } catch (error) {
+      if (!(error instanceof GroupError)) throw error;
+    }
+  }
+
+  get #isWell(): boolean {
+    return this.#failure === undefined && this.#failures.isSilent;
   }
 
   /**
@@ -448,8 +479,9 @@ export class Group implements AsyncDisposable {
   async close(): Promise<void> {
     if (!this.#open) return;
     try {
-      if (this.#failure === undefined && this.#failures.isSilent) {
+      if (this.#isWell) {
         this.stream.record().wait();
+        this.#windows.farewell();
         this.barrier();
       }
     } finally {

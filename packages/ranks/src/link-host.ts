@@ -134,7 +134,7 @@ export class WorkerLink implements Link {
 
   register(number: number, window: Window, region: Region): void {
     this.#numbers.set(window, number);
-    const { bytes, flags: flagCount } = window;
+    const { bytes, flagCount } = window;
     const place = { data: window.dataAddress(), bytes, flags: region.address, flagCount };
     this.#ask({ request: "register", number, ...place });
   }

@@ -69,6 +69,7 @@ type NativeCall = (block: ArrayBufferView) => number;
 const closingNames = [
   ...["oi_abort", "oi_group_free", "oi_group_meet", "oi_group_retire", "oi_region_drop"],
   ...["oi_set_state", "oi_stream_free", "oi_stream_wait", "oi_watch_free", "oi_window_free"],
+  ...["oi_window_farewell"],
 ] as const;
 
 /** Words of the block that calls reuse. */

@@ -185,6 +185,9 @@ export class RankHost {
     if (first?.error instanceof RankTimeoutError) first = this.#ownError() ?? first;
     if (!(first?.error instanceof RankDeadError)) return first?.error;
     const { peer } = first.error;
+    // It closed its windows on the way out with an error of its own.
+    const own = this.#ownError();
+    if (own?.rank === peer) return own.error;
     const exit = this.#failures.find(({ isExit, rank }) => isExit && rank === peer);
     const witness = this.#failures.find(
       ({ error, isExit }) => !isExit && error instanceof RankDeadError && error.peer === peer,

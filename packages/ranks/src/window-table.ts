@@ -80,7 +80,7 @@ export class WindowTable {
   ): Promise<void> {
     const { native, rank, links } = this.#host;
     const { name, bytes, flags = 0 } = options;
-    const own = Region.create(native, windowRegionBytes(options));
+    const own = Region.create(native, windowRegionBytes(options, this.#host.links.length));
     regions[rank] = own;
     const card: WindowCard = { name, bytes, flags, region: own.name };
     const texts = await exchange(JSON.stringify(card));
@@ -103,6 +103,12 @@ export class WindowTable {
     this.#host.link?.unregister(window);
     this.#open.delete(window.name);
     window[Symbol.dispose]();
+  }
+
+  /** Tells the peers that nothing more comes from this rank in any window but the system's. */
+  farewell(): void {
+    const [, ...windows] = this.#open.values();
+    for (const window of windows) window.farewell();
   }
 
   /** Lets go of all, whoever may still write into them over a link that has ended. */

@@ -24,12 +24,12 @@ export type WaitResult = "arrived" | "aborted" | "timed-out" | "peer-dead";
 
 const waitResults: readonly WaitResult[] = ["arrived", "aborted", "timed-out", "peer-dead"];
 
-/** Flags come before the data, which starts on a page. */
-export function windowRegionBytes({ bytes, flags = 0 }: WindowOptions): number {
-  return flagBytes(flags) + bytes;
+/** Flags and a farewell of each rank come before the data, which starts on a page. */
+export function windowRegionBytes({ bytes, flags = 0 }: WindowOptions, ranks: number): number {
+  return flagBytes(flags + ranks) + bytes;
 }
 
-export function flagBytes(flags: number): number {
+function flagBytes(flags: number): number {
   return Math.ceil((flags * 8) / 4096) * 4096;
 }
 
@@ -38,10 +38,14 @@ export class Window implements Disposable {
   readonly name: string;
   readonly bytes: number;
   readonly flags: number;
+  /** Flags with those of farewells: as many as a peer may name. */
+  readonly flagCount: number;
   /** The `oi_window` for kernels. */
   readonly address: number;
   readonly #native: RanksNative;
   readonly #regions: readonly (Region | undefined)[];
+  /** Bytes before the data. */
+  readonly #room: number;
   readonly #rank: number;
   readonly #onFailure: () => void;
   readonly #operation: () => number;
@@ -74,7 +78,9 @@ export class Window implements Disposable {
     this.#rank = init.rank;
     this.#onFailure = init.onFailure;
     this.#operation = init.operation;
-    const room = flagBytes(this.flags);
+    this.flagCount = this.flags + regions.length;
+    const room = flagBytes(this.flagCount);
+    this.#room = room;
     const words = [init.group, init.number, this.bytes, this.flags, init.isSystem ? 1 : 0];
     for (const region of regions) {
       words.push(region === undefined ? 0 : region.address + room, region?.address ?? 0);
@@ -87,14 +93,14 @@ export class Window implements Disposable {
   /** This rank's data. The view must not be used after the window is closed. */
   get data(): Uint8Array {
     this.#expectOpen();
-    const room = flagBytes(this.flags);
+    const room = this.#room;
     return (this.#regions[this.#rank] as Region).view().subarray(room, room + this.bytes);
   }
 
   /** The native address of a byte of this rank's data. */
   dataAddress(offset = 0): number {
     this.#expectOpen();
-    return (this.#regions[this.#rank] as Region).address + flagBytes(this.flags) + offset;
+    return (this.#regions[this.#rank] as Region).address + this.#room + offset;
   }
 
   /** A tensor over this rank's data; closing the window disposes its memory. */
@@ -148,6 +154,15 @@ export class Window implements Disposable {
     this.#expectPeer(peer);
     expectValue(this.name, value);
     this.#native.invoke("oi_window_signal", this.address, peer, flag, value, 1);
+  }
+
+  /**
+   * Tells the peers that this rank sends nothing more in this window: whoever waits for it there
+   * and has not been served fails at once. `Group.closeWindow` says it.
+   */
+  farewell(): void {
+    this.#expectOpen();
+    this.#native.invoke("oi_window_farewell", this.address);
   }
 
   /** What this rank's flag holds. */

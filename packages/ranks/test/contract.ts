@@ -89,6 +89,15 @@ function otherEndings(run: ContractOptions["run"]): void {
     });
   });
 
+  // Far sooner than the group's timeout of 30 s: those that wait for it learn that it has closed.
+  it("end all with the error of one that disposes its windows on the way out", {
+    timeout: 20_000,
+  }, async () => {
+    const error = (await errorOf(run, { ending: "closes" })) as Error;
+    expect(error.name, error.message).toBe("RangeError");
+    expect(error.message).toBe("rank 1 has had enough");
+  });
+
   it("end all when one has an error that nobody catches", { timeout: 60_000 }, async () => {
     const error = (await errorOf(run, { ending: "uncaught" })) as Error;
     expect(error.message).toBe("nobody catches this");

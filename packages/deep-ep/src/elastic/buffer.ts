@@ -3,7 +3,13 @@
 // neighbours' services over the same window. This file is the face; the work is in its siblings.
 
 import { InputError } from "@open-infra/errors";
-import { type CommEvent, doneEvent, type Group, RankMismatchError } from "@open-infra/ranks";
+import {
+  type CommEvent,
+  doneEvent,
+  type Group,
+  RankMismatchError,
+  type Window,
+} from "@open-infra/ranks";
 import type { DType, Tensor } from "@open-infra/tensor";
 import { expectCount } from "../config.ts";
 import { BufferStateError } from "../errors.ts";
@@ -364,15 +370,20 @@ export class ElasticBuffer implements AsyncDisposable {
 
   /** Closes it, with all ranks. */
   destroy(): void {
-    if (!this.#open) return;
-    this.#open = false;
-    this.#core.memory.clear();
-    this.group.stream.record().wait();
-    this.group.closeWindow(this.#core.window);
+    this.group.closeWindows(this.#letGo());
   }
 
+  /** As `destroy`; a failure of the group is thrown by whatever uses it next. */
   async [Symbol.asyncDispose](): Promise<void> {
-    if (!this.explicitlyDestroy) this.destroy();
+    if (!this.explicitlyDestroy) this.group.disposeWindows(this.#letGo());
+  }
+
+  /** The windows to close; none a second time. */
+  #letGo(): readonly Window[] {
+    if (!this.#open) return [];
+    this.#open = false;
+    this.#core.memory.clear();
+    return [this.#core.window];
   }
 
   #expectOpen(): void {

@@ -310,15 +310,21 @@ export class Buffer implements Disposable {
 
   /** Closes the windows; all ranks do so together. Tensors of the buffer cannot be used after. */
   destroy(): void {
-    if (!this.#open) return;
-    this.#open = false;
-    this.#lowLatency?.close();
-    if (this.#lowLatencyWindow !== undefined) this.group.closeWindow(this.#lowLatencyWindow);
-    this.#ops.memory.close(this.group);
+    this.group.closeWindows(this.#letGo());
   }
 
+  /** As `destroy`; a failure of the group is thrown by whatever uses it next. */
   [Symbol.dispose](): void {
-    this.destroy();
+    this.group.disposeWindows(this.#letGo());
+  }
+
+  /** The windows to close; none a second time. */
+  #letGo(): readonly Window[] {
+    if (!this.#open) return [];
+    this.#open = false;
+    this.#lowLatency?.close();
+    const window = this.#lowLatencyWindow;
+    return [...(window === undefined ? [] : [window]), ...this.#ops.memory.close()];
   }
 
   #expectLowLatency(): LowLatency {

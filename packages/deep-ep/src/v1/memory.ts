@@ -3,7 +3,7 @@
 // only once they are touched; blocks that come back are given out again first, so they stay warm.
 
 import { viewOf } from "@open-infra/jit";
-import type { Group, Window } from "@open-infra/ranks";
+import type { Window } from "@open-infra/ranks";
 import { byteSize, type DType, HostStorage, Tensor } from "@open-infra/tensor";
 
 /** Rows begin on cache lines; large blocks on pages, which `trim` can give back. */
@@ -195,12 +195,13 @@ export class SharedMemory {
     );
   }
 
-  /** Disposes what is still held, and closes the windows; a barrier is in each. */
-  close(group: Group): void {
+  /** Disposes what is still held; gives the windows, which the caller closes. */
+  close(): readonly Window[] {
     for (const storage of [...this.#live.values()]) storage.deref()?.[Symbol.dispose]();
-    for (const { window } of this.#segments) group.closeWindow(window);
+    const windows = this.#segments.map(({ window }) => window);
     this.#segments.length = 0;
     this.#views.clear();
+    return windows;
   }
 }
 

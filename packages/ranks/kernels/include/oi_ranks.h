@@ -27,7 +27,7 @@ enum {
   OI_ARRIVED = 0,
   OI_ABORTED = 1,    // another rank, or another operation of this one, failed first
   OI_TIMED_OUT = 2,  // the peer is there but has not sent
-  OI_PEER_DEAD = 3,  // the peer's thread, process or connection is gone
+  OI_PEER_DEAD = 3,  // the peer's thread, process or connection is gone, or its window is closed
   OI_BAD_DATA = 4,   // what arrived contradicts what this rank was told
   OI_REFUSED = 5,    // the system did not grant the operation its threads or scratch memory
 };
@@ -148,7 +148,9 @@ typedef struct oi_mapping {
   _Atomic int64_t *flags;
 } oi_mapping;
 
-// Symmetric memory: every rank has `bytes` of data and `flag_count` flags in it.
+// Symmetric memory: every rank has `bytes` of data and `flag_count` flags in it. Behind them lies a
+// farewell of each rank: raised by a rank that closes the window, after all it has sent, so that
+// nobody waits for more from it.
 typedef struct oi_window {
   oi_group *group;
   int64_t number, bytes, flag_count;
@@ -156,6 +158,10 @@ typedef struct oi_window {
   _Atomic int64_t *flags;
   oi_mapping peers[];  // [size], this rank's own included
 } oi_window;
+
+static inline int64_t oi_farewell(const oi_window *w, int32_t peer) {
+  return w->flag_count + peer;
+}
 
 static inline int64_t oi_now_ns(void) {
   struct timespec now;

@@ -29,7 +29,8 @@ static int64_t call(int64_t (*f)(int64_t *), int64_t *block) {
 
 // Each rank makes its part, flags before data, and uses the others' as long as it likes.
 static oi_window *open_window(world *w, oi_group *g, int64_t number, int64_t flags, int64_t bytes) {
-  int64_t own[8] = {flags * 8 + bytes};
+  int64_t room = (flags + w->size) * 8;  // with a farewell of each rank
+  int64_t own[8] = {room + bytes};
   call(oi_region_create, own);
   w->address[g->rank] = own[0];
   w->inode[g->rank] = own[3];
@@ -38,7 +39,7 @@ static oi_window *open_window(world *w, oi_group *g, int64_t number, int64_t fla
   for (int32_t i = 0; i < w->size; i++) {
     int64_t region[2] = {w->address[i], w->inode[i]};
     if (i != g->rank) call(oi_region_retain, region);
-    block[5 + 2 * i] = w->address[i] + flags * 8;
+    block[5 + 2 * i] = w->address[i] + room;
     block[6 + 2 * i] = w->address[i];
   }
   call(oi_window_create, block);

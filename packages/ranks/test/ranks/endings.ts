@@ -1,6 +1,6 @@
 // Ranks that end badly, each in its way; those that are left say how they learned of it.
 
-import { type Group, GroupError } from "@open-infra/ranks";
+import { type Group, GroupError, type Window } from "@open-infra/ranks";
 import { openWorkspace, waitForEver } from "./kernels.ts";
 import { othersWaitIn } from "./others.ts";
 
@@ -9,6 +9,7 @@ export interface EndingData {
   readonly ending:
     | "throws"
     | "disposes"
+    | "closes"
     | "exits"
     | "mismatch"
     | "late"
@@ -21,11 +22,15 @@ export interface EndingData {
 
 const never = (): Promise<never> => new Promise(() => setInterval(() => {}, 1000));
 
-async function endBadly(group: Group, { ending }: EndingData): Promise<unknown> {
+async function endBadly(group: Group, { ending }: EndingData, window: Window): Promise<unknown> {
   if (ending === "throws") throw new RangeError("rank 1 has had enough");
   if (ending === "disposes") {
     // As whoever closes what all must close together on the way out.
     await using _ = { [Symbol.asyncDispose]: async () => group.barrier() };
+    throw new RangeError("rank 1 has had enough");
+  }
+  if (ending === "closes") {
+    using _ = { [Symbol.dispose]: () => group.disposeWindows([window]) };
     throw new RangeError("rank 1 has had enough");
   }
   if (ending === "exits") {
@@ -61,7 +66,7 @@ export default async function run(group: Group, data: EndingData): Promise<unkno
   }
   const window = await group.openWindow({ name: "endings", bytes: 64, flags: 2 });
   group.barrier();
-  if (group.rank === 1) return endBadly(group, data);
+  if (group.rank === 1) return endBadly(group, data, window);
   if (ending === "stays") return never();
   // Waits for the one that ends, or for another that waits for it in turn.
   const peer = group.rank === 0 ? 1 : 0;
