@@ -1,6 +1,7 @@
 // Nothing hangs and nothing comes out wrong in silence: ranks that disagree, do not come, or die.
 
 import { runProcesses, runThreads } from "@open-infra/ranks";
+import { seededRandom, testSeed } from "@open-infra/testing";
 import { describe, expect, it } from "vitest";
 import type { EndingData } from "./ranks/endings.ts";
 
@@ -71,5 +72,33 @@ describe("ranks that are missing", () => {
         message: expect.stringMatching(/rank 2/),
       });
     }
+  });
+
+  // 4 MiB take some milliseconds here, so the moments lie before, in and after the sums; a rank that
+  // is killed after its part may leave the others with their result, but then they miss it at the
+  // end.
+  it("each rank, killed at any moment of a tree or a ring", { timeout: 60_000 }, async () => {
+    const random = seededRandom(testSeed());
+    for (const algorithm of ["tree", "ring"] as const) {
+      for (let victim = 0; victim < 4; victim++) {
+        const afterUs = random.int(0, 8000);
+        const what = { victim, algorithm, count: 1 << 20, afterUs, operations: 2 };
+        const data: EndingData = { ending: "killed", ...what };
+        const run = { size: 4, ranksPerNode: 2, timeoutMs: 40_000, module, data };
+        const error = await runProcesses<Ending>(run).catch((reason: Error) => reason);
+        const seen = `seed ${testSeed()}, ${JSON.stringify(what)}: ${error}`;
+        expect((error as Error).name, seen).toMatch(/RankDeadError|GroupAbortedError/);
+        expect((error as Error).message, seen).toContain(`rank ${victim}`);
+      }
+    }
+  });
+
+  it("a rank that is stopped: the others give up in time and name it", async () => {
+    const what = { victim: 1, count: 1 << 20, signal: "SIGSTOP" } as const;
+    const data: EndingData = { ending: "killed", ...what };
+    const run = { size: 4, ranksPerNode: 2, timeoutMs: 1500, module, data };
+    const error = await runProcesses<Ending>(run).catch((reason: Error) => reason);
+    expect((error as Error).name, `${error}`).toMatch(/RankTimeoutError|RankDeadError/);
+    expect((error as Error).message).toContain("rank 1");
   });
 });

@@ -18,8 +18,17 @@ export interface EndingData {
     | "late"
     | "killed"
     | "sizes";
-  /** Which operation of many the rank is killed in. */
+  /** Which operation of many the rank is killed or stopped in. */
   readonly operations?: number;
+  /** Who ends. @default the last rank */
+  readonly victim?: number;
+  readonly algorithm?: "tree" | "ring";
+  /** Elements; many, so that there is a middle to be killed in. @default 5000 */
+  readonly count?: number;
+  /** From the start of the operation to the end of the rank. @default 0 */
+  readonly afterUs?: number;
+  /** @default SIGKILL */
+  readonly signal?: "SIGKILL" | "SIGSTOP";
 }
 
 interface Call {
@@ -52,13 +61,25 @@ const unusual: Partial<Record<EndingData["ending"], Partial<Call>>> = {
   algorithm: { algorithm: "ring" },
 };
 
+/** Ends this process while its kernel's thread is at work. */
+function endAfter({ afterUs = 0, signal = "SIGKILL" }: EndingData): void {
+  const end = performance.now() + afterUs / 1000;
+  while (performance.now() < end);
+  process.kill(process.pid, signal);
+}
+
 export default async function run(group: Group, data: EndingData): Promise<object | string> {
-  const { ending, operations = 1 } = data;
-  const odd = group.rank === group.size - 1;
+  const { ending, operations = 1, victim = group.size - 1 } = data;
+  const odd = group.rank === victim;
   try {
     const chunkBytes = odd && ending === "sizes" ? 8192 : 4096;
     const reducer = await openReducer(group, { chunkBytes, smallBytes: 256 });
-    const call = { ...usual, ...(ending === "root" && { kind: "reduce" as const }) };
+    const call = {
+      ...usual,
+      ...(ending === "root" && { kind: "reduce" as const }),
+      ...(data.algorithm !== undefined && { algorithm: data.algorithm }),
+      ...(data.count !== undefined && { count: data.count }),
+    };
     const { kind, dtype, op, count, root, devices, algorithm } = {
       ...call,
       ...(odd ? unusual[ending] : {}),
@@ -76,12 +97,13 @@ export default async function run(group: Group, data: EndingData): Promise<objec
         kind === "allreduce"
           ? reducer.allreduce(buffers, { op, algorithm })
           : reducer.reduce(buffers, { op, root });
-      if (odd && ending === "killed" && i === operations - 1) process.kill(process.pid, "SIGKILL");
+      if (odd && ending === "killed" && i === operations - 1) endAfter(data);
       await event.finished();
     }
     return "done";
   } catch (error) {
-    if (!(error instanceof GroupError)) throw error;
+    // Whoever returns has not failed, and would wait for the one that is stopped.
+    if (!(error instanceof GroupError) || data.signal === "SIGSTOP") throw error;
     const { name, peer, operation, message } = error;
     return { name, peer, operation, message };
   }
