@@ -75,7 +75,10 @@ test("distinct, schema and explain", async () => {
     next: "BIGINT",
     kind: "VARCHAR",
   });
-  const text = frame.repartition(3, { hashBy: "kind" }).filter("price > 5").explain();
+  const text = await frame
+    .repartition(3, { hashBy: "kind" })
+    .filter("price > 5")
+    .explain({ optimized: false });
   expect(text).toMatch(
     /sql#\d+ SELECT \* FROM \{0\} WHERE \(price > 5\) → 3 partitions {2}\(helpers/,
   );

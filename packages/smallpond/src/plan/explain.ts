@@ -3,10 +3,39 @@
 
 import { basename } from "node:path";
 import type { FunctionRef } from "../functions/function-ref.ts";
-import { inputsOf, type PlanNode, partitionCount } from "./node.ts";
+import { type CutWork, inputsOf, type PlanNode, partitionCount } from "./node.ts";
+import type { OptimizedPlan } from "./optimize/optimize.ts";
+import type { TemplatePiece } from "./template.ts";
+
+/** What a node's tasks took. */
+export interface StepFigures {
+  readonly node: string;
+  readonly tasks: number;
+  readonly outputRows: number;
+  readonly elapsedMs: { readonly p50: number; readonly p99: number };
+}
+
+/** A plan as written and as it runs, with the rules in between. */
+export function explainBoth(
+  written: PlanNode,
+  optimized: OptimizedPlan,
+  figures: readonly StepFigures[] = [],
+): string {
+  const rules = [...optimized.applied].map(([name, times]) =>
+    times === 1 ? name : `${name} (${times} times)`,
+  );
+  const how = rules.length === 0 ? "the same" : rules.join("; ");
+  return [
+    "as written:",
+    explainPlan(written),
+    "",
+    `as it runs: ${how}`,
+    explainPlan(optimized.root, figures),
+  ].join("\n");
+}
 
 /** `partition hash(ticker) → 8 partitions  (job.ts:12)`, and so on. */
-export function explainPlan(root: PlanNode): string {
+export function explainPlan(root: PlanNode, figures: readonly StepFigures[] = []): string {
   const lines: string[] = [];
   const seen = new Set<PlanNode>();
   const visit = (node: PlanNode, depth: number): void => {
@@ -16,37 +45,63 @@ export function explainPlan(root: PlanNode): string {
     const partitions = count === 1 ? "1 partition" : `${count} partitions`;
     const where = node.source === "" ? "" : `  (${basename(node.source)})`;
     const repeat = again ? ", as above" : "";
-    const head = `${"  ".repeat(depth)}${node.options.name ?? node.kind}#${node.id}`;
-    lines.push(`${head} ${describe(node)} → ${partitions}${repeat}${where}`);
+    const name = node.options.name ?? `${node.kind}#${node.id}`;
+    const took = figures.find((step) => step.node === name);
+    const head = `${"  ".repeat(depth)}${name}`;
+    lines.push(`${head} ${describe(node)} → ${partitions}${repeat}${where}${tookText(took)}`);
     if (!again) for (const input of inputsOf(node)) visit(input, depth + 1);
   };
   visit(root, 0);
   return lines.join("\n");
 }
 
+function tookText(took: StepFigures | undefined): string {
+  if (took === undefined || took.tasks === 0) return "";
+  const { tasks, outputRows, elapsedMs } = took;
+  const ms = (value: number): string => value.toFixed(value < 10 ? 1 : 0);
+  return (
+    `  [${tasks} ${tasks === 1 ? "task" : "tasks"}, ${outputRows} rows, ` +
+    `p50 ${ms(elapsedMs.p50)} ms, p99 ${ms(elapsedMs.p99)} ms]`
+  );
+}
+
 function describe(node: PlanNode): string {
   switch (node.kind) {
-    case "source":
-      return `${node.data.format}, ${node.data.parts.length} files`;
+    case "source": {
+      const columns = node.data.format === "parquet" ? node.data.columns : undefined;
+      const only = columns === undefined ? "" : `, columns ${columns.join(", ")}`;
+      return `${node.data.format}, ${node.data.parts.length} files${only}`;
+    }
     case "split":
       return `by ${node.by}`;
     case "partition":
-      return `by ${node.label}`;
-    case "range":
-      return `by ranges of ${node.key}${node.descending ? ", descending" : ""}`;
+      return `by ${node.label}${describeWork(node)}`;
+    case "range": {
+      const order = node.descending ? ", descending" : "";
+      return `by ranges of ${node.key}${order}${describeWork(node)}`;
+    }
     case "sql":
-      return (node.queries.at(-1) ?? [])
-        .map((piece) => {
-          if (typeof piece === "string") return piece;
-          return "input" in piece ? `{${piece.input}}` : `{${piece.name}}`;
-        })
-        .join("")
-        .replaceAll(/\s+/g, " ");
+      return describeQuery(node.queries.at(-1) ?? []);
     case "limit":
       return `${node.count} rows`;
     case "call":
       return `${node.call.mode} with ${describeFunction(node.call.fn)}`;
   }
+}
+
+function describeWork({ from, columns }: CutWork): string {
+  const rows = from === undefined ? "" : ` of ${describeQuery(from)}`;
+  return columns === undefined ? rows : `${rows}, columns ${columns.join(", ")}`;
+}
+
+function describeQuery(query: readonly TemplatePiece[]): string {
+  return query
+    .map((piece) => {
+      if (typeof piece === "string") return piece;
+      return "input" in piece ? `{${piece.input}}` : `{${piece.name}}`;
+    })
+    .join("")
+    .replaceAll(/\s+/g, " ");
 }
 
 function describeFunction(fn: FunctionRef): string {

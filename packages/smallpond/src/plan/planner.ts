@@ -5,7 +5,6 @@ import { type DataSet, withParts } from "../dataset/dataset.ts";
 import { splitEvenly } from "../dataset/split.ts";
 import { taskKey } from "../task/key.ts";
 import type { InputRef, ParquetOptions, Resources, Task, TaskOp } from "../task/task.ts";
-import { fuse } from "./fuse.ts";
 import {
   type CutWork,
   coordinates,
@@ -48,7 +47,7 @@ export interface TaskGraph {
 export function planTasks(roots: readonly PlanNode[], context: PlanContext): TaskGraph[] {
   const planner = new Planner(context);
   return roots.map((root) => {
-    const partitions = planner.root(fuse(root));
+    const partitions = planner.root(root);
     return { tasks: planner.tasksFor(partitions), roots: partitions };
   });
 }

@@ -8,7 +8,7 @@ import { concatData, type DataSet, type Schema } from "../dataset/dataset.ts";
 import { fromClause, identifier } from "../dataset/sql-text.ts";
 import { functionRef, type ModuleFunction } from "../functions/function-ref.ts";
 import type { FunctionMode } from "../functions/run-function.ts";
-import { explainPlan } from "../plan/explain.ts";
+import { explainBoth, explainPlan } from "../plan/explain.ts";
 import type { NodeOptions, PlanNode } from "../plan/node.ts";
 import { partitionCount } from "../plan/node.ts";
 import { shapeQuery } from "../plan/shape.ts";
@@ -57,6 +57,7 @@ export class DataFrame {
     this.#session = session;
     this.#nodes = nodes;
     this.node = node;
+    session.noteMade(node);
   }
 
   get numPartitions(): number {
@@ -215,9 +216,16 @@ export class DataFrame {
     );
   }
 
-  /** The plan as text, with the line of each call. */
-  explain(): string {
-    return explainPlan(this.node);
+  /**
+   * The plan as text, as written and as it will run, with the rules that made the one of the other,
+   * the line of each call, and what its tasks took so far.
+   *
+   * @param options With `optimized: false`, only as written.
+   */
+  async explain(options: { readonly optimized?: boolean } = {}): Promise<string> {
+    const figures = this.#session.figures();
+    if (options.optimized === false) return explainPlan(this.node, figures);
+    return explainBoth(this.node, await this.#session.optimized(this.node), figures);
   }
 
   /** The first rows over all partitions, as one partition. */
@@ -254,8 +262,9 @@ export class DataFrame {
   }
 
   async take(count: number): Promise<readonly Row[]> {
-    const frame = this.isComputed() ? this : this.limit(count);
-    const data = (await frame.compute()).filter((set) => set.parts.length > 0);
+    const { node } = this;
+    const sets = this.#computed ?? (await this.#session.executeFirst(node, count));
+    const data = sets.filter((set) => set.parts.length > 0);
     if (data.length === 0) return [];
     return this.#session.query(`SELECT * FROM ${fromClause(concatData(data))} LIMIT ${count}`);
   }

@@ -12,6 +12,7 @@ import { EnginePool, engineVersion } from "../executor/engine.ts";
 import { Fleet } from "../executor/fleet.ts";
 import { writeRows } from "../functions/table-writer.ts";
 import type { NodeOptions, PlanNode } from "../plan/node.ts";
+import type { OptimizedPlan } from "../plan/optimize/optimize.ts";
 import { planTasks, type TaskGraph } from "../plan/planner.ts";
 import { parseTemplate } from "../plan/template.ts";
 import type { FaultOptions } from "../scheduler/policy.ts";
@@ -22,7 +23,9 @@ import { contentKey } from "../task/key.ts";
 import { JobLock } from "../task/lock.ts";
 import type { ParquetOptions } from "../task/task.ts";
 import { DataFrame, type Row } from "./dataframe.ts";
+import { firstPartitions } from "./first-partitions.ts";
 import { callerOf, NodeFactory } from "./node-factory.ts";
+import { PlanOptimizer } from "./plan-optimizer.ts";
 import { JobReport, type NodeFigures } from "./report.ts";
 
 /** How a session runs. */
@@ -39,6 +42,8 @@ export interface SessionOptions extends FaultOptions, StorageOptions {
   /** Executors started anew for lost ones, in all. @default 3 */
   readonly maxRestarts?: number;
   readonly seed?: number;
+  /** False runs plans as they are written, a task for every step. @default true */
+  readonly optimize?: boolean;
   /** How results are written. @default zstd 3 */
   readonly parquet?: Partial<ParquetOptions>;
   /** How rows on their way to another partition are written. @default lz4, pages of version 2 */
@@ -64,6 +69,7 @@ export class Session implements AsyncDisposable {
   readonly folder: JobFolder;
   readonly #options: SessionOptions;
   readonly #nodes = new NodeFactory();
+  readonly #plans: PlanOptimizer;
   readonly #scheduler: Scheduler;
   readonly #fleet: Fleet;
   readonly #engine: EnginePool;
@@ -76,6 +82,7 @@ export class Session implements AsyncDisposable {
 
   constructor(options: SessionOptions) {
     this.#options = options;
+    this.#plans = new PlanOptimizer(options.optimize);
     this.jobId = options.jobId ?? randomUUID().slice(0, 8);
     if (!/^[\w.-]+$/.test(this.jobId)) {
       throw new InputError("jobId", this.jobId, "letters, digits, '_', '.' and '-'");
@@ -209,18 +216,47 @@ export class Session implements AsyncDisposable {
       readonly signal?: AbortSignal;
     } = {},
   ): Promise<readonly DataSet[]> {
+    const graph = await this.#plan(node, options.forKeeps);
+    if (options.again) this.#scheduler.forget(graph.roots.flat());
+    const data = await this.#scheduler.run(graph, { signal: options.signal });
+    this.#plans.noteFinished(node);
+    return data;
+  }
+
+  /**
+   * Runs no more of a node's partitions than give so many rows, the first ones first; the data of
+   * those that ran, each with no more rows than that.
+   */
+  async executeFirst(node: PlanNode, rows: number): Promise<readonly DataSet[]> {
+    const pieces = ["SELECT * FROM ", { input: 0 }, ` LIMIT ${rows}`];
+    const graph = await this.#plan(this.#nodes.sql([node], pieces, {}, node.source));
+    return await firstPartitions(graph, rows, Math.max(1, this.#fleet.cpus), (some) =>
+      this.runTasks(some),
+    );
+  }
+
+  /** What a node's plan becomes before it runs. */
+  async optimized(node: PlanNode): Promise<OptimizedPlan> {
+    return await this.#plans.optimize(node);
+  }
+
+  /** For DataFrames: a node that a user made. */
+  noteMade(node: PlanNode): void {
+    this.#plans.noteMade(node);
+  }
+
+  async #plan(node: PlanNode, forKeeps = false): Promise<TaskGraph> {
     if (!this.#open) throw new SessionClosedError();
-    const [graph] = planTasks([node], {
+    const { root } = await this.#plans.optimize(node);
+    const [graph] = planTasks([root], {
       parallelism: Math.max(1, 2 * this.#fleet.cpus),
       seed: this.#options.seed ?? 0,
       engine: engineVersion(),
       parquet: { ...defaultParquet, ...this.#options.parquet },
       shuffleParquet: { ...defaultShuffle, ...this.#options.shuffleParquet },
-      forKeeps: options.forKeeps ?? false,
+      forKeeps,
     });
-    const tasks = graph as NonNullable<typeof graph>;
-    if (options.again) this.#scheduler.forget(tasks.roots.flat());
-    return await this.#scheduler.run(tasks, { signal: options.signal });
+    return graph as TaskGraph;
   }
 
   /** Runs tasks that were not made of a plan's nodes; the data of each root. */
@@ -274,6 +310,7 @@ export class Session implements AsyncDisposable {
     this.#report.write();
     await this.#fleet.close();
     this.#engine.close();
+    this.#plans.close();
     await this.folder.settled();
     this.#lock?.release();
   }
