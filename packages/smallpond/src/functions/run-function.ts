@@ -3,7 +3,10 @@
 
 import type { DuckDBConnection } from "@duckdb/node-api";
 import { InputError } from "@open-infra/errors";
+import type { Table } from "apache-arrow";
 import type { Schema } from "../dataset/dataset.ts";
+import { arrowBatches } from "./arrow-read.ts";
+import { ArrowWriter } from "./arrow-write.ts";
 import { type FunctionRef, loadFunction } from "./function-ref.ts";
 import { TableWriter } from "./table-writer.ts";
 
@@ -22,6 +25,10 @@ export interface FunctionCall {
   readonly fn: FunctionRef;
   readonly mode: FunctionMode;
   readonly batchRows: number;
+  /** What `mapBatches` is given and may give: arrays of rows, or Arrow tables. @default "rows" */
+  readonly format?: "rows" | "arrow";
+  /** `mapBatches` is called once, with an iterable of batches, and gives one. */
+  readonly streaming?: boolean;
   /** Types of the result; from its values without. */
   readonly schema?: Schema;
 }
@@ -40,22 +47,123 @@ export async function callOverRows(
   connection: DuckDBConnection,
 ): Promise<void> {
   const fn = await loadFunction(call.fn);
-  const input = await connection.stream(query);
+  const shape = await connection.run(`SELECT * FROM (${query}) LIMIT 0`);
   const inputSchema = Object.fromEntries(
-    input.columnNames().map((name, i) => [name, String(input.columnType(i))]),
+    shape.deduplicatedColumnNames().map((name, i) => [name, String(shape.columnType(i))]),
   );
   const fixed = call.schema ?? (call.mode === "filter" ? inputSchema : undefined);
-  const writer = new TableWriter(connection, table, fixed, inputSchema);
+  const batches =
+    call.format === "arrow"
+      ? arrowBatches(query, call.batchRows, connection)
+      : rowBatches(query, call.batchRows, connection);
+  const results = call.streaming ? streamed(fn, batches) : oneByOne(call.mode, fn, batches);
+  const sink = new ResultSink(connection, table, fixed, inputSchema);
+  for await (const result of results) await sink.add(result, call.mode);
+  await sink.end();
+}
+
+/** Arrays of exactly `batchRows` rows, the last one of what is left. */
+async function* rowBatches(
+  query: string,
+  batchRows: number,
+  connection: DuckDBConnection,
+): AsyncGenerator<readonly Row[]> {
+  const input = await connection.stream(query);
   let batch: Row[] = [];
   for await (const rows of input.yieldRowObjectJs()) {
-    batch.push(...(rows as Row[]));
-    while (batch.length >= call.batchRows) {
-      await writer.add(await apply(call.mode, fn, batch.slice(0, call.batchRows)));
-      batch = batch.slice(call.batchRows);
+    for (const row of rows as Row[]) {
+      batch.push(row);
+      if (batch.length < batchRows) continue;
+      yield batch;
+      batch = [];
     }
   }
-  if (batch.length > 0) await writer.add(await apply(call.mode, fn, batch));
-  await writer.end();
+  if (batch.length > 0) yield batch;
+}
+
+type AnyFunction = (...args: unknown[]) => unknown;
+
+async function* oneByOne(
+  mode: FunctionMode,
+  fn: AnyFunction,
+  batches: AsyncIterable<Table | readonly Row[]>,
+): AsyncGenerator<unknown> {
+  for await (const batch of batches) {
+    yield mode === "mapBatches" ? await fn(batch) : await apply(mode, fn, batch as Row[]);
+  }
+}
+
+async function* streamed(
+  fn: AnyFunction,
+  batches: AsyncIterable<unknown>,
+): AsyncGenerator<unknown> {
+  const results = await fn(batches);
+  if (!isIterable(results)) {
+    throw new InputError(
+      "what the streaming function of mapBatches returned",
+      String(results),
+      "an iterable of batches, as a generator function gives",
+    );
+  }
+  yield* results;
+}
+
+function isIterable(value: unknown): value is AsyncIterable<unknown> {
+  if (value === null || typeof value !== "object") return false;
+  return Symbol.asyncIterator in value || Symbol.iterator in value;
+}
+
+/** Takes what a function returned: Arrow tables or rows, whichever its first result is. */
+class ResultSink {
+  readonly #connection: DuckDBConnection;
+  readonly #table: string;
+  readonly #schema: Schema | undefined;
+  readonly #ifNone: Schema;
+  #arrow: ArrowWriter | undefined;
+  #rows: TableWriter | undefined;
+
+  constructor(
+    connection: DuckDBConnection,
+    table: string,
+    schema: Schema | undefined,
+    ifNone: Schema,
+  ) {
+    this.#connection = connection;
+    this.#table = table;
+    this.#schema = schema;
+    this.#ifNone = ifNone;
+  }
+
+  async add(result: unknown, mode: FunctionMode): Promise<void> {
+    const table = isArrowTable(result) ? result : undefined;
+    if ((table === undefined ? this.#arrow : this.#rows) !== undefined) {
+      throw new InputError(
+        `what the function of ${mode} returned`,
+        "rows once and an Arrow table another time",
+        "always the same",
+      );
+    }
+    if (table !== undefined) {
+      this.#arrow ??= new ArrowWriter(this.#connection, this.#table, this.#schema);
+      await this.#arrow.add(table);
+    } else await this.#openRows().add(expectRows(result, mode));
+  }
+
+  async end(): Promise<void> {
+    if (this.#arrow !== undefined) await this.#arrow.end();
+    else await this.#openRows().end();
+  }
+
+  #openRows(): TableWriter {
+    this.#rows ??= new TableWriter(this.#connection, this.#table, this.#schema, this.#ifNone);
+    return this.#rows;
+  }
+}
+
+/** Also a table of another copy of the library, which a user's module may have loaded. */
+function isArrowTable(value: unknown): value is Table {
+  if (value === null || typeof value !== "object") return false;
+  return Array.isArray((value as Table).batches) && "schema" in value;
 }
 
 async function apply(
@@ -63,7 +171,6 @@ async function apply(
   fn: (...args: unknown[]) => unknown,
   rows: readonly Row[],
 ): Promise<readonly Row[]> {
-  if (mode === "mapBatches") return expectRows(await fn(rows), "mapBatches");
   const results: Row[] = [];
   for (const row of rows) {
     const value = await fn(row);
@@ -85,6 +192,6 @@ function expectRows(value: unknown, caller: string): readonly Row[] {
   throw new InputError(
     `what the function of ${caller} returned`,
     String(value),
-    "an array of objects",
+    caller === "mapBatches" ? "an array of objects or an Arrow table" : "an array of objects",
   );
 }

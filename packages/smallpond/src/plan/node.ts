@@ -4,6 +4,7 @@
 import type { DataSet } from "../dataset/dataset.ts";
 import { PlanError } from "../errors.ts";
 import type { FunctionCall } from "../functions/run-function.ts";
+import type { Udf } from "../functions/udf.ts";
 import type { ParquetOptions } from "../task/task.ts";
 import type { TemplatePiece } from "./template.ts";
 
@@ -21,6 +22,8 @@ export interface NodeOptions {
   readonly gpus?: number;
   readonly timeoutMs?: number;
   readonly parquet?: Partial<ParquetOptions>;
+  /** Functions in TypeScript that its SQL calls; such a node's tasks have 3 cores at most. */
+  readonly udfs?: readonly Udf[];
 }
 
 interface NodeBase {

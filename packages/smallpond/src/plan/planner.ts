@@ -228,9 +228,9 @@ class Planner {
           })
           .join(""),
       );
-      return [
-        { task: this.#task(node, index, { kind: "sql", queries }, inputs, 1, at), output: 0 },
-      ];
+      const functions = node.options.udfs?.map(({ ref }) => ref);
+      const op: TaskOp = { kind: "sql", queries, ...(functions?.length && { functions }) };
+      return [{ task: this.#task(node, index, op, inputs, 1, at), output: 0 }];
     });
   }
 
@@ -265,8 +265,10 @@ class Planner {
     const parquet = { ...base, ...options.parquet };
     const seed = this.#context.seed * 65_537 + index;
     const key = taskKey({ op, inputs, parquet, seed, engine: this.#context.engine });
+    // Functions in TypeScript run on one thread, however many DuckDB has (the original's limit).
+    const callsBack = op.kind === "sql" && op.functions !== undefined;
     const resources: Resources = {
-      cpus: options.cpus ?? 1,
+      cpus: callsBack ? Math.min(options.cpus ?? 1, 3) : (options.cpus ?? 1),
       ...(options.memoryBytes !== undefined && { memoryBytes: options.memoryBytes }),
       ...(options.gpus !== undefined && { gpus: options.gpus }),
       ...(options.timeoutMs !== undefined && { timeoutMs: options.timeoutMs }),

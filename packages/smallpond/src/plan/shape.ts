@@ -24,6 +24,8 @@ export function shapeQuery(node: PlanNode): string | undefined {
       return `SELECT ${others}, 0::BIGINT AS ${identifier(node.column)} FROM (${inner})`;
     }
     case "sql": {
+      // What a function in TypeScript gives, only a connection that has it can say.
+      if (node.options.udfs?.length) return undefined;
       const inputs = node.inputs.map(shapeQuery);
       if (inputs.some((input) => input === undefined)) return undefined;
       const clauses = inputs.map((input) => `(${input})`);

@@ -28,7 +28,7 @@ export async function runTask(
   const { op } = task;
   switch (op.kind) {
     case "sql":
-      return [await runQueries(task, op.queries, inputs, connection, folder)];
+      return [await runQueries(task, op, inputs, connection, folder)];
     case "call":
       return [await runFunction(task, op.call, concatData(inputs), connection, folder)];
     case "script":

@@ -4,6 +4,7 @@
 import type { DataSet } from "../dataset/dataset.ts";
 import type { FunctionRef } from "../functions/function-ref.ts";
 import type { FunctionCall } from "../functions/run-function.ts";
+import type { UdfRef } from "../functions/udf.ts";
 
 /** What a task may use. */
 export interface Resources {
@@ -40,7 +41,12 @@ export interface ParquetOptions {
 /** The kinds of work. */
 export type TaskOp =
   /** Runs queries on one connection; the last one's result is the output. */
-  | { readonly kind: "sql"; readonly queries: readonly string[] }
+  | {
+      readonly kind: "sql";
+      readonly queries: readonly string[];
+      /** Functions in TypeScript that the queries call. */
+      readonly functions?: readonly UdfRef[];
+    }
   /**
    * Rows of the first input by the value of an integer expression to `count` outputs; `{1}` in the
    * expression is the second input.

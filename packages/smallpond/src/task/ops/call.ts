@@ -4,10 +4,9 @@ import { join } from "node:path";
 import type { DuckDBConnection } from "@duckdb/node-api";
 import type { DataSet } from "../../dataset/dataset.ts";
 import { fromClause, identifier, literal } from "../../dataset/sql-text.ts";
-import { TaskError } from "../../errors.ts";
 import { callOverRows, type FunctionCall } from "../../functions/run-function.ts";
 import type { Task } from "../task.ts";
-import { copyOptions, execute, partOf } from "./write.ts";
+import { copyOptions, execute, partOf, withFunction } from "./write.ts";
 
 /** A function's results, through a table that may spill. */
 export async function runFunction(
@@ -18,13 +17,9 @@ export async function runFunction(
   folder: string,
 ): Promise<DataSet> {
   const table = `results_${task.key}`;
-  try {
-    await callOverRows(call, `SELECT * FROM ${fromClause(data)}`, table, connection);
-  } catch (cause) {
-    if (cause instanceof TaskError) throw cause;
-    const message = cause instanceof Error ? cause.message : String(cause);
-    throw new TaskError(task.node, 1, "function", message, { cause });
-  }
+  await withFunction(task, () =>
+    callOverRows(call, `SELECT * FROM ${fromClause(data)}`, table, connection),
+  );
   const path = join(folder, "part-0.parquet");
   const copy = `COPY ${identifier(table)} TO ${literal(path)} (${copyOptions(task.parquet)})`;
   const rows = await execute(task, copy, connection);

@@ -4,14 +4,15 @@ import { join } from "node:path";
 import type { DuckDBConnection } from "@duckdb/node-api";
 import type { DataSet } from "../../dataset/dataset.ts";
 import { fromClause, literal } from "../../dataset/sql-text.ts";
+import { registerUdfs } from "../../functions/udf.ts";
 import { fillTemplate, parseTemplate } from "../../plan/template.ts";
-import type { Task } from "../task.ts";
-import { copyOptions, execute, partOf } from "./write.ts";
+import type { Task, TaskOp } from "../task.ts";
+import { copyOptions, execute, partOf, withFunction } from "./write.ts";
 
 /** A result written by one COPY. */
 export async function runQueries(
   task: Task,
-  queries: readonly string[],
+  { queries, functions = [] }: Extract<TaskOp, { kind: "sql" }>,
   inputs: readonly DataSet[],
   connection: DuckDBConnection,
   folder: string,
@@ -22,6 +23,7 @@ export async function runQueries(
     fillTemplate(parseTemplate(query), clauses, { ...names, query_index }),
   );
   const last = filled.pop() as string;
+  await withFunction(task, () => registerUdfs(functions, connection));
   for (const query of filled) await execute(task, query, connection);
   const path = join(folder, "part-0.parquet");
   const copy = `COPY (${last}) TO ${literal(path)} (${copyOptions(task.parquet)})`;

@@ -54,3 +54,17 @@ export async function withQuery<T>(task: Task, shown: string, body: () => Promis
     throw new TaskError(task.node, 1, reason, `${message}\nquery: ${shown}`, { cause });
   }
 }
+
+/** What a body gives; its failures become a task's, as those of what the user wrote. */
+export async function withFunction<T>(task: Task, body: () => Promise<T>): Promise<T> {
+  try {
+    return await body();
+  } catch (cause) {
+    if (cause instanceof TaskError) throw cause;
+    const message = cause instanceof Error ? cause.message : String(cause);
+    // A full disk is not the function's fault, and may not be full on another try.
+    const { code } = cause as NodeJS.ErrnoException;
+    const reason = code === "ENOSPC" || code === "EDQUOT" ? "disk" : "function";
+    throw new TaskError(task.node, 1, reason, message, { cause });
+  }
+}
