@@ -21,6 +21,8 @@ export interface ParquetData {
   /** Columns to read, all without. */
   readonly columns?: readonly string[];
   readonly unionByName?: boolean;
+  /** Whether `name=value` in paths are columns; as DuckDB finds it without. */
+  readonly hivePartitioning?: boolean;
 }
 
 /** Delimited text without a header unless it says so. */

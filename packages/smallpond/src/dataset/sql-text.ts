@@ -1,6 +1,6 @@
 // SQL text for data sets: how DuckDB is told to read one, and the quoting that everything needs.
 
-import type { DataSet, FilePart, Schema } from "./dataset.ts";
+import type { DataSet, ParquetData, Schema } from "./dataset.ts";
 
 /** A string literal. */
 export function literal(text: string): string {
@@ -24,7 +24,7 @@ export function fromClause(data: DataSet): string {
   if (data.parts.length === 0) return noRows(data);
   switch (data.format) {
     case "parquet":
-      return parquetClause(data.parts, data.columns, data.unionByName ?? false);
+      return parquetClause(data);
     case "csv": {
       const paths = listOf(data.parts.map((part) => part.path));
       const delimiter = literal(data.delimiter);
@@ -50,24 +50,22 @@ function noRows(data: DataSet): string {
   return `(SELECT ${columns.join(", ")} WHERE false)`;
 }
 
-function parquetClause(
-  parts: readonly FilePart[],
-  columns: readonly string[] | undefined,
-  byName: boolean,
-): string {
+function parquetClause(data: ParquetData): string {
+  const { parts, columns, unionByName: byName = false, hivePartitioning: hive } = data;
   const names = columns?.map(identifier).join(", ");
   const whole = parts.filter((part) => part.rows === undefined);
   const ranges = parts.filter((part) => part.rows !== undefined);
-  const union = byName ? ", union_by_name=true" : "";
+  const paths = hive === undefined ? "" : `, hive_partitioning=${hive}`;
+  const options = byName ? `${paths}, union_by_name=true` : paths;
   const selects: string[] = [];
   if (whole.length > 0) {
-    const read = `read_parquet(${listOf(whole.map((part) => part.path))}${union})`;
+    const read = `read_parquet(${listOf(whole.map((part) => part.path))}${options})`;
     if (ranges.length === 0 && names === undefined) return read;
     selects.push(`SELECT ${names ?? "*"} FROM ${read}`);
   }
   for (const { path, rows } of ranges) {
     const [start, end] = rows as readonly [number, number];
-    const read = `read_parquet(${literal(path)}, file_row_number=true)`;
+    const read = `read_parquet(${literal(path)}, file_row_number=true${paths})`;
     const window = `file_row_number >= ${start} AND file_row_number < ${end}`;
     selects.push(`SELECT ${names ?? "* EXCLUDE (file_row_number)"} FROM ${read} WHERE ${window}`);
   }

@@ -45,7 +45,9 @@ export async function cut(
     full.size < op.count ? await writeEmpty(task, op, source, folder, connection) : undefined;
   return Array.from({ length: op.count }, (_, i) => {
     const parts = files.filter(({ partition }) => partition === i).map(({ part }) => part);
-    return { format: "parquet", parts: parts.length > 0 || !missing ? parts : [missing] };
+    // The folders' names are the writer's; what a row has of them is in the files.
+    const own = { format: "parquet", hivePartitioning: false } as const;
+    return { ...own, parts: parts.length > 0 || !missing ? parts : [missing] };
   });
 }
 
