@@ -161,7 +161,10 @@ export class DataFrame {
     const descending = direction?.[1]?.toLowerCase() === "desc";
     const order = list.join(", ");
     const count = options.partitions ?? this.numPartitions;
-    if (count === 1) return this.#sql(`SELECT * FROM {0} ORDER BY ${order}`, {});
+    if (count === 1) {
+      const whole = this.numPartitions === 1 ? this : this.repartition(1);
+      return whole.partialSort(order);
+    }
     const node = this.#nodes.range(this.node, { key, descending, count }, callerOf());
     return this.#with(node).partialSort(order);
   }
