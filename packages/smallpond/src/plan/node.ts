@@ -76,6 +76,8 @@ export interface RangeNode extends NodeBase, CutWork {
   /** An expression over the input's columns. */
   readonly key: string;
   readonly descending: boolean;
+  /** NULL comes first; last without, as in DuckDB. */
+  readonly nullsFirst?: boolean;
   readonly count: number;
 }
 

@@ -188,7 +188,7 @@ class Planner {
     // A row's partition is the number of split points before it; NULL comes last, as in ORDER BY.
     const list = "(SELECT coalesce(list(k), []) FROM {1})";
     const before = `len(list_filter(${list}, s -> s ${descending ? ">" : "<="} (${key})))`;
-    const expression = `CASE WHEN (${key}) IS NULL THEN ${count - 1} ELSE ${before} END`;
+    const expression = `CASE WHEN (${key}) IS NULL THEN ${node.nullsFirst ? 0 : count - 1} ELSE ${before} END`;
     const op: TaskOp = { kind: "partition", expression, count, ...cutWork(node) };
     const tasks = groups.map((refs, i) =>
       this.#task(node, groups.length + 1 + i, op, [refs, [splits]], count),

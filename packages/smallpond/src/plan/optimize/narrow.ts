@@ -208,16 +208,10 @@ async function rebuildCut(
   input: Narrowed,
   context: NarrowContext,
 ): Promise<Narrowed> {
-  const from =
-    input.columns === undefined
-      ? same.from
-      : await hollow(
-          ["SELECT * FROM ", ...(same.from ? ["(", ...same.from, ")"] : [{ input: 0 }])],
-          inputsOf(node),
-          [input],
-          context,
-        );
-  const cut = from === undefined ? same : { ...same, from };
+  const rows = same.from ?? ["SELECT * FROM ", { input: 0 }];
+  const seen = await hollow(rows, inputsOf(node), [input], context);
+  const from = seen === rows ? same.from : seen;
+  const cut = from === same.from || from === undefined ? same : { ...same, from };
   const schema = need === "all" ? undefined : await context.schemaOf(node);
   if (need === "all" || schema === undefined) return { node: cut, columns: undefined };
   const own = partitionColumn(node);
