@@ -4,6 +4,7 @@
 import { basename } from "node:path";
 import type { FunctionRef } from "../functions/function-ref.ts";
 import { type CutWork, inputsOf, type PlanNode, partitionCount } from "./node.ts";
+import { withoutUnread } from "./optimize/narrow.ts";
 import type { OptimizedPlan } from "./optimize/optimize.ts";
 import type { TemplatePiece } from "./template.ts";
 
@@ -95,13 +96,11 @@ function describeWork({ from, columns }: CutWork): string {
 }
 
 function describeQuery(query: readonly TemplatePiece[]): string {
-  return query
-    .map((piece) => {
-      if (typeof piece === "string") return piece;
-      return "input" in piece ? `{${piece.input}}` : `{${piece.name}}`;
-    })
-    .join("")
-    .replaceAll(/\s+/g, " ");
+  const text = query.map((piece) => {
+    if (typeof piece === "string") return piece;
+    return "input" in piece ? `{${piece.input}}` : `{${piece.name}}`;
+  });
+  return withoutUnread(text.join("").replaceAll(/\s+/g, " "));
 }
 
 function describeFunction(fn: FunctionRef): string {

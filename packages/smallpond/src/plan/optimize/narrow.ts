@@ -19,6 +19,18 @@ import { textOf, withInputs } from "./rules.ts";
 /** Columns that are asked of a node. */
 type Need = ReadonlySet<string> | "all";
 
+/** Marks columns that are not there, so that explain can leave them out. */
+const unreadMark = "/*unread*/";
+
+/** A query as a person may read it: without the columns that nobody reads. */
+export function withoutUnread(query: string): string {
+  const unread = /\/\*unread\*\/ CAST\(NULL AS .*?\) AS "(?:[^"]|"")*"(?=, | FROM )/g;
+  return query
+    .replaceAll(unread, "")
+    .replaceAll(/(?:, )+(?= FROM )|(?<=SELECT )(?:, )+/g, "")
+    .replaceAll(/(?:, ){2,}/g, ", ");
+}
+
 type CutNode = PartitionNode | RangeNode;
 
 interface NarrowContext {
@@ -268,7 +280,9 @@ async function hollow(
     }
     const schema = (await schemaOf(inputs[input] as PlanNode)) as Schema;
     const list = Object.entries(schema).map(([name, type]) =>
-      columns.includes(name) ? identifier(name) : `CAST(NULL AS ${type}) AS ${identifier(name)}`,
+      columns.includes(name)
+        ? identifier(name)
+        : `${unreadMark} CAST(NULL AS ${type}) AS ${identifier(name)}`,
     );
     pieces.push(`(SELECT ${list.join(", ")} FROM `, piece, ")");
   }
