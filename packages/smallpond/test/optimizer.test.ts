@@ -80,7 +80,7 @@ test("a number out of range is an error though nobody reads the column or the ro
   await expect(grouped.count()).rejects.toThrow("partition key 10 is out of range 0-9");
 });
 
-test("conditions go below cuts by hash and by range, and only those of the rows alone", async () => {
+test("conditions go below cuts by hash and range, but only those of a row alone", async () => {
   const below = "WHERE (id > 50), columns id";
   const hash = (): DataFrame => df.repartition(3, { hashBy: "ticker" });
   expect(await plan(hash().filter("id > 50").map("id"))).toContain(below);

@@ -259,7 +259,8 @@ export class Generator {
     );
     if (plain) aggregates.id = "max(id)";
     const list = Object.entries(aggregates).map(([name, sql]) => `${sql} AS "${name}"`);
-    const query = `SELECT ${[...keys, ...list].join(", ")} FROM ${s.table} GROUP BY ${keys.join(", ")}`;
+    const columns = [...keys, ...list].join(", ");
+    const query = `SELECT ${columns} FROM ${s.table} GROUP BY ${keys.join(", ")}`;
     const change = {
       frame: s.frame.groupBy(...keys).agg(aggregates),
       columns: [...keys, ...Object.keys(aggregates)],
@@ -275,8 +276,9 @@ export class Generator {
     const { count } = s.placed;
     const name = this.#random.pick(["max(id)", "count(*)", "min(id) + count(*)"]);
     const sql = `SELECT coalesce(${name}, -1)::BIGINT AS id, {${number}} AS k FROM {0}`;
+    const counted = name.replace("count(*)", "count(id)");
     const query =
-      `SELECT coalesce(${name.replace("count(*)", "count(id)")}, -1)::BIGINT AS id, p::INTEGER AS k ` +
+      `SELECT coalesce(${counted}, -1)::BIGINT AS id, p::INTEGER AS k ` +
       `FROM range(${count}) parts(p) LEFT JOIN ${s.table} ON ${number} = p GROUP BY p`;
     const change = {
       frame: this.#session.partialSql(sql, s.frame),

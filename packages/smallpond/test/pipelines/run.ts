@@ -51,7 +51,7 @@ export class PipelineRun implements AsyncDisposable {
         const message = cause instanceof Error ? cause.message : String(cause);
         const plan = await pipeline?.frame.explain();
         throw new Error(
-          `seed ${seed}, ${session.jobId}: ${message}\n${pipeline?.text ?? "while making it"}\n${plan}`,
+          [`seed ${seed}, ${session.jobId}: ${message}`, pipeline?.text, plan].join("\n"),
           { cause },
         );
       }

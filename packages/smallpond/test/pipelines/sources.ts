@@ -56,9 +56,10 @@ export async function makeSources(
   writeFileSync(join(root, "csv", "9.csv"), "");
   const schema = { id: "BIGINT", k: "INTEGER", name: "VARCHAR", d: "DOUBLE" };
   const typed = "columns = {id: 'BIGINT', k: 'INTEGER', name: 'VARCHAR', d: 'DOUBLE'}";
+  const plainText = `${typed}, header = false, auto_detect = false`;
   const tables: Readonly<Record<string, string>> = {
     wide: `SELECT * FROM read_parquet('${root}/wide/*.parquet')`,
-    csv: `SELECT * FROM read_csv('${root}/csv/*.csv', ${typed}, header = false, auto_detect = false)`,
+    csv: `SELECT * FROM read_csv('${root}/csv/*.csv', ${plainText})`,
     json: `SELECT * FROM read_json('${root}/json/*.json', ${typed}, format = 'newline_delimited')`,
     items: `SELECT ${small.replace("k", "k::BIGINT AS k")} FROM (${rowsQuery(5000, 30)})`,
   };

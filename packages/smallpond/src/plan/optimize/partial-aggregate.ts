@@ -65,7 +65,7 @@ async function rowsOf(cut: PartitionNode, context: RuleContext): Promise<Schema 
   return await context.columns.describe(cut.from, [input]);
 }
 
-/** Whether the halves bind, place groups as their rows were, are exact and give the same columns. */
+/** Whether the halves bind, place groups as rows were placed, and are exact. */
 async function fits(
   { partial, final, sums }: Halves,
   cut: PartitionNode,
