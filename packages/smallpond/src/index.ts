@@ -11,16 +11,26 @@ export {
   TaskError,
 } from "./errors.ts";
 export { fromModule, ModuleFunction } from "./functions/function-ref.ts";
+export type { Udf, UdfOptions } from "./functions/udf.ts";
 export type { SortComparison } from "./graysort/gnu-sort.ts";
 export { type GraysortOptions, type GraysortReport, graysort } from "./graysort/graysort.ts";
 export type { SortSummary } from "./graysort/validate.ts";
+export type { PlanGraph } from "./plan/graph.ts";
 export type { TaskEvent } from "./scheduler/scheduler.ts";
-export {
-  DataFrame,
-  GroupedFrame,
-  type LooseRow,
-  type RepartitionOptions,
-  type Row,
-} from "./session/dataframe.ts";
+export { DataFrame } from "./session/dataframe.ts";
+export type {
+  CsvWriteOptions,
+  FunctionOptions,
+  JoinOptions,
+  JsonWriteOptions,
+  LooseRow,
+  ParquetWriteOptions,
+  RepartitionOptions,
+  Row,
+  WriteMode,
+} from "./session/frame-options.ts";
+export { GroupedFrame } from "./session/grouped.ts";
+export type { SessionOptions } from "./session/options.ts";
+export type { CsvReadOptions, JsonReadOptions, ParquetReadOptions } from "./session/readers.ts";
 export type { NodeFigures, Quantiles } from "./session/report.ts";
-export { init, Session, type SessionOptions } from "./session/session.ts";
+export { init, Session } from "./session/session.ts";

@@ -32,13 +32,49 @@ export interface CsvData {
   readonly schema: Schema;
   readonly delimiter: string;
   readonly header: boolean;
+  readonly text?: TextOptions;
 }
 
-/** One JSON object a line. */
+/** How delimited text is read; DuckDB's defaults without. */
+export interface TextOptions {
+  readonly quote?: string;
+  readonly escape?: string;
+  /** What stands for NULL. @default nothing between two delimiters */
+  readonly nullText?: string;
+  /** Lines before the header or the first row. */
+  readonly skipRows?: number;
+  /** `%d/%m/%Y`. */
+  readonly dateFormat?: string;
+  readonly timestampFormat?: string;
+  readonly maxLineBytes?: number;
+  /** Rows that do not fit the schema are left out. @default false, they are errors */
+  readonly ignoreErrors?: boolean;
+  readonly compression?: "none" | "gzip" | "zstd";
+}
+
+/** JSON objects, one a line unless it says so. */
 export interface JsonData {
   readonly format: "json";
   readonly parts: readonly FilePart[];
   readonly schema: Schema;
+  readonly json?: JsonOptions;
+}
+
+/** How JSON is read. */
+export interface JsonOptions {
+  /** @default "newline_delimited" */
+  readonly format?: "newline_delimited" | "array" | "unstructured";
+  /** @default 1 GiB */
+  readonly maxObjectBytes?: number;
+  readonly ignoreErrors?: boolean;
+  readonly compression?: "none" | "gzip" | "zstd";
+}
+
+/** A table that a DuckDB extension reads whole: Delta Lake, Iceberg. */
+export interface TableData {
+  readonly format: "table";
+  readonly parts: readonly FilePart[];
+  readonly reader: "delta_scan" | "iceberg_scan";
 }
 
 /** Files of no known form, as scripts write them. */
@@ -47,7 +83,7 @@ export interface FilesData {
   readonly parts: readonly FilePart[];
 }
 
-export type DataSet = ParquetData | CsvData | JsonData | FilesData;
+export type DataSet = ParquetData | CsvData | JsonData | TableData | FilesData;
 
 /** The same data under more parts; both must be of one form. */
 export function concatData(sets: readonly DataSet[]): DataSet {

@@ -29,11 +29,20 @@ export function fromClause(data: DataSet): string {
       const paths = listOf(data.parts.map((part) => part.path));
       const delimiter = literal(data.delimiter);
       const options = `delim=${delimiter}, header=${data.header}, auto_detect=false`;
-      return `read_csv(${paths}, columns=${structOf(data.schema)}, ${options})`;
+      const text = namedOptions(textNames, data.text);
+      return `read_csv(${paths}, columns=${structOf(data.schema)}, ${options}${text})`;
     }
     case "json": {
       const paths = listOf(data.parts.map((part) => part.path));
-      return `read_json(${paths}, columns=${structOf(data.schema)}, format='newline_delimited')`;
+      // Not DuckDB's 16 MiB: rows with documents in them are common.
+      const json = { format: "newline_delimited", maxObjectBytes: 2 ** 26, ...data.json };
+      const options = namedOptions(jsonNames, json);
+      return `read_json(${paths}, columns=${structOf(data.schema)}${options})`;
+    }
+    case "table": {
+      const scans = data.parts.map(({ path }) => `${data.reader}(${literal(path)})`);
+      if (scans.length === 1) return scans[0] as string;
+      return `(${scans.map((scan) => `SELECT * FROM ${scan}`).join(" UNION ALL ")})`;
     }
     case "files":
       return `(SELECT unnest(${listOf(data.parts.map((part) => part.path))}) AS path)`;
@@ -70,4 +79,34 @@ function parquetClause(data: ParquetData): string {
     selects.push(`SELECT ${names ?? "* EXCLUDE (file_row_number)"} FROM ${read} WHERE ${window}`);
   }
   return `(${selects.join(byName ? " UNION ALL BY NAME " : " UNION ALL ")})`;
+}
+
+const textNames: Readonly<Record<string, string>> = {
+  quote: "quote",
+  escape: "escape",
+  nullText: "nullstr",
+  skipRows: "skip",
+  dateFormat: "dateformat",
+  timestampFormat: "timestampformat",
+  maxLineBytes: "max_line_size",
+  ignoreErrors: "ignore_errors",
+  compression: "compression",
+};
+
+const jsonNames: Readonly<Record<string, string>> = {
+  format: "format",
+  maxObjectBytes: "maximum_object_size",
+  ignoreErrors: "ignore_errors",
+  compression: "compression",
+};
+
+/** `, skip=1, quote='"'`: options under DuckDB's names. */
+function namedOptions(names: Readonly<Record<string, string>>, options: object = {}): string {
+  return Object.entries(options)
+    .filter(([, value]) => value !== undefined)
+    .map(([name, value]) => {
+      const text = typeof value === "string" ? literal(value) : String(value);
+      return `, ${names[name] ?? name}=${text}`;
+    })
+    .join("");
 }

@@ -1,61 +1,62 @@
 // The DataFrame: a plan's node and the calls that make further nodes or run it. Nothing runs until
 // data is asked for; what was computed once in a session is not computed again.
 
-import { copyFile, link, mkdir, rename, rm } from "node:fs/promises";
-import { basename, join } from "node:path";
 import { InputError } from "@open-infra/errors";
-import { concatData, type DataSet, type Schema } from "../dataset/dataset.ts";
-import { fromClause, identifier } from "../dataset/sql-text.ts";
+import type { Table } from "apache-arrow";
+import { concatData, type DataSet, knownRows, type Schema } from "../dataset/dataset.ts";
+import { fromClause, identifier, literal } from "../dataset/sql-text.ts";
 import { functionRef, type ModuleFunction } from "../functions/function-ref.ts";
 import type { FunctionMode } from "../functions/run-function.ts";
 import { explainBoth, explainPlan } from "../plan/explain.ts";
-import type { NodeOptions, PlanNode } from "../plan/node.ts";
-import { partitionCount } from "../plan/node.ts";
+import { type NodeOptions, type PlanNode, partitionCount } from "../plan/node.ts";
 import { shapeQuery } from "../plan/shape.ts";
 import { parseTemplate } from "../plan/template.ts";
+import type { ExportForm } from "../task/ops/export.ts";
+import type { ParquetOptions } from "../task/task.ts";
+import {
+  type ArrowFunction,
+  type BatchFunction,
+  type BatchOptions,
+  type CsvWriteOptions,
+  expectOptions,
+  type FunctionOptions,
+  type JoinOptions,
+  type JsonWriteOptions,
+  type LooseRow,
+  type ParquetWriteOptions,
+  type RepartitionOptions,
+  type Row,
+  type RowFunction,
+  type StreamFunction,
+  type WriteOptions,
+} from "./frame-options.ts";
+import { GroupedFrame } from "./grouped.ts";
+import { equalityHash, groupHash, hashOf, sortKey } from "./keys.ts";
 import { callerOf, defaultDimension, type NodeFactory } from "./node-factory.ts";
 import type { Session } from "./session.ts";
+import { textTable } from "./show.ts";
+import { writeFrame } from "./writers.ts";
 
-/** How `repartition` cuts: by files unless one of these is given. */
-export interface RepartitionOptions extends NodeOptions {
-  readonly byRows?: boolean;
-  /** Columns whose equal values go to one partition: `hash(concat_ws('##', columns)) % count`. */
-  readonly hashBy?: string | readonly string[];
-  /** A column or SQL expression that is the partition's number. */
-  readonly by?: string;
-}
+/** All columns but the one that a cut left. */
+const ownColumns = `COLUMNS(c -> c <> '${defaultDimension}')`;
 
-/** How a function is called. */
-export interface FunctionOptions extends NodeOptions {
-  /** Names and DuckDB types of what it returns; without, by its values. */
-  readonly schema?: Schema;
-  /** Rows of a batch. @default 122,880 */
-  readonly batchRows?: number;
-}
-
-/** A row as a function without type annotations sees it. */
-// biome-ignore lint/suspicious/noExplicitAny: columns are not known to the compiler.
-export type LooseRow = Readonly<Record<string, any>>;
-/** A function of one row: pure, or of a module (`fromModule`). */
-export type RowFunction<I, R> = ModuleFunction | ((row: I) => R | Promise<R>);
-/** A function of many rows. */
-export type BatchFunction<I> =
-  | ModuleFunction
-  | ((rows: readonly I[]) => readonly Row[] | Promise<readonly Row[]>);
-
-export type Row = Readonly<Record<string, unknown>>;
+/** What becomes of a frame once it is computed; for lazy writes. */
+type Sink = (frame: DataFrame) => Promise<void>;
 
 /** Lazy, partitioned rows. */
 export class DataFrame {
   readonly node: PlanNode;
   readonly #session: Session;
   readonly #nodes: NodeFactory;
+  readonly #sink: Sink | undefined;
   #computed: readonly DataSet[] | undefined;
+  #sunk: Promise<void> | undefined;
 
   /** Made by the session. */
-  constructor(session: Session, nodes: NodeFactory, node: PlanNode) {
+  constructor(session: Session, nodes: NodeFactory, node: PlanNode, sink?: Sink) {
     this.#session = session;
     this.#nodes = nodes;
+    this.#sink = sink;
     this.node = node;
     session.noteMade(node);
   }
@@ -64,33 +65,37 @@ export class DataFrame {
     return partitionCount(this.node.dimensions);
   }
 
-  /** Cuts the data anew. @throws InputError, PlanError */
+  /**
+   * Cuts the data anew: by files, contiguous groups of nearly equal counts; by rows; by the hash of
+   * columns; or by a column or expression that is the partition's number, where any other than 0 to
+   * count − 1 fails the task. Text is made into Parquet first where rows are to be counted.
+   *
+   * @throws InputError, PlanError
+   */
   repartition(count: number, options: RepartitionOptions = {}): DataFrame {
+    expectOptions("repartition", options);
     const { byRows = false, hashBy, by, ...rest } = options;
-    if (!Number.isInteger(count) || count < 1) {
-      throw new InputError("repartition: count", `${count}`, "an integer of at least 1");
-    }
-    const given = [byRows && "byRows", hashBy && "hashBy", by && "by"].filter(Boolean);
-    if (given.length > 1)
+    expectCount("repartition: count", count, 1);
+    const given = [
+      byRows && "byRows",
+      hashBy !== undefined && "hashBy",
+      by !== undefined && "by",
+    ].filter(Boolean);
+    if (given.length > 1) {
       throw new InputError("repartition", given.join(" and "), "only one of them");
+    }
     const source = callerOf();
     if (hashBy !== undefined) {
       const columns = typeof hashBy === "string" ? [hashBy] : hashBy;
-      const cut = {
-        expression: `${hashOf(columns)} % ${count}`,
-        count,
-        inRange: true as const,
-        column: defaultDimension,
-        label: `hash(${columns.join(", ")})`,
-        together: columns,
-      };
-      return this.#with(this.#nodes.cut(this.node, cut, rest, source));
+      if (columns.length === 0) throw new InputError("repartition: hashBy", "[]", "a column");
+      return this.#hashed(columns, count, hashOf(columns), rest);
     }
     if (by !== undefined) {
       const cut = { expression: by, count, column: defaultDimension, label: by };
       return this.#with(this.#nodes.cut(this.node, cut, rest, source));
     }
-    return this.#with(this.#nodes.split(this.node, byRows ? "rows" : "files", count, source));
+    const input = byRows ? this.#countable(source) : this.node;
+    return this.#with(this.#nodes.split(input, byRows ? "rows" : "files", count, source));
   }
 
   /** Rows for which a condition (SQL) or a function of the row holds. */
@@ -98,15 +103,18 @@ export class DataFrame {
     condition: string | RowFunction<I, unknown>,
     options: NodeOptions = {},
   ): DataFrame {
+    expectOptions("filter", options, "node");
     if (typeof condition === "string") {
-      return this.#sql(`SELECT * FROM {0} WHERE (${condition})`, options);
+      // On lines of its own, so that a comment at its end takes nothing along.
+      return this.#sql(`SELECT * FROM {0} WHERE (${closed(condition)})`, options);
     }
     return this.#call("filter", condition, options);
   }
 
   /** A SELECT list, or a function from a row to a row. */
   map<I = LooseRow>(list: string | RowFunction<I, Row>, options: FunctionOptions = {}): DataFrame {
-    if (typeof list === "string") return this.#sql(`SELECT ${list} FROM {0}`, options);
+    expectOptions("map", options, "function");
+    if (typeof list === "string") return this.#sql(`SELECT ${closed(list)} FROM {0}`, options);
     return this.#call("map", list, options);
   }
 
@@ -115,28 +123,88 @@ export class DataFrame {
     list: string | RowFunction<I, readonly Row[]>,
     options: FunctionOptions = {},
   ): DataFrame {
-    if (typeof list === "string") return this.#sql(`SELECT unnest(${list}) FROM {0}`, options);
+    expectOptions("flatMap", options, "function");
+    if (typeof list === "string") {
+      return this.#sql(`SELECT unnest(${closed(list)}) FROM {0}`, options);
+    }
     return this.#call("flatMap", list, options);
   }
 
-  /** A function from many rows to rows. */
-  mapBatches<I = LooseRow>(fn: BatchFunction<I>, options: FunctionOptions = {}): DataFrame {
+  /**
+   * A function from many rows to rows, or of Arrow tables with `format: "arrow"`. With `streaming`
+   * it is called once a partition, with an async iterable of batches, and gives an iterable.
+   */
+  mapBatches(
+    fn: StreamFunction<Table>,
+    options: BatchOptions & { readonly streaming: true; readonly format: "arrow" },
+  ): DataFrame;
+  mapBatches<I = LooseRow>(
+    fn: StreamFunction<readonly I[]>,
+    options: BatchOptions & { readonly streaming: true },
+  ): DataFrame;
+  mapBatches(fn: ArrowFunction, options: BatchOptions & { readonly format: "arrow" }): DataFrame;
+  mapBatches<I = LooseRow>(fn: BatchFunction<I>, options?: BatchOptions): DataFrame;
+  mapBatches(fn: ModuleFunction | ((...args: never[]) => unknown), options: BatchOptions = {}) {
+    expectOptions("mapBatches", options);
+    const { format = "rows" } = options;
+    if (format !== "rows" && format !== "arrow") {
+      throw new InputError("mapBatches: format", String(format), "rows or arrow");
+    }
     return this.#call("mapBatches", fn, options);
   }
 
   /** A query over each partition, `{0}`; as the session's `partialSql` over this frame alone. */
   select(query: string, options: NodeOptions = {}): DataFrame {
+    expectOptions("select", options, "node");
     return this.#sql(query, options);
+  }
+
+  /** With one more column, or another value for one: `withColumn("total", "price * n")`. */
+  withColumn(name: string, expression: string, options: NodeOptions = {}): DataFrame {
+    const others = `COLUMNS(c -> c <> ${literal(name)})`;
+    return this.map(`${others}, (${closed(expression)}) AS ${identifier(name)}`, options);
+  }
+
+  /** Without some columns. A column that there is not fails the task. */
+  drop(...names: readonly string[]): DataFrame {
+    if (names.length === 0) return this;
+    return this.map(`* EXCLUDE (${names.map(identifier).join(", ")})`);
+  }
+
+  /** Columns under other names: `rename({ old: "new" })`. */
+  rename(names: Readonly<Record<string, string>>): DataFrame {
+    const pairs = Object.entries(names).map(([a, b]) => `${identifier(a)} AS ${identifier(b)}`);
+    return pairs.length === 0 ? this : this.map(`* RENAME (${pairs.join(", ")})`);
+  }
+
+  /**
+   * The rows of this frame and of others, columns matched by name, one that a frame lacks NULL.
+   * Columns that cuts left are dropped.
+   */
+  union(...others: readonly DataFrame[]): DataFrame {
+    const frames: readonly DataFrame[] = [this, ...others];
+    const count = Math.max(...frames.map(({ numPartitions }) => numPartitions));
+    const uncut = frames.every(({ node }) => node.dimensions.length === 0);
+    const same = frames.every(
+      ({ node, numPartitions }) => node.dimensions.length === 1 && numPartitions === count,
+    );
+    // A frame that was never cut would be given whole to every partition of the others.
+    const aligned = uncut || same ? frames : frames.map((frame) => frame.#spread(count));
+    const selects = frames.map((_, i) => `SELECT ${ownColumns} FROM {${i}}`);
+    const query = selects.join(" UNION ALL BY NAME ");
+    const inputs = aligned.map(({ node }) => node);
+    return this.#with(this.#nodes.sql(inputs, parseTemplate(query), {}, callerOf()));
   }
 
   /** Sorts each partition by itself. */
   partialSort(by: string | readonly string[], options: NodeOptions = {}): DataFrame {
-    const list = typeof by === "string" ? by : by.join(", ");
-    return this.#sql(`SELECT * FROM {0} ORDER BY ${list}`, options);
+    expectOptions("partialSort", options, "node");
+    return this.#sql(`SELECT * FROM {0} ORDER BY ${sortKey(by).order}`, options);
   }
 
   /** Deals rows out at random, as many partitions as there are, and mixes each. */
   randomShuffle(options: NodeOptions = {}): DataFrame {
+    expectOptions("randomShuffle", options, "node");
     const count = this.numPartitions;
     const expression = `floor(random() * ${count})`;
     const cut = { expression, count, column: undefined, label: "random()", inRange: true as const };
@@ -148,25 +216,19 @@ export class DataFrame {
    * Sorts all rows: partitions by ranges of the first key, found from a sample, then each of them.
    * Rows of equal first keys are in one partition.
    *
-   * @param by `price`, `price DESC, id`, or a list of such.
+   * @param by `price`, `price DESC NULLS FIRST, id`, or a list of such.
    */
   sort(by: string | readonly string[], options: { readonly partitions?: number } = {}): DataFrame {
-    const list = typeof by === "string" ? splitTopLevel(by) : by;
-    const first = list[0];
-    if (first === undefined || first.trim() === "") {
-      throw new InputError("sort: by", String(by), "a column or an expression");
-    }
-    const direction = /\s+(asc|desc)\s*$/i.exec(first);
-    const key = first.slice(0, direction?.index ?? first.length).trim();
-    const descending = direction?.[1]?.toLowerCase() === "desc";
-    const order = list.join(", ");
+    expectOptions("sort", options);
+    const { key, descending, nullsFirst, order } = sortKey(by);
     const count = options.partitions ?? this.numPartitions;
+    expectCount("sort: partitions", count, 1);
     if (count === 1) {
       const whole = this.numPartitions === 1 ? this : this.repartition(1);
       return whole.partialSort(order);
     }
-    const node = this.#nodes.range(this.node, { key, descending, count }, callerOf());
-    return this.#with(node).partialSort(order);
+    const cut = { key, descending, count, ...(nullsFirst && { nullsFirst }) };
+    return this.#with(this.#nodes.range(this.node, cut, callerOf())).partialSort(order);
   }
 
   /** Rows with equal keys together, so that each partition can be aggregated by itself. */
@@ -177,35 +239,33 @@ export class DataFrame {
 
   /** One row of each. Needs the schema, which a function without one does not give. */
   async distinct(): Promise<DataFrame> {
-    const columns = Object.keys(await this.schema()).filter((name) => name !== defaultDimension);
+    const columns = (await this.columns()).filter((name) => name !== defaultDimension);
     const list = columns.map(identifier).join(", ");
     return this.#gathered(columns).map(`DISTINCT ${list}`);
   }
 
   /**
-   * Rows of both with equal keys. The right side is given whole to every partition if it is one
-   * partition, else both are cut by the keys.
+   * Rows of both with equal keys, by `=`: NULL meets nothing. The right side is given whole to
+   * every partition if it is one partition, else both are cut by the keys, whatever their types.
    */
-  join(
-    right: DataFrame,
-    options: {
-      readonly on: string | readonly string[];
-      readonly how?: "inner" | "left" | "right" | "full" | "semi" | "anti";
-    },
-  ): DataFrame {
+  join(right: DataFrame, options: JoinOptions): DataFrame {
+    expectOptions("join", options);
     const { how = "inner" } = options;
     const keys = typeof options.on === "string" ? [options.on] : options.on;
+    if (keys.length === 0) throw new InputError("join: on", "no column", "at least one");
+    const kinds = ["inner", "left", "right", "full", "semi", "anti"];
+    if (!kinds.includes(how)) throw new InputError("join: how", how, kinds.join(", "));
     // A whole right side would give its unmatched rows once a partition.
     const broadcast = right.numPartitions === 1 && how !== "right" && how !== "full";
     const count = Math.max(this.numPartitions, right.numPartitions);
-    const left = broadcast ? this : this.#gathered(keys, count);
-    const other = broadcast ? right : right.#gathered(keys, count);
-    const using = keys.map(identifier).join(", ");
-    const hide = `COLUMNS(c -> c <> '${defaultDimension}')`;
+    const cut = (frame: DataFrame): DataFrame => {
+      if (count === 1 || broadcast) return frame;
+      return frame.#hashed(keys, count, equalityHash(keys), {});
+    };
     const query =
-      `SELECT ${hide} FROM (SELECT ${hide} FROM {0}) ${how.toUpperCase()} JOIN ` +
-      `(SELECT ${hide} FROM {1}) USING (${using})`;
-    const inputs = [left.node, other.node];
+      `SELECT ${ownColumns} FROM (SELECT ${ownColumns} FROM {0}) ${how.toUpperCase()} JOIN ` +
+      `(SELECT ${ownColumns} FROM {1}) USING (${keys.map(identifier).join(", ")})`;
+    const inputs = [cut(this).node, cut(right).node];
     return this.#with(this.#nodes.sql(inputs, parseTemplate(query), {}, callerOf()));
   }
 
@@ -217,6 +277,11 @@ export class DataFrame {
     return Object.fromEntries(
       rows.map((row) => [String(row.column_name), String(row.column_type)]),
     );
+  }
+
+  /** Column names; see {@link schema}. */
+  async columns(): Promise<readonly string[]> {
+    return Object.keys(await this.schema());
   }
 
   /**
@@ -233,22 +298,31 @@ export class DataFrame {
 
   /** The first rows over all partitions, as one partition. */
   limit(count: number): DataFrame {
-    if (!Number.isInteger(count) || count < 0) {
-      throw new InputError("limit", `${count}`, "an integer of at least 0");
-    }
+    expectCount("limit", count, 0);
     return this.#with(this.#nodes.limit(this.node, count, callerOf()));
   }
 
   /** Runs it; the data of each partition. */
   async compute(): Promise<readonly DataSet[]> {
-    this.#computed ??= await this.#session.execute(this.node);
+    const kept = this.#sink === undefined ? {} : { forKeeps: true };
+    this.#computed ??= await this.#session.execute(this.node, kept);
+    if (this.#sink !== undefined) {
+      this.#sunk ??= this.#sink(this);
+      try {
+        await this.#sunk;
+      } catch (error) {
+        this.#sunk = undefined;
+        throw error;
+      }
+    }
     return this.#computed;
   }
 
   /** Computes this step again, though it was computed before. Steps before it are not. */
   async recompute(): Promise<readonly DataSet[]> {
+    this.#sunk = undefined;
     this.#computed = await this.#session.execute(this.node, { again: true });
-    return this.#computed;
+    return await this.compute();
   }
 
   isComputed(): boolean {
@@ -256,15 +330,17 @@ export class DataFrame {
   }
 
   async count(): Promise<number> {
-    const data = (await this.compute()).filter((set) => set.parts.length > 0);
-    if (data.length === 0) return 0;
-    const rows = await this.#session.query(
-      `SELECT count(*) AS n FROM ${fromClause(concatData(data))}`,
-    );
+    const data = await this.#filled();
+    if (data === undefined) return 0;
+    const known = knownRows(data);
+    if (known !== undefined) return known;
+    const rows = await this.#session.query(`SELECT count(*) AS n FROM ${fromClause(data)}`);
     return Number(rows[0]?.n ?? 0);
   }
 
+  /** The first rows, computing no more partitions than that takes. */
   async take(count: number): Promise<readonly Row[]> {
+    expectCount("take", count, 0);
     const { node } = this;
     const sets = this.#computed ?? (await this.#session.executeFirst(node, count));
     const data = sets.filter((set) => set.parts.length > 0);
@@ -273,56 +349,159 @@ export class DataFrame {
   }
 
   async takeAll(): Promise<readonly Row[]> {
-    const data = (await this.compute()).filter((set) => set.parts.length > 0);
-    if (data.length === 0) return [];
-    return this.#session.query(`SELECT * FROM ${fromClause(concatData(data))}`);
+    const data = await this.#filled();
+    return data === undefined ? [] : this.#session.query(`SELECT * FROM ${fromClause(data)}`);
   }
 
-  /** Puts the partitions' files into a folder, by hard link where the file system allows. */
-  async writeParquet(path: string): Promise<void> {
-    const computed = await this.#session.execute(this.node, { forKeeps: true });
-    this.#computed ??= computed;
-    // Ranges of rows, projections and text become files of their own first.
-    const data = computed.every(isWholeParquet) ? computed : await this.map("*").compute();
-    const staging = `${path}/.staging-${this.#session.jobId}-${process.pid}`;
-    await mkdir(staging, { recursive: true });
-    const moves: [string, string][] = [];
-    for (const [i, set] of data.entries()) {
-      for (const [j, part] of set.parts.entries()) {
-        const name = `part-${String(i).padStart(5, "0")}-${j}.parquet`;
-        const aside = join(staging, name);
-        await link(part.path, aside).catch(() => copyFile(part.path, aside));
-        moves.push([aside, join(path, basename(name))]);
-      }
-    }
-    for (const [from, to] of moves) await rename(from, to);
-    await rm(staging, { recursive: true, force: true });
+  /** All rows as an Arrow table. Types that Arrow lacks come as text, HUGEINT as a decimal. */
+  async toArrow(): Promise<Table> {
+    const data = (await this.#filled()) ?? concatData(await this.compute());
+    return await this.#session.queryArrow(`SELECT * FROM ${fromClause(data)}`);
+  }
+
+  /** The first rows as a text table for people. */
+  async show(count = 20): Promise<string> {
+    const rows = await this.take(count);
+    return textTable(rows.length > 0 ? Object.keys(rows[0] as Row) : await this.columns(), rows);
+  }
+
+  /**
+   * Computes it and puts Parquet files into a folder, `part-<partition>-<n>.parquet`, all or none.
+   * By default they are put beside what is there; see {@link ParquetWriteOptions}.
+   *
+   * @throws InputError for a folder with files and mode `error`
+   */
+  async writeParquet(path: string, options: ParquetWriteOptions = {}): Promise<void> {
+    expectOptions("writeParquet", options);
+    await this.#write(path, this.#parquetForm(options), options);
+  }
+
+  /** The same, when it is next computed; `session.wait` computes several such frames at once. */
+  writeParquetLazy(path: string, options: ParquetWriteOptions = {}): DataFrame {
+    expectOptions("writeParquet", options);
+    const form = this.#parquetForm(options);
+    return new DataFrame(this.#session, this.#nodes, this.node, (frame) =>
+      frame.#write(path, form, options, frame.#computed),
+    );
+  }
+
+  /** As {@link writeParquet}, in delimited text with a header, `part-<partition>-0.csv`. */
+  async writeCsv(path: string, options: CsvWriteOptions = {}): Promise<void> {
+    expectOptions("writeCsv", options);
+    const { header = true, delimiter = ",", compression = "none" } = options;
+    const partitionBy = listOf(options.partitionBy);
+    await this.#write(
+      path,
+      { format: "csv", partitionBy, header, delimiter, compression },
+      options,
+    );
+  }
+
+  /** As {@link writeParquet}, in JSON, one object a line, `part-<partition>-0.json`. */
+  async writeJson(path: string, options: JsonWriteOptions = {}): Promise<void> {
+    expectOptions("writeJson", options);
+    const { compression = "none" } = options;
+    const partitionBy = listOf(options.partitionBy);
+    await this.#write(path, { format: "json", partitionBy, compression }, options);
+  }
+
+  #parquetForm({ mode, kind, partitionBy, ...parquet }: ParquetWriteOptions): ExportForm {
+    const base = { format: "parquet" as const, partitionBy: listOf(partitionBy) };
+    if (Object.keys(parquet).length === 0) return base;
+    const own: ParquetOptions = { ...this.#session.parquet, ...parquet };
+    return { ...base, parquet: own };
+  }
+
+  async #write(
+    path: string,
+    form: ExportForm,
+    options: WriteOptions & Pick<ParquetWriteOptions, "kind">,
+    computed?: readonly DataSet[],
+  ): Promise<void> {
+    const compute = async (): Promise<readonly DataSet[]> => {
+      const data = computed ?? (await this.#session.execute(this.node, { forKeeps: true }));
+      this.#computed ??= data;
+      return data;
+    };
+    const runTasks = this.#session.runTasks.bind(this.#session);
+    const { parquet } = this.#session;
+    if (options.kind === "manifest") this.#session.keepOutput();
+    await writeFrame({ compute, runTasks, parquet }, path, form, options);
+  }
+
+  /** All data, or undefined if no partition has a file. */
+  async #filled(): Promise<DataSet | undefined> {
+    const data = (await this.compute()).filter((set) => set.parts.length > 0);
+    return data.length === 0 ? undefined : concatData(data);
   }
 
   /** Itself if rows with equal keys are together already, else cut by the keys. */
   #gathered(keys: readonly string[], count: number = this.numPartitions): DataFrame {
     const { node } = this;
     if (count === 1 && this.numPartitions === 1) return this;
-    const same = node.kind === "partition" && node.together.join() === keys.join();
+    const same = node.kind === "partition" && node.together.join("\0") === keys.join("\0");
     if (same && node.count === count) return this;
-    return this.repartition(count, { hashBy: keys });
+    return this.#hashed(keys, count, groupHash(keys), {});
   }
 
-  #sql(query: string, options: NodeOptions): DataFrame {
+  #hashed(
+    columns: readonly string[],
+    count: number,
+    hash: string,
+    options: NodeOptions,
+  ): DataFrame {
+    const cut = {
+      expression: `${hash} % ${count}`,
+      count,
+      inRange: true as const,
+      column: defaultDimension,
+      label: `hash(${columns.join(", ")})`,
+      together: columns,
+    };
+    return this.#with(this.#nodes.cut(this.node, cut, options, callerOf()));
+  }
+
+  /** As many partitions along the one dimension, by rows. */
+  #spread(count: number): DataFrame {
+    const { node } = this;
+    if (node.dimensions.length === 1 && this.numPartitions === count) return this;
+    return this.repartition(count, { byRows: true });
+  }
+
+  /** The node, or one that has its text as Parquet, whose rows can be counted and skipped. */
+  #countable(source: string): PlanNode {
+    let origin = this.node;
+    while (origin.kind === "split") origin = origin.input;
+    if (origin.kind !== "source" || origin.data.format === "parquet") return this.node;
+    const files = Math.max(1, origin.data.parts.length);
+    const apart =
+      this.node.kind === "split" ? this.node : this.#nodes.split(this.node, "files", files, source);
+    return this.#nodes.sql([apart], parseTemplate("SELECT * FROM {0}"), {}, source);
+  }
+
+  #sql(query: string, options: NodeOptions & Partial<FunctionOptions>): DataFrame {
+    const { schema, batchRows, ...rest } = options;
     const names = this.node.dimensions.map(({ name }) => name);
     const pieces = parseTemplate(query, names);
-    return this.#with(this.#nodes.sql([this.node], pieces, options, callerOf()));
+    return this.#with(this.#nodes.sql([this.node], pieces, rest, callerOf()));
   }
 
   #call(
     mode: FunctionMode,
     fn: ModuleFunction | ((...args: never[]) => unknown),
-    options: FunctionOptions,
+    options: BatchOptions,
   ): DataFrame {
-    const { schema, batchRows = 122_880, ...rest } = options;
+    const { schema, batchRows = 122_880, format = "rows", streaming = false, ...rest } = options;
+    expectCount(`${mode}: batchRows`, batchRows, 1);
     const source = callerOf();
-    const ref = functionRef(fn, source);
-    const call = { fn: ref, mode, batchRows, ...(schema !== undefined && { schema }) };
+    const call = {
+      fn: functionRef(fn, source),
+      mode,
+      batchRows,
+      ...(schema !== undefined && { schema }),
+      ...(format === "arrow" && { format }),
+      ...(streaming && { streaming }),
+    };
     return this.#with(this.#nodes.call(this.node, call, rest, source));
   }
 
@@ -331,60 +510,15 @@ export class DataFrame {
   }
 }
 
-/** Rows with equal keys in one partition; see {@link DataFrame.groupBy}. */
-export class GroupedFrame {
-  readonly #frame: DataFrame;
-  readonly #keys: readonly string[];
-
-  constructor(frame: DataFrame, keys: readonly string[]) {
-    this.#frame = frame;
-    this.#keys = keys;
-  }
-
-  /** One row a group: the keys, and an aggregate under each name: `{ low: "min(price)" }`. */
-  agg(aggregates: Readonly<Record<string, string>>, options: NodeOptions = {}): DataFrame {
-    const keys = this.#keys.map(identifier).join(", ");
-    const list = Object.entries(aggregates).map(([name, sql]) => `${sql} AS ${identifier(name)}`);
-    // The query ends in GROUP BY, so it cannot be a mere SELECT list.
-    return this.#frame.select(
-      `SELECT ${[keys, ...list].join(", ")} FROM {0} GROUP BY ${keys}`,
-      options,
-    );
-  }
-
-  /** Rows of each group. */
-  count(name = "count"): DataFrame {
-    return this.agg({ [name]: "count(*)" });
-  }
+function expectCount(parameter: string, count: number, least: number): void {
+  if (Number.isSafeInteger(count) && count >= least) return;
+  throw new InputError(parameter, String(count), `an integer of at least ${least}`);
 }
 
-/**
- * `hash(concat_ws('##', columns))`. Of one column that is the hash of its text, or of '' for NULL,
- * which DuckDB finds in two thirds of the time.
- */
-function hashOf(columns: readonly string[]): string {
-  const [only, ...rest] = columns.map(identifier);
-  if (rest.length === 0) return `hash(coalesce(CAST(${only} AS VARCHAR), ''))`;
-  return `hash(concat_ws('##', ${[only, ...rest].join(", ")}))`;
+/** SQL whose last line may be a comment. */
+function closed(sql: string): string {
+  return sql.includes("--") ? `${sql}\n` : sql;
 }
 
-/** Splits at commas outside brackets and quotes. */
-function splitTopLevel(list: string): string[] {
-  const parts: string[] = [""];
-  let depth = 0;
-  let quote = "";
-  for (const char of list) {
-    if (quote !== "") quote = char === quote ? "" : quote;
-    else if (char === "'" || char === '"') quote = char;
-    else if ("([{".includes(char)) depth++;
-    else if (")]}".includes(char)) depth--;
-    if (char === "," && depth === 0 && quote === "") parts.push("");
-    else parts[parts.length - 1] += char;
-  }
-  return parts;
-}
-
-function isWholeParquet(data: DataSet): boolean {
-  if (data.format !== "parquet" || data.columns !== undefined) return false;
-  return data.parts.every((part) => part.rows === undefined);
-}
+const listOf = (columns: string | readonly string[] = []): readonly string[] =>
+  typeof columns === "string" ? [columns] : columns;

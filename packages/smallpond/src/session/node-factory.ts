@@ -61,7 +61,12 @@ export class NodeFactory {
 
   range(
     input: PlanNode,
-    cut: { readonly key: string; readonly descending: boolean; readonly count: number },
+    cut: {
+      readonly key: string;
+      readonly descending: boolean;
+      readonly nullsFirst?: boolean;
+      readonly count: number;
+    },
     source: string,
   ): PlanNode {
     const dimensions = [{ name: defaultDimension, count: cut.count }];

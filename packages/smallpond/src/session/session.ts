@@ -1,54 +1,38 @@
 // A session: a job's folder, its executors and scheduler, and the calls that start DataFrames.
 
-import { randomUUID } from "node:crypto";
-import { existsSync } from "node:fs";
-import { availableParallelism, freemem, homedir } from "node:os";
+import { availableParallelism, freemem } from "node:os";
 import { join } from "node:path";
-import { InputError } from "@open-infra/errors";
-import type { DataSet, Schema } from "../dataset/dataset.ts";
-import { resolveFiles } from "../dataset/resolve.ts";
+import type { Table } from "apache-arrow";
+import type { DataSet } from "../dataset/dataset.ts";
 import { PlanError, SessionClosedError } from "../errors.ts";
 import { EnginePool, engineVersion } from "../executor/engine.ts";
 import { Fleet } from "../executor/fleet.ts";
-import { writeRows } from "../functions/table-writer.ts";
+import { arrowTable } from "../functions/arrow-read.ts";
+import { makeUdf, type Udf, type UdfOptions } from "../functions/udf.ts";
+import { type PlanGraph, planGraph } from "../plan/graph.ts";
 import type { NodeOptions, PlanNode } from "../plan/node.ts";
 import type { OptimizedPlan } from "../plan/optimize/optimize.ts";
 import { planTasks, type TaskGraph } from "../plan/planner.ts";
 import { parseTemplate } from "../plan/template.ts";
-import type { FaultOptions } from "../scheduler/policy.ts";
 import { Scheduler, type TaskEvent } from "../scheduler/scheduler.ts";
 import { JobFolder } from "../task/commit.ts";
-import type { StorageOptions } from "../task/disk.ts";
-import { contentKey } from "../task/key.ts";
 import { JobLock } from "../task/lock.ts";
 import type { ParquetOptions } from "../task/task.ts";
-import { DataFrame, type Row } from "./dataframe.ts";
+import { DataFrame } from "./dataframe.ts";
+import { endJob } from "./end.ts";
 import { firstPartitions } from "./first-partitions.ts";
 import { callerOf, NodeFactory } from "./node-factory.ts";
+import { type JobPlace, jobPlace, type SessionOptions, withEnvironment } from "./options.ts";
 import { PlanOptimizer } from "./plan-optimizer.ts";
+import {
+  type ColumnValues,
+  type CsvReadOptions,
+  type JsonReadOptions,
+  type ParquetReadOptions,
+  type Paths,
+  Readers,
+} from "./readers.ts";
 import { JobReport, type NodeFigures } from "./report.ts";
-
-/** How a session runs. */
-export interface SessionOptions extends FaultOptions, StorageOptions {
-  /** Names the job's folder; the same one again resumes it. @default random */
-  readonly jobId?: string;
-  /** Below it all jobs' folders lie, on a file system that all executors share. */
-  readonly dataRoot?: string;
-  /** Executor processes. @default 1, with all cores */
-  readonly numExecutors?: number;
-  /** Cores of an executor. @default this machine's, shared out */
-  readonly executorCpus?: number;
-  readonly executorMemoryBytes?: number;
-  /** Executors started anew for lost ones, in all. @default 3 */
-  readonly maxRestarts?: number;
-  readonly seed?: number;
-  /** False runs plans as they are written, a task for every step. @default true */
-  readonly optimize?: boolean;
-  /** How results are written. @default zstd 3 */
-  readonly parquet?: Partial<ParquetOptions>;
-  /** How rows on their way to another partition are written. @default lz4, pages of version 2 */
-  readonly shuffleParquet?: Partial<ParquetOptions>;
-}
 
 const tickMs = 100;
 const longestTickMs = 500;
@@ -65,30 +49,32 @@ export async function init(options: SessionOptions = {}): Promise<Session> {
 
 /** See {@link init}. */
 export class Session implements AsyncDisposable {
-  readonly jobId: string;
   readonly folder: JobFolder;
+  readonly #place: JobPlace;
   readonly #options: SessionOptions;
   readonly #nodes = new NodeFactory();
   readonly #plans: PlanOptimizer;
   readonly #scheduler: Scheduler;
   readonly #fleet: Fleet;
   readonly #engine: EnginePool;
+  readonly #readers: Readers;
+  readonly #made = new Set<PlanNode>();
   readonly #report: JobReport;
   #clock: NodeJS.Timeout | undefined;
   #lock: JobLock | undefined;
   #awakeMs = 0;
   #lastTickMs: number = performance.now();
   #open = true;
+  /** Of the last action, if it failed. */
+  #failure: unknown;
+  #keepOutput = false;
 
-  constructor(options: SessionOptions) {
+  constructor(given: SessionOptions) {
+    const options = withEnvironment(given);
     this.#options = options;
     this.#plans = new PlanOptimizer(options.optimize);
-    this.jobId = options.jobId ?? randomUUID().slice(0, 8);
-    if (!/^[\w.-]+$/.test(this.jobId)) {
-      throw new InputError("jobId", this.jobId, "letters, digits, '_', '.' and '-'");
-    }
-    const root = options.dataRoot ?? join(homedir(), ".cache", "open-infra", "smallpond");
-    this.folder = new JobFolder(join(root, this.jobId), options);
+    this.#place = jobPlace(options);
+    this.folder = new JobFolder(this.#place.root, options);
     const count = options.numExecutors ?? 1;
     this.#fleet = new Fleet({
       jobRoot: this.folder.root,
@@ -108,7 +94,8 @@ export class Session implements AsyncDisposable {
     });
     this.#report = new JobReport(join(this.folder.root, "log"));
     this.#scheduler.listen((event) => this.#report.take(event));
-    this.#engine = new EnginePool(join(root, this.jobId, "staging", "spill.driver"));
+    this.#engine = new EnginePool(join(this.folder.root, "staging", "spill.driver"));
+    this.#readers = new Readers(this.#engine, this.folder);
   }
 
   async start(): Promise<void> {
@@ -129,41 +116,40 @@ export class Session implements AsyncDisposable {
     this.#scheduler.tick(this.#awakeMs);
   }
 
+  get jobId(): string {
+    return this.#place.jobId;
+  }
+
+  get jobName(): string {
+    return this.#place.jobName;
+  }
+
+  get jobTime(): Date {
+    return this.#place.jobTime;
+  }
+
   /** Columns and types must be given, as text has none. */
-  async readCsv(
-    paths: string | readonly string[],
-    options: { readonly schema: Schema; readonly delimiter?: string; readonly header?: boolean },
-  ): Promise<DataFrame> {
-    const { schema, delimiter = ",", header = false } = options;
-    const parts = await resolveFiles(paths, "readCsv");
-    return this.#source({ format: "csv", parts, schema, delimiter, header });
+  async readCsv(paths: Paths, options: CsvReadOptions): Promise<DataFrame> {
+    return this.#source(await this.#readers.csv(paths, options));
   }
 
-  /** One JSON object a line. */
-  async readJson(
-    paths: string | readonly string[],
-    options: { readonly schema: Schema },
-  ): Promise<DataFrame> {
-    const parts = await resolveFiles(paths, "readJson");
-    return this.#source({ format: "json", parts, schema: options.schema });
+  /** JSON objects, one a line unless the options say so. */
+  async readJson(paths: Paths, options: JsonReadOptions): Promise<DataFrame> {
+    return this.#source(await this.#readers.json(paths, options));
   }
 
-  async readParquet(
-    paths: string | readonly string[],
-    options: {
-      readonly columns?: readonly string[];
-      readonly recursive?: boolean;
-      readonly unionByName?: boolean;
-    } = {},
-  ): Promise<DataFrame> {
-    const parts = await resolveFiles(paths, "readParquet", options.recursive ?? false, ".parquet");
-    const { columns, unionByName } = options;
-    return this.#source({
-      format: "parquet",
-      parts,
-      ...(columns !== undefined && { columns }),
-      ...(unionByName !== undefined && { unionByName }),
-    });
+  async readParquet(paths: Paths, options: ParquetReadOptions = {}): Promise<DataFrame> {
+    return this.#source(await this.#readers.parquet(paths, options));
+  }
+
+  /** A Delta Lake table, where DuckDB's extension `delta` is installed. @throws InputError */
+  async readDelta(path: string): Promise<DataFrame> {
+    return this.#source(await this.#readers.table(path, "delta"));
+  }
+
+  /** An Iceberg table, where DuckDB's extension `iceberg` is installed. @throws InputError */
+  async readIceberg(path: string): Promise<DataFrame> {
+    return this.#source(await this.#readers.table(path, "iceberg"));
   }
 
   /**
@@ -194,16 +180,39 @@ export class Session implements AsyncDisposable {
    * @throws InputError for none, as their columns are not known
    */
   async fromItems(items: readonly unknown[]): Promise<DataFrame> {
-    if (items.length === 0) throw new InputError("fromItems: items", "empty", "at least one item");
-    const isRow = (item: unknown): item is Row =>
-      item !== null && typeof item === "object" && !Array.isArray(item) && !(item instanceof Date);
-    const rows = items.map((item) => (isRow(item) ? item : { item }));
-    const path = this.folder.item(`items-${contentKey(rows.map(jsonSafe))}.parquet`);
-    if (!existsSync(path)) {
-      const limits = { threads: 1, memoryBytes: 2 ** 30, seed: 0 };
-      await this.#engine.with(limits, (connection) => writeRows(rows, path, connection));
-    }
-    return this.#source({ format: "parquet", parts: await resolveFiles(path, "fromItems") });
+    return this.#source(await this.#readers.items(items));
+  }
+
+  /** An Arrow table, also one of no rows. @throws InputError for a type that DuckDB lacks */
+  async fromArrow(table: Table): Promise<DataFrame> {
+    return this.#source(await this.#readers.arrow(table));
+  }
+
+  /** Columns from memory: arrays or typed arrays of one length. */
+  async fromColumns(columns: Readonly<Record<string, ColumnValues>>): Promise<DataFrame> {
+    return this.#source(await this.#readers.columns(columns));
+  }
+
+  /** A function in TypeScript for SQL: `sp.partialSql(query, df, { udfs: [gcd] })`. */
+  udf(name: string, options: UdfOptions): Udf {
+    return makeUdf(name, options, callerOf());
+  }
+
+  /**
+   * Computes several frames, or actions under way, at once. All have ended when this does.
+   *
+   * @throws the first one's error in the order given, if any failed
+   */
+  async wait(...frames: readonly (DataFrame | Promise<unknown>)[]): Promise<void> {
+    const ends = await Promise.allSettled(
+      frames.map((frame) => (frame instanceof DataFrame ? frame.compute() : frame)),
+    );
+    for (const end of ends) if (end.status === "rejected") throw end.reason;
+  }
+
+  /** The plan's nodes and who reads whom: of some frames, or of all that were made. */
+  graph(...frames: readonly DataFrame[]): PlanGraph {
+    return planGraph(frames.length > 0 ? frames.map(({ node }) => node) : [...this.#made]);
   }
 
   /** Runs what a node needs; the data of each of its partitions. */
@@ -242,6 +251,7 @@ export class Session implements AsyncDisposable {
 
   /** For DataFrames: a node that a user made. */
   noteMade(node: PlanNode): void {
+    this.#made.add(node);
     this.#plans.noteMade(node);
   }
 
@@ -264,8 +274,39 @@ export class Session implements AsyncDisposable {
     graph: TaskGraph,
     options: { readonly signal?: AbortSignal | undefined } = {},
   ): Promise<readonly DataSet[]> {
+    return await this.#run(graph, options);
+  }
+
+  /** How results are written. */
+  get parquet(): ParquetOptions {
+    return { ...defaultParquet, ...this.#options.parquet };
+  }
+
+  /** For writers of manifests: others read the job's own files after its end. */
+  keepOutput(): void {
+    this.#keepOutput = true;
+  }
+
+  /** Runs an action, and remembers how the last one ended. */
+  async #run(
+    graph: TaskGraph,
+    options: { readonly signal?: AbortSignal | undefined },
+  ): Promise<readonly DataSet[]> {
     if (!this.#open) throw new SessionClosedError();
-    return await this.#scheduler.run(graph, options);
+    try {
+      const data = await this.#scheduler.run(graph, options);
+      this.#failure = undefined;
+      return data;
+    } catch (error) {
+      this.#failure = error;
+      throw error;
+    }
+  }
+
+  /** As {@link query}, as an Arrow table. */
+  async queryArrow(sql: string): Promise<Table> {
+    const limits = { threads: 2, memoryBytes: 2 ** 30, seed: 0 };
+    return await this.#engine.with(limits, (connection) => arrowTable(sql, connection));
   }
 
   /** A query run here, over finished data; for results that a person looks at. */
@@ -301,10 +342,16 @@ export class Session implements AsyncDisposable {
     return new DataFrame(this, this.#nodes, this.#nodes.source(data, callerOf()));
   }
 
-  /** Ends the executors. What was computed stays in the job's folder. */
-  async shutdown(): Promise<void> {
+  /**
+   * Ends the executors, and writes how the job ended to `log/.STATUS`: as a failure if it is told
+   * so, if the last action failed, or if the process is to exit with a code. After a success
+   * intermediate files are deleted, and results too with `removeOutput`; after a failure all stays.
+   */
+  async shutdown(options: { readonly failed?: boolean } = {}): Promise<void> {
     if (!this.#open) return;
     this.#open = false;
+    const exits = process.exitCode !== undefined && Number(process.exitCode) !== 0;
+    const failed = options.failed ?? (this.#failure !== undefined || exits);
     this.#scheduler.stop();
     clearInterval(this.#clock);
     this.#report.write();
@@ -312,20 +359,12 @@ export class Session implements AsyncDisposable {
     this.#engine.close();
     this.#plans.close();
     await this.folder.settled();
+    const removeOutput = this.#place.removeOutput && !this.#keepOutput;
+    await endJob(this.folder.root, { failed, removeOutput });
     this.#lock?.release();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.shutdown();
   }
-}
-
-/** Values that JSON has no form for, as text; only for a key. */
-function jsonSafe(row: Row): unknown {
-  return Object.fromEntries(
-    Object.entries(row).map(([name, value]) => [
-      name,
-      typeof value === "bigint" ? `${value}n` : value instanceof Uint8Array ? [...value] : value,
-    ]),
-  );
 }

@@ -36,3 +36,8 @@ export function taskKey(content: {
 }): string {
   return contentKey({ formatVersion, ...content });
 }
+
+/** As {@link contentKey}, of bytes. */
+export function bytesKey(bytes: Uint8Array): string {
+  return createHash("sha256").update(bytes).digest("hex").slice(0, 32);
+}
