@@ -15,6 +15,15 @@ export type { Udf, UdfOptions } from "./functions/udf.ts";
 export type { SortComparison } from "./graysort/gnu-sort.ts";
 export { type GraysortOptions, type GraysortReport, graysort } from "./graysort/graysort.ts";
 export type { SortSummary } from "./graysort/validate.ts";
+export { findJob, type JobEntry, JobFollower, jobState, listJobs } from "./live/follow.ts";
+export {
+  type AttemptView,
+  type ExecutorView,
+  type FailureView,
+  JobView,
+  type StepView,
+} from "./live/job-view.ts";
+export type { LogLine, StepLine } from "./live/log-lines.ts";
 export type { PlanGraph } from "./plan/graph.ts";
 export type { TaskEvent } from "./scheduler/scheduler.ts";
 export { DataFrame } from "./session/dataframe.ts";

@@ -96,7 +96,7 @@ test("a job leaves its figures, its timeline and its tasks", async () => {
   const columns = head?.split(",") ?? [];
   expect(plus[columns.indexOf("tasks")]).toBe("3");
   expect(plus[columns.indexOf("output_rows")]).toBe("1000");
-  const { traceEvents } = JSON.parse(readFileSync(join(log, "timeline.json"), "utf8"));
+  const { traceEvents } = JSON.parse(readFileSync(join(log, "timeline_exec.json"), "utf8"));
   const spans = traceEvents.filter((event: { name: string }) => event.name === "plus");
   expect(spans).toHaveLength(3);
   expect(readTasks(log).filter(({ node }) => node === "plus")).toHaveLength(3);

@@ -46,7 +46,7 @@ export function explainPlan(root: PlanNode, figures: readonly StepFigures[] = []
     const partitions = count === 1 ? "1 partition" : `${count} partitions`;
     const where = node.source === "" ? "" : `  (${basename(node.source)})`;
     const repeat = again ? ", as above" : "";
-    const name = node.options.name ?? `${node.kind}#${node.id}`;
+    const name = nameOf(node);
     const took = figures.find((step) => step.node === name);
     const head = `${"  ".repeat(depth)}${name}`;
     lines.push(`${head} ${describe(node)} → ${partitions}${repeat}${where}${tookText(took)}`);
@@ -54,6 +54,11 @@ export function explainPlan(root: PlanNode, figures: readonly StepFigures[] = []
   };
   visit(root, 0);
   return lines.join("\n");
+}
+
+/** A node's name, as its tasks have it. */
+export function nameOf(node: PlanNode): string {
+  return node.options.name ?? `${node.kind}#${node.id}`;
 }
 
 function tookText(took: StepFigures | undefined): string {
@@ -66,7 +71,8 @@ function tookText(took: StepFigures | undefined): string {
   );
 }
 
-function describe(node: PlanNode): string {
+/** What a node does, on one line. */
+export function describe(node: PlanNode): string {
   switch (node.kind) {
     case "source": {
       const columns = node.data.format === "parquet" ? node.data.columns : undefined;

@@ -1,9 +1,12 @@
-// What a job leaves for people: one line a task in `log/tasks.jsonl` as it happens, figures of each
-// node in `log/metrics.csv`, and when what ran where as a Chrome trace in `log/timeline.json`.
+// What a job leaves for people: what happens as it happens in `log/events.jsonl`, each task whole in
+// `log/tasks.jsonl`, figures of each node in `log/metrics.csv`, and when what ran where as Chrome
+// traces, by executor in `log/timeline_exec.json` and by node in `log/timeline_plan.json`.
 
-import { appendFileSync, readFileSync, writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
+import { hostname } from "node:os";
 import { join } from "node:path";
-import type { TaskEvent } from "../scheduler/scheduler.ts";
+import { LineWriter, type LogLine, type StepLine } from "../live/log-lines.ts";
+import type { ExecutorEvent, TaskEvent } from "../scheduler/scheduler.ts";
 import type { Task, TaskResult } from "../task/task.ts";
 
 /** Figures of one node's tasks. */
@@ -36,6 +39,9 @@ interface Ran {
 /** Collects events of a session. */
 export class JobReport {
   readonly #folder: string;
+  readonly #jobId: string;
+  readonly #events: LineWriter;
+  readonly #tasks: LineWriter;
   readonly #ran: Ran[] = [];
   readonly #reused = new Map<string, number>();
   readonly #retries = new Map<string, number>();
@@ -43,12 +49,31 @@ export class JobReport {
   #finished = 0;
 
   /** @param folder The job's `log`. */
-  constructor(folder: string) {
+  constructor(folder: string, jobId: string) {
     this.#folder = folder;
+    this.#jobId = jobId;
+    this.#events = new LineWriter(join(folder, "events.jsonl"));
+    this.#tasks = new LineWriter(join(folder, "tasks.jsonl"));
+  }
+
+  /** The job begins, or begins again. */
+  begin(): void {
+    this.#job("running");
+  }
+
+  /** An action begins. */
+  action(steps: readonly StepLine[]): void {
+    this.#say({ type: "action", atMs: Date.now(), steps });
+  }
+
+  executor(event: ExecutorEvent): void {
+    const { type, executor, reason } = event;
+    const why = reason === undefined ? {} : { reason };
+    this.#say({ type: "executor", atMs: Date.now(), event: type, executor, ...why });
   }
 
   take(event: TaskEvent): void {
-    const { type, task, result } = event;
+    const { type, task, result, executor } = event;
     if (type === "started") this.#started++;
     if (type === "finished" && result !== undefined) {
       this.#finished++;
@@ -56,11 +81,15 @@ export class JobReport {
     }
     if (type === "reused") this.#reused.set(task.node, (this.#reused.get(task.node) ?? 0) + 1);
     if (type === "retried") this.#retries.set(task.node, (this.#retries.get(task.node) ?? 0) + 1);
-    const line = { type, key: task.key, node: task.node, executor: event.executor };
-    const error = event.error === undefined ? {} : { error: event.error.message };
-    this.#append("events.jsonl", { atMs: Date.now(), ...line, attempt: event.attempt, ...error });
+    this.#say({
+      ...{ type: "task", atMs: Date.now(), event: type, key: task.key, node: task.node },
+      attempt: event.attempt,
+      ...(executor !== undefined && { executor }),
+      ...(event.error !== undefined && { error: event.error.message }),
+      ...(type === "finished" && result !== undefined && costOf(result)),
+    });
     // The whole task once, so that it can be run again alone.
-    if (type === "started" && event.attempt === 0) this.#append("tasks.jsonl", task);
+    if (type === "started" && event.attempt === 0) this.#tasks.add(task);
   }
 
   get progress(): { readonly started: number; readonly finished: number } {
@@ -86,15 +115,33 @@ export class JobReport {
     });
   }
 
-  /** Writes `metrics.csv` and `timeline.json`. */
+  /** The job ends: writes `metrics.csv` and the timelines. */
   write(): void {
-    writeFileSync(join(this.#folder, "metrics.csv"), metricsCsv(this.figures()));
-    writeFileSync(join(this.#folder, "timeline.json"), JSON.stringify(timeline(this.#ran)));
+    this.#job("ended");
+    this.#events.flush();
+    this.#tasks.flush();
+    const write = (file: string, text: string): void =>
+      writeFileSync(join(this.#folder, file), text);
+    write("metrics.csv", metricsCsv(this.figures()));
+    const byExecutor = timeline(this.#ran, ({ result }) => `executor ${result.metrics.executor}`);
+    write("timeline_exec.json", JSON.stringify(byExecutor));
+    write("timeline_plan.json", JSON.stringify(timeline(this.#ran, ({ task }) => task.node)));
   }
 
-  #append(file: string, value: unknown): void {
-    appendFileSync(join(this.#folder, file), `${JSON.stringify(value)}\n`);
+  #job(state: "running" | "ended"): void {
+    const who = { jobId: this.#jobId, pid: process.pid, host: hostname() };
+    this.#say({ type: "job", atMs: Date.now(), state, ...who });
   }
+
+  #say(line: LogLine): void {
+    this.#events.add(line);
+  }
+}
+
+function costOf({ metrics }: TaskResult): object {
+  const { elapsedMs, outputRows, outputBytes, maxRssBytes, cpuMs } = metrics;
+  const rows = outputRows === undefined ? {} : { rows: outputRows };
+  return { elapsedMs, ...rows, bytes: outputBytes, maxRssBytes, cpuMs: Math.round(cpuMs) };
 }
 
 /** The tasks a job has started, in order. */
@@ -146,36 +193,36 @@ function metricsCsv(figures: readonly NodeFigures[]): string {
   return `${[head, ...lines].map((line) => line.join(",")).join("\n")}\n`;
 }
 
-/** A lane a task needs on its executor, so that tasks side by side do not overlap. */
-function timeline(ran: readonly Ran[]): object {
-  const executors = [...new Set(ran.map(({ result }) => result.metrics.executor))];
-  const startMs = Math.min(...ran.map(({ result }) => result.metrics.startedMs));
-  const lanes = new Map<string, number[]>();
-  const spans = ran
-    .toSorted((a, b) => a.result.metrics.startedMs - b.result.metrics.startedMs)
-    .map(({ task, result }) => {
-      const { metrics } = result;
-      const ends = lanes.get(metrics.executor) ?? [];
-      lanes.set(metrics.executor, ends);
-      const free = ends.findIndex((end) => end <= metrics.startedMs);
-      const tid = free < 0 ? ends.length : free;
-      ends[tid] = metrics.startedMs + metrics.elapsedMs;
-      return {
-        ph: "X",
-        cat: "task",
-        name: task.node,
-        pid: executors.indexOf(metrics.executor),
-        tid,
-        ts: (metrics.startedMs - startMs) * 1000,
-        dur: metrics.elapsedMs * 1000,
-        args: { key: task.key, ...task.partition, rows: metrics.outputRows },
-      };
-    });
-  const names = executors.map((name, pid) => ({
-    ph: "M",
-    name: "process_name",
-    pid,
-    args: { name: `executor ${name}` },
+/**
+ * Tasks as spans of a Chrome trace, those of one group (an executor, a node) on lanes below each
+ * other, so that tasks side by side do not overlap.
+ */
+function timeline(ran: readonly Ran[], groupOf: (one: Ran) => string): object {
+  const groups = new Map<string, { pid: number; ends: number[] }>();
+  const sorted = ran.toSorted((a, b) => a.result.metrics.startedMs - b.result.metrics.startedMs);
+  const startMs = sorted[0]?.result.metrics.startedMs ?? 0;
+  const spans = sorted.map((one) => {
+    const { task, result } = one;
+    const { metrics } = result;
+    const name = groupOf(one);
+    const group = groups.get(name) ?? { pid: groups.size, ends: [] };
+    groups.set(name, group);
+    const free = group.ends.findIndex((end) => end <= metrics.startedMs);
+    const tid = free < 0 ? group.ends.length : free;
+    group.ends[tid] = metrics.startedMs + metrics.elapsedMs;
+    return {
+      ph: "X",
+      cat: "task",
+      name: task.node,
+      pid: group.pid,
+      tid,
+      ts: (metrics.startedMs - startMs) * 1000,
+      dur: metrics.elapsedMs * 1000,
+      args: { key: task.key, ...task.partition, rows: metrics.outputRows },
+    };
+  });
+  const names = [...groups].map(([name, { pid }]) => ({
+    ...{ ph: "M", name: "process_name", pid, args: { name } },
   }));
   return { traceEvents: [...names, ...spans] };
 }

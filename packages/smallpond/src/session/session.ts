@@ -13,6 +13,7 @@ import { type PlanGraph, planGraph } from "../plan/graph.ts";
 import type { NodeOptions, PlanNode } from "../plan/node.ts";
 import type { OptimizedPlan } from "../plan/optimize/optimize.ts";
 import { planTasks, type TaskGraph } from "../plan/planner.ts";
+import { stepsOf } from "../plan/steps.ts";
 import { parseTemplate } from "../plan/template.ts";
 import { Scheduler, type TaskEvent } from "../scheduler/scheduler.ts";
 import { JobFolder } from "../task/commit.ts";
@@ -92,8 +93,9 @@ export class Session implements AsyncDisposable {
       ...options,
       onLost: (executor) => this.#fleet.replace(executor),
     });
-    this.#report = new JobReport(join(this.folder.root, "log"));
+    this.#report = new JobReport(join(this.folder.root, "log"), this.jobId);
     this.#scheduler.listen((event) => this.#report.take(event));
+    this.#scheduler.listenExecutors((event) => this.#report.executor(event));
     this.#engine = new EnginePool(join(this.folder.root, "staging", "spill.driver"));
     this.#readers = new Readers(this.#engine, this.folder);
   }
@@ -102,6 +104,7 @@ export class Session implements AsyncDisposable {
     this.folder.create();
     this.#lock = await JobLock.acquire(this.folder.root, (error) => this.#scheduler.stop(error));
     this.folder.clearStaging();
+    this.#report.begin();
     this.#clock = setInterval(() => this.#tick(), tickMs);
     // An idle session must not keep a script alive; a running action has its executors.
     this.#clock.unref();
@@ -266,6 +269,7 @@ export class Session implements AsyncDisposable {
       shuffleParquet: { ...defaultShuffle, ...this.#options.shuffleParquet },
       forKeeps,
     });
+    this.#report.action(stepsOf(root, graph as TaskGraph));
     return graph as TaskGraph;
   }
 
