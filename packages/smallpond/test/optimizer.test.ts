@@ -108,6 +108,13 @@ test("whole numbers are summed below the cut, fractions are not", async () => {
   }
 });
 
+test("0.0 and -0.0 are one group only where they are in one partition", async () => {
+  const items = await sp.fromItems([{ d: 0.5 }, { d: 0 }, { d: -0 }, { d: -0 }]);
+  const typed = items.map("CAST(d AS DOUBLE) * 1.0 AS d").repartition(7, { hashBy: "d" });
+  const groups = sp.partialSql("SELECT d, count(*) AS n FROM {0} GROUP BY d", typed);
+  expect(await plan(groups)).not.toContain("groups aggregated before");
+});
+
 test("literals keep all their digits below a cut", async () => {
   const big = "id < 123456789012345678901234567890 AND id <> 9007199254740993";
   const text = await plan(df.repartition(3, { hashBy: "id" }).filter(big));

@@ -255,8 +255,10 @@ export class DataFrame {
     if (keys.length === 0) throw new InputError("join: on", "no column", "at least one");
     const kinds = ["inner", "left", "right", "full", "semi", "anti"];
     if (!kinds.includes(how)) throw new InputError("join: how", how, kinds.join(", "));
-    // A whole right side would give its unmatched rows once a partition.
-    const broadcast = right.numPartitions === 1 && how !== "right" && how !== "full";
+    // A whole right side would give its unmatched rows once a partition. One that was cut into a
+    // single partition is no whole one: its dimension meets the left side's.
+    const whole = right.node.dimensions.length === 0;
+    const broadcast = whole && how !== "right" && how !== "full";
     const count = Math.max(this.numPartitions, right.numPartitions);
     const cut = (frame: DataFrame): DataFrame => {
       if (count === 1 || broadcast) return frame;

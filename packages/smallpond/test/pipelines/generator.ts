@@ -12,7 +12,7 @@ interface Placed {
   readonly count: number;
   /** What the number must be equal to; of a hash, the formula of the reference. */
   readonly formula: string | undefined;
-  /** The columns it was cut by. */
+  /** The columns it was cut by, changed since or not. */
   readonly keys: readonly string[];
 }
 
@@ -145,7 +145,7 @@ export class Generator {
 
   async #hashed(s: State): Promise<State> {
     const able = s.columns.filter((name) => !["s", "l", number].includes(name));
-    const again = s.placed?.formula !== undefined && this.#random.int(0, 2) === 0;
+    const again = s.placed !== undefined && this.#random.int(0, 2) === 0;
     const before = again ? s.placed?.keys.every((key) => able.includes(key)) : false;
     const keys = before ? (s.placed?.keys ?? []) : this.#some(able, this.#random.int(1, 4));
     const n = before ? (s.placed?.count ?? 1) : this.#random.int(1, 7);
@@ -208,7 +208,7 @@ export class Generator {
     // A changed column may be what the number was made of; the number itself stays.
     const placed =
       kept.includes(number) && s.placed
-        ? { ...s.placed, ...(!whole && { formula: undefined, keys: [] }) }
+        ? { ...s.placed, ...(!whole && { formula: undefined }) }
         : undefined;
     return await this.#next(s, query, { frame, columns: kept, placed }, `map ${list.join(", ")}`);
   }
@@ -242,7 +242,12 @@ export class Generator {
       high: "max(id % 17)",
       odd: "count(*) FILTER (id % 2 = 1)",
       some_odd: "bool_or(id % 5 = 0)",
-      ...(s.columns.includes("d") && { d: "sum(d)", mean: "avg(d)", top: "max(d)" }),
+      ...(s.columns.includes("d") && {
+        d: "sum(d)",
+        given: "count(d)",
+        mean: "avg(d)",
+        top: "max(d)",
+      }),
       ...(s.columns.includes("name") && !keys.includes("name") && { name: "min(name)" }),
     };
     const chosen = [
@@ -274,6 +279,7 @@ export class Generator {
   async #perPartition(s: State): Promise<State> {
     if (s.placed === undefined) return await this.#hash(s);
     const { count } = s.placed;
+    if (s.unique && this.#random.int(0, 2) === 0) return await this.#firstOfEach(s);
     const name = this.#random.pick(["max(id)", "count(*)", "min(id) + count(*)"]);
     const sql = `SELECT coalesce(${name}, -1)::BIGINT AS id, {${number}} AS k FROM {0}`;
     const counted = name.replace("count(*)", "count(id)");
@@ -287,6 +293,17 @@ export class Generator {
       unique: false,
     };
     return await this.#next(s, query, change, `per partition ${name}`);
+  }
+
+  /** A condition on the first rows of each partition. */
+  async #firstOfEach(s: State): Promise<State> {
+    const first = this.#random.int(1, 20);
+    const odd = "id % 2 = 1";
+    const inner = `(SELECT * FROM {0} ORDER BY id LIMIT ${first})`;
+    const frame = this.#session.partialSql(`SELECT * FROM ${inner} WHERE ${odd}`, s.frame);
+    const rank = `row_number() OVER (PARTITION BY ${number} ORDER BY id)`;
+    const query = `SELECT * FROM (FROM ${s.table} QUALIFY ${rank} <= ${first}) WHERE ${odd}`;
+    return await this.#next(s, query, { frame }, `odd ones of the first ${first}`);
   }
 
   /** Functions of rows and batches. */
