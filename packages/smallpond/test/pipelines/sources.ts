@@ -78,8 +78,8 @@ export async function makeSources(
   return [
     source("wide", true, (session) => session.readParquet(`${root}/wide`)),
     source("wide", true, (session) => session.readParquet(`${root}/wide/*.parquet`)),
-    source("csv", false, (session) => session.readCsv(`${root}/csv/*.csv`, { schema })),
-    source("json", false, (session) => session.readJson(`${root}/json/*.json`, { schema })),
+    source("csv", true, (session) => session.readCsv(`${root}/csv/*.csv`, { schema })),
+    source("json", true, (session) => session.readJson(`${root}/json/*.json`, { schema })),
     source("items", true, (session) => session.fromItems(items)),
   ];
 }

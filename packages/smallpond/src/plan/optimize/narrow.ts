@@ -14,7 +14,7 @@ import { identifier } from "../../dataset/sql-text.ts";
 import { inputsOf, type PartitionNode, type PlanNode, type RangeNode } from "../node.ts";
 import type { TemplatePiece } from "../template.ts";
 import type { ColumnAnalysis } from "./analysis.ts";
-import { textOf, withInputs } from "./rules.ts";
+import { hasFunctions, textOf, withInputs } from "./rules.ts";
 
 /** Columns that are asked of a node. */
 type Need = ReadonlySet<string> | "all";
@@ -93,6 +93,7 @@ async function inputNeeds(
 ): Promise<readonly Need[]> {
   const all = inputsOf(node).map((): Need => "all");
   const { columns, schemaOf } = context;
+  if (hasFunctions(node)) return all;
   switch (node.kind) {
     case "split":
     case "limit":

@@ -39,9 +39,15 @@ export function isPlain({ options }: { readonly options: NodeOptions }): boolean
   return Object.values(options).every((value) => value === undefined);
 }
 
+/** Whether a node's SQL may call functions that hide DuckDB's own, which only its tasks know. */
+export function hasFunctions({ options }: { readonly options: NodeOptions }): boolean {
+  return (options.udfs?.length ?? 0) > 0;
+}
+
 /** The query of a node with one query, one input that it reads once, and no other placeholder. */
 export function simpleQuery(node: PlanNode): readonly TemplatePiece[] | undefined {
   if (node.kind !== "sql" || node.inputs.length !== 1 || node.queries.length !== 1) return;
+  if (hasFunctions(node)) return;
   const query = node.queries[0] as readonly TemplatePiece[];
   const holes = query.filter((piece) => typeof piece !== "string");
   const [only] = holes;
@@ -135,7 +141,7 @@ export async function findSchema(
     case "limit":
       return await schemaOf(node.input);
     case "sql": {
-      if (node.queries.length !== 1) return undefined;
+      if (node.queries.length !== 1 || hasFunctions(node)) return undefined;
       const inputs = await Promise.all(node.inputs.map(schemaOf));
       if (inputs.some((schema) => schema === undefined)) return undefined;
       return await columns.describe(
@@ -160,7 +166,7 @@ async function cutSchema(
   column: string | undefined,
   { columns, schemaOf }: Pick<RuleContext, "columns" | "schemaOf">,
 ): Promise<Schema | undefined> {
-  const input = await schemaOf(node.input);
+  const input = hasFunctions(node) ? undefined : await schemaOf(node.input);
   const rows =
     node.from === undefined || input === undefined
       ? input
