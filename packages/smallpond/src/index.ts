@@ -42,4 +42,5 @@ export { GroupedFrame } from "./session/grouped.ts";
 export type { SessionOptions } from "./session/options.ts";
 export type { CsvReadOptions, JsonReadOptions, ParquetReadOptions } from "./session/readers.ts";
 export type { NodeFigures, Quantiles } from "./session/report.ts";
+export { type RerunOptions, type RerunReport, readTasks, rerunTask } from "./session/rerun.ts";
 export { init, Session } from "./session/session.ts";

@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { type DataFrame, init, type Session } from "../src/index.ts";
-import { readTasks } from "../src/session/report.ts";
+import { readTasks } from "../src/session/rerun.ts";
 
 const root = mkdtempSync(join(tmpdir(), "smallpond-helpers-"));
 const rows = Array.from({ length: 1000 }, (_, i) => ({
@@ -99,7 +99,7 @@ test("a job leaves its figures, its timeline and its tasks", async () => {
   const { traceEvents } = JSON.parse(readFileSync(join(log, "timeline_exec.json"), "utf8"));
   const spans = traceEvents.filter((event: { name: string }) => event.name === "plus");
   expect(spans).toHaveLength(3);
-  expect(readTasks(log).filter(({ node }) => node === "plus")).toHaveLength(3);
+  expect((await readTasks(log)).filter(({ node }) => node === "plus")).toHaveLength(3);
 });
 
 test("a shuffle keeps rows and changes their order; recompute runs the step again", async () => {

@@ -5,6 +5,7 @@ import { InputError } from "@open-infra/errors";
 import type { Table } from "apache-arrow";
 import { concatData, type DataSet, knownRows, type Schema } from "../dataset/dataset.ts";
 import { fromClause, identifier, literal } from "../dataset/sql-text.ts";
+import { PlanError } from "../errors.ts";
 import { functionRef, type ModuleFunction } from "../functions/function-ref.ts";
 import type { FunctionMode } from "../functions/run-function.ts";
 import { explainBoth, explainPlan } from "../plan/explain.ts";
@@ -273,8 +274,11 @@ export class DataFrame {
 
   /** Column names and DuckDB types; runs the plan only where a function hides them. */
   async schema(): Promise<Schema> {
-    const shape =
-      shapeQuery(this.node) ?? `SELECT * FROM ${fromClause(concatData(await this.compute()))}`;
+    const known = shapeQuery(this.node);
+    if (known === undefined && this.#session.explains) {
+      throw new PlanError("only running tells the columns of a function: give it a schema");
+    }
+    const shape = known ?? `SELECT * FROM ${fromClause(concatData(await this.compute()))}`;
     const rows = await this.#session.query(`DESCRIBE ${shape}`);
     return Object.fromEntries(
       rows.map((row) => [String(row.column_name), String(row.column_type)]),
@@ -425,6 +429,10 @@ export class DataFrame {
       this.#computed ??= data;
       return data;
     };
+    if (this.#session.explains) {
+      await compute();
+      return;
+    }
     const runTasks = this.#session.runTasks.bind(this.#session);
     const { parquet } = this.#session;
     if (options.kind === "manifest") this.#session.keepOutput();

@@ -45,6 +45,11 @@ export interface SessionOptions extends FaultOptions, StorageOptions {
    * stays. @default true for a job with a random name, which nobody can resume; false for others
    */
   readonly removeOutput?: boolean;
+  /**
+   * Runs nothing: each action prints its plan on stdout and finds no rows, nothing is written
+   * (`SP_EXPLAIN`). @default false
+   */
+  readonly explain?: boolean;
 }
 
 /** Who and where a session is. */
@@ -64,6 +69,7 @@ export function withEnvironment(
   environment: Environment = process.env,
 ): SessionOptions {
   const { SP_JOBID, SP_JOB_TIME, SP_JOB_NAME, SP_DATA_ROOT, SP_NUM_EXECUTORS } = environment;
+  const { SP_EXPLAIN } = environment;
   const set = (value: string | undefined): value is string => value !== undefined && value !== "";
   return {
     ...options,
@@ -72,6 +78,7 @@ export function withEnvironment(
     ...(set(SP_JOB_NAME) && { jobName: SP_JOB_NAME }),
     ...(set(SP_DATA_ROOT) && { dataRoot: SP_DATA_ROOT }),
     ...(set(SP_NUM_EXECUTORS) && { numExecutors: executorsOf(SP_NUM_EXECUTORS) }),
+    ...(set(SP_EXPLAIN) && { explain: SP_EXPLAIN !== "0" }),
   };
 }
 

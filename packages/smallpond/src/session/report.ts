@@ -2,7 +2,7 @@
 // `log/tasks.jsonl`, figures of each node in `log/metrics.csv`, and when what ran where as Chrome
 // traces, by executor in `log/timeline_exec.json` and by node in `log/timeline_plan.json`.
 
-import { readFileSync, writeFileSync } from "node:fs";
+import { writeFileSync } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { LineWriter, type LogLine, type StepLine } from "../live/log-lines.ts";
@@ -142,14 +142,6 @@ function costOf({ metrics }: TaskResult): object {
   const { elapsedMs, outputRows, outputBytes, maxRssBytes, cpuMs } = metrics;
   const rows = outputRows === undefined ? {} : { rows: outputRows };
   return { elapsedMs, ...rows, bytes: outputBytes, maxRssBytes, cpuMs: Math.round(cpuMs) };
-}
-
-/** The tasks a job has started, in order. */
-export function readTasks(folder: string): Task[] {
-  return readFileSync(join(folder, "tasks.jsonl"), "utf8")
-    .split("\n")
-    .filter((line) => line !== "")
-    .map((line) => JSON.parse(line) as Task);
 }
 
 function quantiles(values: readonly number[]): Quantiles {

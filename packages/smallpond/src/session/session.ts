@@ -9,6 +9,7 @@ import { EnginePool, engineVersion } from "../executor/engine.ts";
 import { Fleet } from "../executor/fleet.ts";
 import { arrowTable } from "../functions/arrow-read.ts";
 import { makeUdf, type Udf, type UdfOptions } from "../functions/udf.ts";
+import { explainBoth } from "../plan/explain.ts";
 import { type PlanGraph, planGraph } from "../plan/graph.ts";
 import type { NodeOptions, PlanNode } from "../plan/node.ts";
 import type { OptimizedPlan } from "../plan/optimize/optimize.ts";
@@ -108,7 +109,18 @@ export class Session implements AsyncDisposable {
     this.#clock = setInterval(() => this.#tick(), tickMs);
     // An idle session must not keep a script alive; a running action has its executors.
     this.#clock.unref();
-    this.#fleet.start();
+    if (!this.explains) this.#fleet.start();
+  }
+
+  /** Whether actions only print their plans; see {@link SessionOptions.explain}. */
+  get explains(): boolean {
+    return this.#options.explain ?? false;
+  }
+
+  async #explain(node: PlanNode): Promise<readonly DataSet[]> {
+    const plan = explainBoth(node, await this.#plans.optimize(node), []);
+    process.stdout.write(`action at ${callerOf() || "unknown"}\n${plan}\n\n`);
+    return [];
   }
 
   /** The scheduler's time stands while this process does: nobody was silent meanwhile. */
@@ -228,9 +240,10 @@ export class Session implements AsyncDisposable {
       readonly signal?: AbortSignal;
     } = {},
   ): Promise<readonly DataSet[]> {
+    if (this.explains) return this.#explain(node);
     const graph = await this.#plan(node, options.forKeeps);
     if (options.again) this.#scheduler.forget(graph.roots.flat());
-    const data = await this.#scheduler.run(graph, { signal: options.signal });
+    const data = await this.#run(graph, { signal: options.signal });
     this.#plans.noteFinished(node);
     return data;
   }
@@ -240,6 +253,7 @@ export class Session implements AsyncDisposable {
    * those that ran, each with no more rows than that.
    */
   async executeFirst(node: PlanNode, rows: number): Promise<readonly DataSet[]> {
+    if (this.explains) return this.#explain(node);
     const pieces = ["SELECT * FROM ", { input: 0 }, ` LIMIT ${rows}`];
     const graph = await this.#plan(this.#nodes.sql([node], pieces, {}, node.source));
     return await firstPartitions(graph, rows, Math.max(1, this.#fleet.cpus), (some) =>
