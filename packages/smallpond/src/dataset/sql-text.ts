@@ -19,9 +19,17 @@ const structOf = (schema: Schema): string =>
     .map(([name, type]) => `${literal(name)}: ${literal(type)}`)
     .join(", ")}}`;
 
-/** An expression for FROM that gives the rows of a data set. */
+/**
+ * An expression for FROM that gives the rows of a data set. In brackets, as two inputs of a query
+ * that call one function would have one name, and no column of either could be named.
+ */
 export function fromClause(data: DataSet): string {
   if (data.parts.length === 0) return noRows(data);
+  const clause = scanOf(data);
+  return clause.startsWith("(") ? clause : `(SELECT * FROM ${clause})`;
+}
+
+function scanOf(data: DataSet): string {
   switch (data.format) {
     case "parquet":
       return parquetClause(data);

@@ -10,6 +10,7 @@ import {
 import { InputError } from "@open-infra/errors";
 import type { Schema } from "../dataset/dataset.ts";
 import { identifier, literal } from "../dataset/sql-text.ts";
+import { type Fit, fitOf } from "./fit.ts";
 import { SchemaGuess } from "./infer.ts";
 
 type Row = Readonly<Record<string, unknown>>;
@@ -41,6 +42,7 @@ export class TableWriter {
   readonly #ifNone: Schema;
   #schema: Schema | undefined;
   #types: DuckDBType[] = [];
+  #fits: readonly (Fit | undefined)[] = [];
   #held: Row[] = [];
   #appender: Awaited<ReturnType<DuckDBConnection["createAppender"]>> | undefined;
 
@@ -82,6 +84,7 @@ export class TableWriter {
     await this.#connection.run(`CREATE TEMP TABLE ${identifier(this.#table)} (${columns})`);
     const appender = await this.#connection.createAppender(this.#table);
     this.#types = Object.keys(this.#schema).map((_, i) => appender.columnType(i));
+    this.#fits = this.#types.map(fitOf);
     this.#appender = appender;
     this.#append(this.#held);
     this.#held = [];
@@ -110,7 +113,8 @@ export class TableWriter {
         `${type}, as its first rows were; give a schema`,
       );
     }
-    return value;
+    const fit = this.#fits[column];
+    return fit === undefined ? value : fit(value);
   }
 
   #expectKnown(row: Row): void {

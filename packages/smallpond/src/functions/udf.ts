@@ -15,6 +15,7 @@ import {
   JSToDuckDBValueConverter,
 } from "@duckdb/node-api";
 import { InputError } from "@open-infra/errors";
+import { fitOf } from "./fit.ts";
 import {
   type FunctionRef,
   functionRef,
@@ -149,6 +150,7 @@ function callOver(
   output: DuckDBVector,
 ): void {
   const { type } = output;
+  const fit = fitOf(type) ?? ((value: unknown): unknown => value);
   const put = output as unknown as { setItem(row: number, value: DuckDBValue): void };
   for (let row = 0; row < rows; row++) {
     const args = columns.map((read) => read(row));
@@ -159,7 +161,11 @@ function callOver(
       row,
       value === null
         ? null
-        : (JSToDuckDBValueConverter(value as never, type, JSToDuckDBValueConverter) as DuckDBValue),
+        : (JSToDuckDBValueConverter(
+            fit(value) as never,
+            type,
+            JSToDuckDBValueConverter,
+          ) as DuckDBValue),
     );
   }
   output.flush();
