@@ -17,6 +17,7 @@ import { dualpipe } from "./routes/dualpipe.ts";
 import { eplb } from "./routes/eplb.ts";
 import { hfreduce } from "./routes/hfreduce.ts";
 import { launch } from "./routes/launch.ts";
+import { smallpond } from "./routes/smallpond.ts";
 import { trace } from "./routes/trace.ts";
 
 const packageJson = new URL("../package.json", import.meta.url);
@@ -350,6 +351,7 @@ export const app: Application<CliContext> = buildApplication(
       dualpipe,
       eplb,
       hfreduce,
+      smallpond,
       launch,
       bench,
       doctor,
