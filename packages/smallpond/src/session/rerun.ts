@@ -52,7 +52,7 @@ export async function rerunTask(options: RerunOptions): Promise<RerunReport> {
   );
   const output = options.output ?? (await mkdtemp(join(tmpdir(), "smallpond-rerun-")));
   const spill = join(output, ".spill");
-  const profile = join(output, ".profile");
+  const profile = join(output, ".profile.txt");
   const engine = new EnginePool(spill);
   const { cpus, memoryBytes = Math.floor(freemem() * 0.8) } = task.resources;
   const limits = {
