@@ -98,7 +98,17 @@ export interface JsonWriteOptions extends WriteOptions {
   readonly compression?: "none" | "gzip" | "zstd";
 }
 
-const nodeOptions = ["name", "cpus", "memoryBytes", "gpus", "timeoutMs", "parquet", "udfs"];
+/** All of them, as the compiler sees to. */
+const nodeOptionNames: Readonly<Record<keyof NodeOptions, true>> = {
+  name: true,
+  cpus: true,
+  memoryBytes: true,
+  gpus: true,
+  timeoutMs: true,
+  parquet: true,
+  udfs: true,
+};
+const nodeOptions = Object.keys(nodeOptionNames);
 const writeOptions = ["mode", "partitionBy"];
 const parquetOptions = ["compression", "compressionLevel", "rowGroupRows", "version", "dictionary"];
 

@@ -1,6 +1,5 @@
 // A session: a job's folder, its executors and scheduler, and the calls that start DataFrames.
 
-import { availableParallelism, freemem } from "node:os";
 import { join } from "node:path";
 import type { Table } from "apache-arrow";
 import type { DataSet } from "../dataset/dataset.ts";
@@ -23,6 +22,8 @@ import type { ParquetOptions } from "../task/task.ts";
 import { DataFrame } from "./dataframe.ts";
 import { endJob } from "./end.ts";
 import { firstPartitions } from "./first-partitions.ts";
+import { fleetOptions } from "./fleet-options.ts";
+import { expectOptions } from "./frame-options.ts";
 import { callerOf, NodeFactory } from "./node-factory.ts";
 import { type JobPlace, jobPlace, type SessionOptions, withEnvironment } from "./options.ts";
 import { PlanOptimizer } from "./plan-optimizer.ts";
@@ -77,21 +78,17 @@ export class Session implements AsyncDisposable {
     this.#plans = new PlanOptimizer(options.optimize);
     this.#place = jobPlace(options);
     this.folder = new JobFolder(this.#place.root, options);
-    const count = options.numExecutors ?? 1;
-    this.#fleet = new Fleet({
-      jobRoot: this.folder.root,
-      count,
-      capacity: {
-        cpus: options.executorCpus ?? Math.max(1, Math.floor(availableParallelism() / count)),
-        memoryBytes:
-          options.executorMemoryBytes ?? Math.floor((freemem() * 0.8) / Math.max(1, count)),
-        gpus: 0,
-      },
-      maxRestarts: options.maxRestarts ?? 3,
+    const fleet = fleetOptions(options, this.#place, {
       onStart: (handle) => this.#scheduler.addExecutor(handle),
+      onExpect: (capacity) => this.#scheduler.expectExecutor(capacity),
+      onNoMore: () => this.#scheduler.expectNoMore(),
+      onNone: (error) => this.#scheduler.stop(error),
     });
+    this.#fleet = new Fleet(fleet);
     this.#scheduler = new Scheduler(this.folder, {
       ...options,
+      // A launcher's own words come first, and sooner.
+      ...(fleet.launcher !== undefined && { noExecutorMs: 2 * fleet.startTimeoutMs }),
       onLost: (executor) => this.#fleet.replace(executor),
     });
     this.#report = new JobReport(join(this.folder.root, "log"), this.jobId);
@@ -109,7 +106,14 @@ export class Session implements AsyncDisposable {
     this.#clock = setInterval(() => this.#tick(), tickMs);
     // An idle session must not keep a script alive; a running action has its executors.
     this.#clock.unref();
-    if (!this.explains) this.#fleet.start();
+    if (this.explains) return;
+    try {
+      await this.#fleet.start();
+    } catch (error) {
+      this.#failure = error;
+      await this.shutdown();
+      throw error;
+    }
   }
 
   /** Whether actions only print their plans; see {@link SessionOptions.explain}. */
@@ -176,6 +180,7 @@ export class Session implements AsyncDisposable {
   partialSql(query: string, ...rest: readonly (DataFrame | NodeOptions)[]): DataFrame {
     const frames = rest.filter((item) => item instanceof DataFrame);
     const options = rest.find((item) => !(item instanceof DataFrame)) as NodeOptions | undefined;
+    expectOptions("partialSql", options ?? {}, "node");
     const inputs = frames.map((frame) => frame.node);
     const names = inputs.flatMap((input) => input.dimensions.map(({ name }) => name));
     const pieces = parseTemplate(query, names);
