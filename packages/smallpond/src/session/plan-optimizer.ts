@@ -23,6 +23,7 @@ export class PlanOptimizer {
   noteMade(node: PlanNode): void {
     if (this.#seen.has(node)) return;
     this.#seen.add(node);
+    if (this.#enabled && node.kind !== "source") this.#columns.warm();
     for (const input of inputsOf(node)) {
       this.#users.set(input, (this.#users.get(input) ?? 0) + 1);
     }
