@@ -50,6 +50,34 @@ export class NoExecutorError extends InfraError {
   }
 }
 
+/** Scheduler and executors cannot talk. */
+export class ChannelError extends InfraError {
+  /**
+   * `unreachable`: nobody answers there. `credentials`: the server refuses this user. `permission`:
+   * it knows the user, who may not do this. `tls`: certificates do not match. `no-jetstream`: the
+   * server stores no messages. `closed`: the channel is, or its connection was, for good.
+   */
+  readonly reason: string;
+  /** Without secrets. */
+  readonly where: string;
+
+  constructor(reason: string, where: string, message: string, options?: ErrorOptions) {
+    super("channel", `${where}: ${message}`, options);
+    this.reason = reason;
+    this.where = where;
+  }
+}
+
+/** Executors could not be started. The message has what the launcher's own program wrote. */
+export class LaunchError extends InfraError {
+  readonly launcher: string;
+
+  constructor(launcher: string, message: string, options?: ErrorOptions) {
+    super("launch", `${launcher}: ${message}`, options);
+    this.launcher = launcher;
+  }
+}
+
 /** A file system is full, or fuller than the job may make it. */
 export class DiskError extends InfraError {
   readonly folder: string;

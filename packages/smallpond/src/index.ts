@@ -1,20 +1,36 @@
 // The public face: `init()` gives a session, a session gives DataFrames.
 
+export { type ChannelChoice, files, nats } from "./channel/job-card.ts";
+export type { NatsOptions } from "./channel/nats-connect.ts";
 export type { DataSet, FilePart, Schema } from "./dataset/dataset.ts";
 export {
+  ChannelError,
   DiskError,
   InfeasibleTaskError,
   JobLockedError,
+  LaunchError,
   NoExecutorError,
   PlanError,
   SessionClosedError,
   TaskError,
 } from "./errors.ts";
+export { type ExecutorEnd, type ExecutorOptions, runExecutor } from "./executor/run-executor.ts";
 export { fromModule, ModuleFunction } from "./functions/function-ref.ts";
 export type { Udf, UdfOptions } from "./functions/udf.ts";
 export type { SortComparison } from "./graysort/gnu-sort.ts";
 export { type GraysortOptions, type GraysortReport, graysort } from "./graysort/graysort.ts";
 export type { SortSummary } from "./graysort/validate.ts";
+export {
+  type CommandOptions,
+  command,
+  type MpirunOptions,
+  mpirun,
+  type SshOptions,
+  ssh,
+} from "./launch/command.ts";
+export { type KubernetesOptions, kubernetes } from "./launch/kubernetes.ts";
+export type { Launched, Launcher, LaunchRequest } from "./launch/launcher.ts";
+export { type SlurmOptions, slurm } from "./launch/slurm.ts";
 export { findJob, type JobEntry, JobFollower, jobState, listJobs } from "./live/follow.ts";
 export {
   type AttemptView,

@@ -1,6 +1,7 @@
 // What scheduler and executor say to each other; plain data.
 
 import type { SerializedError } from "@open-infra/errors";
+import type { StorageOptions } from "../task/disk.ts";
 import type { BoundTask } from "../task/run.ts";
 import type { TaskResult } from "../task/task.ts";
 
@@ -16,6 +17,7 @@ export interface ExecutorStart {
   readonly id: string;
   readonly jobRoot: string;
   readonly capacity: Capacity;
+  readonly storage?: StorageOptions;
 }
 
 /** A part of one GPU of an executor. */
@@ -42,7 +44,9 @@ export type ToExecutor =
     }
   /** Ends an attempt, or every one of a task; answered as a failure with the reason `stopped`. */
   | { readonly stop: string; readonly attempt?: number }
-  | { readonly shutdown: true };
+  | { readonly shutdown: true }
+  /** It was taken for lost, and what it runs is given to others: it ends, and may come anew. */
+  | { readonly rejoin: true };
 
 export type FromExecutor =
   | { readonly ready: Capacity; readonly engine: string }

@@ -6,6 +6,8 @@ import { randomUUID } from "node:crypto";
 import { homedir } from "node:os";
 import { basename, join, resolve } from "node:path";
 import { InputError } from "@open-infra/errors";
+import type { ChannelChoice } from "../channel/job-card.ts";
+import type { Launcher } from "../launch/launcher.ts";
 import type { FaultOptions } from "../scheduler/policy.ts";
 import type { StorageOptions } from "../task/disk.ts";
 import type { ParquetOptions } from "../task/task.ts";
@@ -31,6 +33,18 @@ export interface SessionOptions extends FaultOptions, StorageOptions {
   /** Cores of an executor. @default this machine's, shared out */
   readonly executorCpus?: number;
   readonly executorMemoryBytes?: number;
+  /**
+   * What starts executors (`SP_LAUNCHER` and what goes with it): `slurm({ nodes: 4 })`, `mpirun()`,
+   * `ssh()`, `kubernetes()`, `command()`. @default processes on this machine
+   */
+  readonly launcher?: Launcher;
+  /**
+   * How executors are talked to (`SP_CHANNEL` and what goes with it): `files()`, `nats()`.
+   * @default pipes to this machine's processes; files with a launcher
+   */
+  readonly channel?: ChannelChoice;
+  /** How long the channel may be away before the session gives up. @default 5 minutes */
+  readonly channelOutageMs?: number;
   /** Executors started anew for lost ones, in all. @default 3 */
   readonly maxRestarts?: number;
   readonly seed?: number;
