@@ -60,12 +60,21 @@ class Bytes {
   }
 }
 
+function allValid(rows: number): Bytes {
+  const bytes = new Bytes();
+  bytes.grow((rows + 7) >> 3);
+  bytes.data.fill(255, 0, rows >> 3);
+  if ((rows & 7) > 0) bytes.data[rows >> 3] = (1 << (rows & 7)) - 1;
+  return bytes;
+}
+
 /** Rows of one column so far. */
 abstract class Column {
   readonly type: DuckDBType;
   length = 0;
   nullCount = 0;
-  readonly #valid = new Bytes();
+  /** Bits of the rows that are there; none while all are. */
+  #valid: Bytes | undefined;
 
   constructor(type: DuckDBType) {
     this.type = type;
@@ -73,22 +82,27 @@ abstract class Column {
 
   /** Rows `start` to `end` of a vector. */
   append(vector: DuckDBVector, start: number, end: number): void {
-    const validity = raw(vector).validity;
-    const needed = (this.length + end - start + 7) >> 3;
+    const { data: words, offset } = raw(vector).validity ?? { data: null, offset: 0 };
+    if (words !== null || this.#valid !== undefined) {
+      this.#takeValidity(words, offset + start, end - start);
+    }
+    this.values(vector, start, end);
+    this.length += end - start;
+  }
+
+  #takeValidity(words: BigUint64Array | null, from: number, rows: number): void {
+    this.#valid ??= allValid(this.length);
+    const needed = (this.length + rows + 7) >> 3;
     if (needed > this.#valid.length) this.#valid.grow(needed - this.#valid.length);
     const bits = this.#valid.data;
-    const words = validity?.data;
     // Bits of 64 at a time are bytes in the same order.
     const source = words && new Uint8Array(words.buffer, words.byteOffset, words.byteLength);
-    const from = (validity?.offset ?? 0) + start;
-    for (let i = 0; i < end - start; i++) {
+    for (let i = 0; i < rows; i++) {
       const bit = from + i;
       const at = this.length + i;
       if (source && (((source[bit >> 3] as number) >> (bit & 7)) & 1) === 0) this.nullCount++;
       else bits[at >> 3] = (bits[at >> 3] as number) | (1 << (at & 7));
     }
-    this.values(vector, start, end);
-    this.length += end - start;
   }
 
   protected abstract values(vector: DuckDBVector, start: number, end: number): void;
@@ -99,7 +113,7 @@ abstract class Column {
       type: arrowType(this.type),
       length: this.length,
       nullCount: this.nullCount,
-      ...(this.nullCount > 0 && { nullBitmap: this.#valid.finish() }),
+      ...(this.nullCount > 0 && { nullBitmap: this.#valid?.finish() }),
       ...this.buffers(),
     } as never) as Data;
   }

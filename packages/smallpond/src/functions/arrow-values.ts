@@ -28,7 +28,6 @@ export function arrowValues(data: Data): Read {
   return (row) => (data.getValid(row) ? read(row) : null);
 }
 
-const decoder = new TextDecoder();
 const dayMs = 86_400_000n;
 
 function readerOf(data: Data): Read {
@@ -50,7 +49,7 @@ function readerOf(data: Data): Read {
       };
     case Type.Utf8:
     case Type.LargeUtf8:
-      return (row) => decoder.decode(slice(data, row));
+      return textReader(data);
     case Type.Binary:
     case Type.LargeBinary:
       return (row) => blobValue(slice(data, row));
@@ -120,6 +119,14 @@ function span(from: number | undefined, to: number | undefined, read: Read): Duc
   const items: DuckDBValue[] = [];
   for (let at = from ?? 0; at < (to ?? 0); at++) items.push(read(at));
   return items;
+}
+
+/** Node's own decoding of a range takes half of what a TextDecoder takes a short text. */
+function textReader(data: Data): Read {
+  const { buffer, byteOffset, byteLength } = data.values as Uint8Array;
+  const bytes = Buffer.from(buffer, byteOffset, byteLength);
+  const offsets = data.valueOffsets as unknown as ArrayLike<number | bigint>;
+  return (row) => bytes.toString("utf8", Number(offsets[row]), Number(offsets[row + 1]));
 }
 
 function slice(data: Data, row: number): Uint8Array {

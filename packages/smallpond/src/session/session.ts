@@ -377,11 +377,12 @@ export class Session implements AsyncDisposable {
     const failed = options.failed ?? (this.#failure !== undefined || exits);
     this.#scheduler.stop();
     clearInterval(this.#clock);
-    this.#report.write();
     await this.#fleet.close();
     this.#engine.close();
     this.#plans.close();
     await this.folder.settled();
+    // The last news are of the executors that left.
+    this.#report.write();
     const removeOutput = this.#place.removeOutput && !this.#keepOutput;
     await endJob(this.folder.root, { failed, removeOutput });
     this.#lock?.release();
