@@ -21,14 +21,14 @@ export function shapeQuery(node: PlanNode): string | undefined {
       const inner = shapeQuery(node.input);
       if (inner === undefined || node.column === undefined) return withoutPartition(node.input);
       const others = `COLUMNS(c -> c <> ${literal(node.column)})`;
-      return `SELECT ${others}, 0::BIGINT AS ${identifier(node.column)} FROM (${inner})`;
+      return `SELECT ${others}, 0::BIGINT AS ${identifier(node.column)} FROM (${inner}\n)`;
     }
     case "sql": {
       // What a function in TypeScript gives, only a connection that has it can say.
       if (node.options.udfs?.length) return undefined;
       const inputs = node.inputs.map(shapeQuery);
       if (inputs.some((input) => input === undefined)) return undefined;
-      const clauses = inputs.map((input) => `(${input})`);
+      const clauses = inputs.map((input) => `(${input}\n)`);
       const names = Object.fromEntries(node.dimensions.map(({ name }) => [name, 0]));
       const last = node.queries.at(-1) ?? [];
       return fillTemplate(last, clauses, { ...names, rand_seed: 0, cpu_limit: 1 });
@@ -47,5 +47,5 @@ export function shapeQuery(node: PlanNode): string | undefined {
 
 function withoutPartition(input: PlanNode): string | undefined {
   const inner = shapeQuery(input);
-  return inner && `SELECT COLUMNS(c -> c <> '__data_partition__') FROM (${inner})`;
+  return inner && `SELECT COLUMNS(c -> c <> '__data_partition__') FROM (${inner}\n)`;
 }

@@ -140,7 +140,8 @@ export class Generator {
     const cut = await this.#hashed(s);
     const more = this.#random.int(0, 6);
     if (more === 0) return await this.#hashed(await this.#filter(cut));
-    return more < 3 ? await this.#filter(cut) : cut;
+    if (more === 1 && s.unique) return await this.#firstOfEach(cut);
+    return more < 4 ? await this.#filter(cut) : cut;
   }
 
   async #hashed(s: State): Promise<State> {
@@ -202,7 +203,7 @@ export class Generator {
     const query = `SELECT ${list.join(", ")} FROM ${s.table}`;
     const frame =
       this.#random.int(0, 3) === 0
-        ? this.#session.partialSql(`SELECT ${list.join(", ")} FROM {0} AS x`, s.frame)
+        ? this.#session.partialSql(`SELECT ${list.join(", ")} FROM {0} AS x -- all`, s.frame)
         : s.frame.map(list.join(", "));
     const whole = !changed && (s.placed?.keys.every((key) => kept.includes(key)) ?? true);
     // A changed column may be what the number was made of; the number itself stays.

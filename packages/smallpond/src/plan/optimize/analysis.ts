@@ -34,7 +34,7 @@ export class ColumnAnalysis {
   #instance: DuckDBInstance | undefined;
   #closed = false;
   #volatile: RegExp | undefined;
-  readonly #tables = new Map<string, string>();
+  readonly #tables = new Map<string, Promise<string | undefined>>();
   readonly #answers = new Map<string, Promise<unknown>>();
 
   /**
@@ -72,7 +72,7 @@ export class ColumnAnalysis {
     // PIVOT finds its columns in the rows, of which there are none here.
     if (text === undefined || /\bpivot/i.test(text)) return undefined;
     const list = columns?.map(identifier).join(", ");
-    const asked = columns === undefined ? text : `SELECT ${list || "1"} FROM (${text})`;
+    const asked = columns === undefined ? text : `SELECT ${list || "1"} FROM (${text}\n)`;
     const steps = await this.#remember(`explain ${asked}`, async (connection) => {
       const result = await connection.runAndReadAll(`EXPLAIN (FORMAT json) ${asked}`);
       return JSON.parse(String(result.getRows()[0]?.at(-1))) as readonly PlanStep[];
@@ -181,18 +181,20 @@ export class ColumnAnalysis {
   }
 
   /** An empty table for the input of a number, so that each input's reads can be told apart. */
-  async #table(input: number, schema: Schema): Promise<string | undefined> {
+  #table(input: number, schema: Schema): Promise<string | undefined> {
     const columns = Object.entries(schema).map(([name, type]) => `${identifier(name)} ${type}`);
     const key = `${input} ${columns.join(", ")}`;
     let table = this.#tables.get(key);
     if (table === undefined) {
-      table = `smallpond_${input}_${this.#tables.size}`;
-      const connection = await this.#connection();
-      try {
-        await connection.run(`CREATE TEMP TABLE ${table} (${columns.join(", ")})`);
-      } catch {
-        return undefined;
-      }
+      const name = `smallpond_${input}_${this.#tables.size}`;
+      const create = `CREATE TEMP TABLE ${name} (${columns.join(", ")})`;
+      // Types that only some task knows, or no columns: nothing is known of its users.
+      table = this.#connection().then((connection) =>
+        connection.run(create).then(
+          () => name,
+          () => undefined,
+        ),
+      );
       this.#tables.set(key, table);
     }
     return table;

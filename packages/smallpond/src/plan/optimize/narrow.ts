@@ -103,7 +103,9 @@ async function inputNeeds(
       const input = await schemaOf(node.input);
       if (input === undefined) return all;
       const text = node.kind === "partition" ? node.expression : `(${node.key})`;
-      const rows: readonly TemplatePiece[] = node.from ? ["(", ...node.from, ")"] : [{ input: 0 }];
+      const rows: readonly TemplatePiece[] = node.from
+        ? ["(", ...node.from, "\n)"]
+        : [{ input: 0 }];
       const others = need === "all" ? "*" : columnList(writtenOf(need, node));
       const list = others === "" ? text : `${others}, ${text}`;
       const use = await columns.use([`SELECT ${list} FROM `, ...rows], [input]);
@@ -207,7 +209,7 @@ async function rebuild(
       const query = await hollow(same.queries[0] ?? [], before, narrowed, context);
       const columns = await narrowable(node, need, context);
       if (columns === undefined) return { node: withQuery(same, query), columns: undefined };
-      const chosen = [`SELECT ${columnList(columns)} FROM (`, ...query, ")"];
+      const chosen = [`SELECT ${columnList(columns)} FROM (`, ...query, "\n)"];
       return { node: withQuery(same, chosen), columns };
     }
   }

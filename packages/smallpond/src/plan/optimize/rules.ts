@@ -59,13 +59,13 @@ export function textOf(query: readonly TemplatePiece[]): string {
   return query.filter((piece) => typeof piece === "string").join(" ");
 }
 
-/** `outer` over the result of `inner` instead of its input. */
+/** `outer` over the result of `inner`, which may end in a comment, instead of its input. */
 export function nest(
   outer: readonly TemplatePiece[],
   inner: readonly TemplatePiece[],
 ): readonly TemplatePiece[] {
   return outer.flatMap((piece) =>
-    typeof piece === "object" && "input" in piece ? ["(", ...inner, ")"] : [piece],
+    typeof piece === "object" && "input" in piece ? ["(", ...inner, "\n)"] : [piece],
   );
 }
 

@@ -29,7 +29,7 @@ export async function cut(
   // An earlier cut may have left its column; this one replaces it, and the expression may use it.
   const others = op.columns?.map(identifier).join(", ") ?? `COLUMNS(c -> c <> ${literal(name)})`;
   const expression = fillIn(op.expression, clauses);
-  const rows = op.from === undefined ? clauses[0] : `(${fillIn(op.from, clauses)})`;
+  const rows = op.from === undefined ? clauses[0] : `(${fillIn(op.from, clauses)}\n)`;
   const source = `SELECT ${others}, CAST(${expression} AS BIGINT) AS ${column} FROM ${rows}`;
   const query = op.inRange ? source : checked(source, column, op.count);
   const options =

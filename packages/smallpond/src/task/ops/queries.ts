@@ -26,7 +26,7 @@ export async function runQueries(
   await withFunction(task, () => registerUdfs(functions, connection));
   for (const query of filled) await execute(task, query, connection);
   const path = join(folder, "part-0.parquet");
-  const copy = `COPY (${last}) TO ${literal(path)} (${copyOptions(task.parquet)})`;
+  const copy = `COPY (${last}\n) TO ${literal(path)} (${copyOptions(task.parquet)})`;
   const rows = await execute(task, copy, connection, last);
   return { format: "parquet", parts: [partOf(path, rows)] };
 }
