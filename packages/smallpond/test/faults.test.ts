@@ -119,7 +119,9 @@ test("a dead executor is replaced, but not for ever", async () => {
   });
   expect(await sum(frame)).toBe(expected(60));
   const deadly = (await session.fromItems([1])).mapBatches(fromModule(steps, "deadly"));
-  await expect(deadly.compute()).rejects.toThrow(/was lost \(SIGKILL\)/);
+  // A function that ends its process takes no executor along.
+  await expect(deadly.compute()).rejects.toThrow(/the process that ran it ended \(SIGKILL\)/);
+  expect(await sum(await slowRows(session, 2, 1))).toBe(expected(20));
 });
 
 test("what no executor has is refused at once", async () => {
