@@ -92,7 +92,7 @@ async function fits(
 const manyTexts = /FLOAT|DOUBLE|INTERVAL|WITH TIME ZONE|UNION|VARIANT/;
 
 /** How partial results of each aggregate are combined. */
-const combining: ReadonlyMap<string, string> = new Map([
+const combinedBy: ReadonlyMap<string, string> = new Map([
   ["count", "sum"],
   ["count_star", "sum"],
   ["sum", "sum"],
@@ -132,21 +132,18 @@ async function splitQuery(
       finals.push({ ...item, alias: names[i] });
       continue;
     }
-    const combined = isDecomposable(item) ? combining.get(String(item.function_name)) : undefined;
-    if (combined === undefined) return undefined;
+    // A cast of the whole result stays around what combines the parts.
+    const cast = item.class === "CAST" ? item : undefined;
+    const aggregate = (cast?.child ?? item) as Syntax;
     const partial = `smallpond_partial_${i}`;
-    const counts = String(item.function_name).startsWith("count");
-    partials.push({
-      name: partial,
-      call: { ...item, alias: partial },
-      sum: item.function_name === "sum",
+    const combined = await combine(aggregate, partial, columns);
+    if (combined === undefined) return undefined;
+    const sum = aggregate.function_name === "sum";
+    partials.push({ name: partial, call: { ...aggregate, alias: partial }, sum });
+    finals.push({
+      ...(cast === undefined ? combined : { ...cast, child: combined }),
+      alias: names[i],
     });
-    const call = `${combined}(${identifier(partial)})`;
-    const sql = counts ? `CAST(${call} AS BIGINT)` : call;
-    const parsed = await columns.parse(`SELECT ${sql}`);
-    const [expression] = (parsed?.node.select_list ?? []) as readonly Syntax[];
-    if (expression === undefined) return undefined;
-    finals.push({ ...expression, alias: names[i] });
   }
   const distinct = (select.modifiers as readonly unknown[]).length > 0;
   if (distinct && partials.length > 0) return undefined;
@@ -158,6 +155,22 @@ async function splitQuery(
   if (partial === undefined || final === undefined) return undefined;
   const sums = partials.filter(({ sum }) => sum).map(({ name }) => name);
   return { partial, final, keys, sums };
+}
+
+/** What combines an aggregate's partial results; undefined if they cannot be. */
+async function combine(
+  aggregate: Syntax,
+  partial: string,
+  columns: ColumnAnalysis,
+): Promise<Syntax | undefined> {
+  if (!isDecomposable(aggregate)) return undefined;
+  const name = String(aggregate.function_name);
+  const combining = combinedBy.get(name);
+  if (combining === undefined) return undefined;
+  const call = `${combining}(${identifier(partial)})`;
+  const sql = name.startsWith("count") ? `CAST(${call} AS BIGINT)` : call;
+  const parsed = await columns.parse(`SELECT ${sql}`);
+  return (parsed?.node.select_list as readonly Syntax[] | undefined)?.[0];
 }
 
 /** The columns that a query groups by or, for DISTINCT, gives. */
