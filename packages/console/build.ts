@@ -25,6 +25,7 @@ const BUNDLED = [
   "@open-infra/eplb",
   "@open-infra/dualpipe",
   "@open-infra/profile",
+  "@open-infra/smallpond",
 ] as const;
 const STAMP_FILE = ".build.json";
 const WORK_PREFIX = ".build-";

@@ -1,22 +1,14 @@
-// A small server for one file and the console that shows it: the page of a trace on this machine,
-// without an engine. Nothing else of the disk can be reached: the console's built files, and the
-// one file at an address that cannot be guessed.
+// The page of a trace on this machine, without an engine: the console, and the one file at an
+// address that cannot be guessed.
 
-import { randomBytes } from "node:crypto";
 import { type FileHandle, open } from "node:fs/promises";
-import { createServer } from "node:http";
-import type { AddressInfo } from "node:net";
 import { basename } from "node:path";
 import { Readable } from "node:stream";
-import { getRequestListener } from "@hono/node-server";
 import { InputError } from "@open-infra/errors";
-import { Hono } from "hono";
-import { ApiError, toApiError } from "./errors.ts";
-import { hostGuard } from "./guards.ts";
-import { listen, visitUrl } from "./listen.ts";
+import { ApiError } from "./errors.ts";
 import type { ConsoleFiles } from "./options.ts";
-import type { ServerContext, ServerEnv } from "./scope.ts";
-import { getStaticFile } from "./static-files.ts";
+import type { ServerContext } from "./scope.ts";
+import { privateHeaders, type RunningViewer, secretPath, startViewerApp } from "./viewer-app.ts";
 
 export interface ViewerOptions {
   /** The trace: JSON, or JSON in gzip. */
@@ -27,16 +19,6 @@ export interface ViewerOptions {
   readonly port?: number;
 }
 
-export interface RunningViewer extends AsyncDisposable {
-  /** What to open: the console's trace page with the file. */
-  readonly url: string;
-  readonly port: number;
-  /** Ends every connection. */
-  close(): Promise<void>;
-}
-
-/** Other machines have no business here: it listens on this one only. */
-const HOST = "127.0.0.1";
 const GZIP_MAGIC = [0x1f, 0x8b] as const;
 
 /**
@@ -46,52 +28,14 @@ const GZIP_MAGIC = [0x1f, 0x8b] as const;
  * @throws PortInUseError, ListenError
  */
 export async function startViewer(options: ViewerOptions): Promise<RunningViewer> {
-  if ("missing" in options.console) {
-    throw new InputError("console", "not there", `a built console: ${options.console.missing}`);
-  }
-  const type = await typeOf(options.file);
-  const path = `/trace/${randomBytes(16).toString("hex")}`;
-  const app = viewerApp({ ...options, path, type });
-  const listener = getRequestListener(app.fetch, { hostname: HOST, overrideGlobalObjects: false });
-  const server = createServer((request, response) => void listener(request, response));
-  await listen(server, HOST, options.port ?? 0);
-  const { port } = server.address() as AddressInfo;
-  const close = async (): Promise<void> => {
-    const closed = new Promise<void>((resolve) => server.close(() => resolve()));
-    server.closeAllConnections();
-    await closed;
-  };
-  const address = encodeURIComponent(path);
-  const url = `${visitUrl(HOST, port)}/#/trace/?url=${address}`;
-  return { url, port, close, [Symbol.asyncDispose]: close };
-}
-
-interface ViewerParts extends ViewerOptions {
-  /** Where the file lies in the address space. */
-  readonly path: string;
-  readonly type: string;
-}
-
-/** The application without a socket. */
-function viewerApp({ file, console, path, type }: ViewerParts): Hono<ServerEnv> {
-  const app = new Hono<ServerEnv>();
-  app.use(hostGuard([]));
-  app.get(path, (c) => sendTrace(c, file, type));
-  // The console asks for these; there is no engine here, and that is no failure.
-  app.get("/api/*", () => errorResponse(new ApiError(404, "this server only shows a trace")));
-  app.get("/v1/*", () => errorResponse(new ApiError(404, "this server only shows a trace")));
-  app.get("*", (c) => getStaticFile(console, c));
-  app.notFound((c) =>
-    errorResponse(
-      new ApiError(405, `${c.req.method} is not taken`, { headers: { allow: "GET, HEAD" } }),
-    ),
-  );
-  app.onError((error) => errorResponse(toApiError(error)));
-  return app;
-}
-
-function errorResponse(error: ApiError): Response {
-  return Response.json(error.body, { status: error.status, headers: error.headers });
+  const { file, console, port = 0 } = options;
+  // Before a file is looked for that nobody could be shown.
+  const type = "missing" in console ? "" : await typeOf(file);
+  const path = secretPath("trace");
+  return await startViewerApp({
+    ...{ console, port, shows: "a trace", page: `trace/?url=${encodeURIComponent(path)}` },
+    routes: (app) => app.get(path, (c) => sendTrace(c, file, type)),
+  });
 }
 
 /** The file as it is now, in pieces; opened for every request, since a run may write it again. */
@@ -104,10 +48,7 @@ async function sendTrace(c: ServerContext, file: string, type: string): Promise<
     "content-type": type,
     "content-length": String(size),
     "content-disposition": `inline; filename*=UTF-8''${encodeName(basename(file))}`,
-    "cache-control": "no-store",
-    "x-content-type-options": "nosniff",
-    // Another site's page must not even embed it.
-    "cross-origin-resource-policy": "same-origin",
+    ...privateHeaders,
   };
   if (c.req.method === "HEAD" || size === 0) {
     await handle.close();

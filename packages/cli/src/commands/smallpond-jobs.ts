@@ -3,8 +3,8 @@
 import { findJob, JobFollower, jobState, listJobs, type StepView } from "@open-infra/smallpond";
 import { type CliContext, printJson, printLine } from "../context.ts";
 import { formatBytes } from "../progress.ts";
+import { dataRootOf } from "../smallpond-jobs.ts";
 import { counted, ellipsis, formatNumber, formatTable } from "../table.ts";
-import { dataRootOf } from "./smallpond-run.ts";
 
 interface Flags {
   readonly dataRoot?: string;

@@ -2,8 +2,8 @@
 
 import { findJob, rerunTask } from "@open-infra/smallpond";
 import { type CliContext, printJson, printLine } from "../context.ts";
+import { dataRootOf } from "../smallpond-jobs.ts";
 import { formatNumber } from "../table.ts";
-import { dataRootOf } from "./smallpond-run.ts";
 
 interface Flags {
   readonly job: string;

@@ -4,26 +4,23 @@
 import { spawn } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import { mkdtemp, rm, stat } from "node:fs/promises";
-import { homedir, tmpdir } from "node:os";
-import { join, resolve } from "node:path";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { consoleDir } from "@open-infra/console";
+import { startJobViewer } from "@open-infra/server";
 import { JobFollower } from "@open-infra/smallpond";
 import { type CliContext, note } from "../context.ts";
 import { UsageError } from "../parse.ts";
+import { dataRootOf, jobsUnder } from "../smallpond-jobs.ts";
 import { JobProgress } from "../smallpond-progress.ts";
 import { counted } from "../table.ts";
-
-/** Where jobs lie unless the caller or the environment says otherwise. */
-export function dataRootOf(flags: { readonly dataRoot?: string }, context: CliContext): string {
-  const { SP_DATA_ROOT } = context.process.env;
-  const standard = join(homedir(), ".cache", "open-infra", "smallpond");
-  return resolve(flags.dataRoot ?? (SP_DATA_ROOT || standard));
-}
 
 interface Flags {
   readonly jobId?: string;
   readonly dataRoot?: string;
   readonly executors?: number;
   readonly quiet: boolean;
+  readonly console: boolean;
 }
 
 const drawMs = 150;
@@ -43,6 +40,10 @@ export default async function run(
   await follower.read();
   const before = follower.view.progress.done;
   const progress = new JobProgress(this, Date.now());
+  await using viewer = flags.console
+    ? await startJobViewer({ ...jobsUnder(dataRoot), job: jobId, console: consoleDir() })
+    : undefined;
+  if (viewer !== undefined) note(this, `smallpond: watch it on ${viewer.url}`);
   const code = await runScript(
     this,
     [script, ...args],

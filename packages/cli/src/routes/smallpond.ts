@@ -40,6 +40,12 @@ const run = buildCommand({
       },
       dataRoot,
       executors,
+      console: {
+        kind: "boolean",
+        brief: "Also show the job in the browser, on a free port of 127.0.0.1",
+        default: false,
+        withNegated: false,
+      },
       quiet: {
         kind: "boolean",
         brief: "Show no progress",
@@ -85,6 +91,30 @@ const status = buildCommand({
     },
   },
   docs: { brief: "Steps, executors and failures of a job, running or over" },
+});
+
+const show = buildCommand({
+  loader: async () => import("../commands/smallpond-console.ts"),
+  parameters: {
+    flags: {
+      dataRoot,
+      port: {
+        kind: "parsed",
+        parse: integer(0, 65_535),
+        brief: "Port on 127.0.0.1; 0 takes a free one",
+        placeholder: "PORT",
+        default: "0",
+      },
+      open: { kind: "boolean", brief: "Open a browser", default: false, withNegated: false },
+    },
+    positional: {
+      kind: "tuple",
+      parameters: [
+        { brief: "A job's id or folder", parse: text, placeholder: "JOB", optional: true },
+      ],
+    },
+  },
+  docs: { brief: "Watch jobs in the browser: plan, timeline, executors, failures" },
 });
 
 const rerun = buildCommand({
@@ -186,9 +216,9 @@ const graysort = buildCommand({
 
 /** The route. */
 export const smallpond: RouteMap<CliContext> = buildRouteMap<
-  "run" | "explain" | "jobs" | "status" | "rerun" | "graysort",
+  "run" | "explain" | "jobs" | "status" | "console" | "rerun" | "graysort",
   CliContext
 >({
-  routes: { run, explain, jobs, status, rerun, graysort },
+  routes: { run, explain, jobs, status, console: show, rerun, graysort },
   docs: { brief: "Partitioned data processing on DuckDB" },
 });

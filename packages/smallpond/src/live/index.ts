@@ -1,0 +1,11 @@
+// A second door, for who only looks: the view of a job's log, without DuckDB or a file system. The
+// console bundles it.
+
+export {
+  type AttemptView,
+  type ExecutorView,
+  type FailureView,
+  JobView,
+  type StepView,
+} from "./job-view.ts";
+export type { LogLine, StepLine } from "./log-lines.ts";
