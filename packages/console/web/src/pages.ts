@@ -24,5 +24,6 @@ export const pages: readonly [Page, ...Page[]] = [
   { path: "engine", title: "Engine", load: () => import("./pages/engine/page.tsx") },
   { path: "trace", title: "Trace", load: () => import("./pages/trace/page.tsx") },
   { path: "experts", title: "Experts", load: () => import("./pages/experts/page.tsx") },
+  { path: "jobs", title: "Jobs", load: () => import("./pages/jobs/page.tsx") },
   { path: "pipeline", title: "Pipeline", load: () => import("./pages/pipeline/page.tsx") },
 ];

@@ -2,8 +2,6 @@
 // to watch it from another process, and to look at it when it is over. Only ever appended to, so that
 // a reader may follow it; a killed job's log lacks its last tenth of a second at most.
 
-import { appendFileSync, writeSync } from "node:fs";
-
 /** A step of a plan, for people. */
 export interface StepLine {
   /** As tasks name it: `partition#3`. */
@@ -53,41 +51,3 @@ export type LogLine = { readonly atMs: number } & (
       readonly reason?: string;
     }
 );
-
-const flushMs = 100;
-const flushBytes = 1 << 16;
-
-/** Appends lines to a file, many at a time: a write a task would cost more than some tasks. */
-export class LineWriter {
-  readonly #path: string;
-  #text = "";
-  #timer: NodeJS.Timeout | undefined;
-  #failed = false;
-
-  constructor(path: string) {
-    this.#path = path;
-  }
-
-  add(value: unknown): void {
-    if (this.#failed) return;
-    this.#text += `${JSON.stringify(value)}\n`;
-    if (this.#text.length > flushBytes) this.flush();
-    else this.#timer ??= setTimeout(() => this.flush(), flushMs).unref();
-  }
-
-  /** Writes what there is. A log that cannot be written is said once and then done without. */
-  flush(): void {
-    clearTimeout(this.#timer);
-    this.#timer = undefined;
-    const text = this.#text;
-    this.#text = "";
-    if (text === "" || this.#failed) return;
-    try {
-      appendFileSync(this.#path, text);
-    } catch (error) {
-      this.#failed = true;
-      const message = error instanceof Error ? error.message : String(error);
-      writeSync(2, `smallpond: no log from here on: ${message}\n`);
-    }
-  }
-}

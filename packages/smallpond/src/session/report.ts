@@ -5,7 +5,8 @@
 import { writeFileSync } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
-import { LineWriter, type LogLine, type StepLine } from "../live/log-lines.ts";
+import { LineWriter } from "../live/line-writer.ts";
+import type { LogLine, StepLine } from "../live/log-lines.ts";
 import type { ExecutorEvent, TaskEvent } from "../scheduler/scheduler.ts";
 import type { Task, TaskResult } from "../task/task.ts";
 

@@ -1,0 +1,67 @@
+// Where the boxes of a plan go: a column for each depth, inputs left of their users, in the order of
+// what they read so that few lines cross. Pure numbers.
+
+import type { StepView } from "@open-infra/smallpond/live";
+
+/** A box with its place. */
+export interface PlacedStep {
+  readonly step: StepView;
+  readonly x: number;
+  readonly y: number;
+}
+
+/** Boxes, lines between them, and the room they take. */
+export interface PlanLayout {
+  readonly steps: readonly PlacedStep[];
+  readonly lines: readonly { readonly from: PlacedStep; readonly to: PlacedStep }[];
+  readonly width: number;
+  readonly height: number;
+}
+
+export const boxWidth = 196;
+export const boxHeight = 58;
+const gapX = 44;
+const gapY = 14;
+const margin = 2;
+
+/** Lays steps out. A step that reads itself, which no plan has, would be drawn once all the same. */
+export function layoutPlan(steps: readonly StepView[]): PlanLayout {
+  const byName = new Map(steps.map((step) => [step.node, step]));
+  const depths = new Map<string, number>();
+  const depthOf = (name: string): number => {
+    const known = depths.get(name);
+    if (known !== undefined) return known;
+    depths.set(name, 0);
+    const inputs = (byName.get(name)?.inputs ?? []).filter((input) => byName.has(input));
+    const depth = inputs.reduce((most, input) => Math.max(most, depthOf(input) + 1), 0);
+    depths.set(name, depth);
+    return depth;
+  };
+  const columns: StepView[][] = [];
+  for (const step of steps) {
+    const depth = depthOf(step.node);
+    (columns[depth] ??= []).push(step);
+  }
+  const placed = new Map<string, PlacedStep>();
+  columns.forEach((column, depth) => {
+    const wish = (step: StepView): number => {
+      const rows = step.inputs.map((input) => placed.get(input)?.y).filter((y) => y !== undefined);
+      return rows.length === 0 ? 0 : rows.reduce((sum, y) => sum + y, 0) / rows.length;
+    };
+    const ordered = column.map((step) => ({ step, at: wish(step) })).sort((a, b) => a.at - b.at);
+    ordered.forEach(({ step }, row) => {
+      const x = margin + depth * (boxWidth + gapX);
+      placed.set(step.node, { step, x, y: margin + row * (boxHeight + gapY) });
+    });
+  });
+  const all = [...placed.values()];
+  const lines = all.flatMap((to) =>
+    to.step.inputs.flatMap((input) => {
+      const from = placed.get(input);
+      return from === undefined ? [] : [{ from, to }];
+    }),
+  );
+  const width = all.reduce((most, { x }) => Math.max(most, x + boxWidth), 0) + margin;
+  const height = all.reduce((most, { y }) => Math.max(most, y + boxHeight), 0) + margin;
+  return { steps: all, lines, width, height };
+}
