@@ -60,6 +60,8 @@ export interface GraysortReport {
   /** Of the largest partition over the mean; 1 is even. */
   readonly skew: number;
   readonly seconds: {
+    /** Until an executor is up. */
+    readonly start: number;
     readonly generate: number;
     readonly sort: number;
     readonly validate: number;
@@ -115,6 +117,7 @@ async function run(
   if (options.compareWithSort && options.format !== "ascii") {
     throw new InputError("compareWithSort", "binary records", "ASCII records, which are lines");
   }
+  const [, start] = await timed(() => session.partialSql("SELECT 1 AS up").compute());
   const [input, generate] = await timed(() => prepare(options, executors, session));
   const bytes = input.records * recordBytes;
   const partitions =
@@ -143,7 +146,7 @@ async function run(
         folder: join(session.folder.root, "items"),
       })
     : undefined;
-  const largest = Math.max(...sorted.map(({ parts }) => parts[0]?.numRows ?? 0));
+  const largest = sorted.reduce((most, { parts }) => Math.max(most, parts[0]?.numRows ?? 0), 0);
   return {
     records: input.records,
     bytes,
@@ -152,7 +155,7 @@ async function run(
     summary,
     valid,
     skew: input.records === 0 ? 1 : (largest * partitions) / input.records,
-    seconds: { generate, sort, validate: validateSeconds },
+    seconds: { start, generate, sort, validate: validateSeconds },
     gnuSort,
     files: output === undefined ? paths : await publish(paths, output),
   };
