@@ -27,7 +27,7 @@ export async function resolveFiles(
   for (const path of list) {
     const found = await expand(path, recursive, extension);
     if (found.length === 0) throw new InputError(`${caller}: paths`, path, "an existing file");
-    parts.push(...found);
+    for (const part of found) parts.push(part);
   }
   return parts;
 }

@@ -177,7 +177,7 @@ async function apply(
     if (mode === "filter") {
       if (value) results.push(row);
     } else if (mode === "map") results.push(expectRow(value, "map"));
-    else results.push(...expectRows(value, "flatMap"));
+    else for (const result of expectRows(value, "flatMap")) results.push(result);
   }
   return results;
 }

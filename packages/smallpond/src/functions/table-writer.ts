@@ -61,8 +61,11 @@ export class TableWriter {
 
   async add(rows: readonly Row[]): Promise<void> {
     if (this.#appender === undefined) {
-      for (const row of rows) this.#guess?.add(row);
-      this.#held.push(...rows);
+      // One by one: as arguments of one call, many rows are more than the stack holds.
+      for (const row of rows) {
+        this.#guess?.add(row);
+        this.#held.push(row);
+      }
       if (this.#guess !== undefined && this.#held.length < guessRows) return;
       await this.#open();
       return;

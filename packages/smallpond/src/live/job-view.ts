@@ -206,8 +206,10 @@ export class JobView {
     const seat = this.executors.get(executor) ?? {
       ...{ name: executor, state: event, reason, running: 0, done: 0, lastSeenMs: atMs },
     };
-    seat.state = event === "recovered" ? "ready" : event;
-    seat.reason = reason;
+    // Executors of a job that is over are let go.
+    const isOver = this.state === "ended" && event === "lost";
+    seat.state = event === "recovered" ? "ready" : isOver ? "left" : event;
+    seat.reason = isOver ? "" : reason;
     seat.lastSeenMs = atMs;
     this.executors.set(executor, seat);
   }

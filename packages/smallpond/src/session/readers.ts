@@ -165,7 +165,7 @@ export class Readers {
       const found = isRemote(path)
         ? await this.#with((connection) => resolveRemote(path, caller, connection))
         : await resolveFiles(path, caller, recursive, extension);
-      parts.push(...found);
+      for (const part of found) parts.push(part);
     }
     if (parts.length === 0) throw new InputError(`${caller}: paths`, "empty", "at least one path");
     return parts;
