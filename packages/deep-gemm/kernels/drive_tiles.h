@@ -5,6 +5,7 @@
 // the time. None of this changes a sum (tile_sums.h).
 #pragma once
 #include "epilogue.h"
+#include "few_rows.h"
 #include "segments.h"
 #include "tile_sums.h"
 
@@ -395,8 +396,93 @@ static void begin_strip(unit_t *u, int strip, int64_t col, int64_t cols) {
   u->along_k = u->kept && all <= BLOCK_BYTES;
 }
 
+// ---- few rows
+// -------------------------------------------------------------------------------------
+// k of a row of A as few_rows.h takes it, and floats of one matrix's rows and of its runs' sums.
+static int64_t few_k(const unit_t *u) { return oi_ceil_div(u->segment.k, 64) * 64; }
+static int64_t few_runs(const unit_t *u) { return oi_ceil_div(u->segment.k, RUN_K); }
+static int64_t few_a_floats(const unit_t *u) { return FEW_ROWS * (few_k(u) + few_runs(u)); }
+
+// Whether the unit's rows are multiplied by vectors, which changes no bit.
+static int is_few(const unit_t *u) {
+  if (!FEW || u->rows > FEW_ROWS) return 0;
+  int64_t floats = u->p->slices * few_a_floats(u) + FEW_ROWS * 16 * few_runs(u);
+  return floats * (int64_t)sizeof(float) <= u->p->panel_bytes;
+}
+
+#if FEW
+// A's rows, then the scales of their runs, matrix by matrix, for the units that follow.
+static void keep_few(unit_t *u) {
+  if (u->known && memcmp(&u->known_segment, &u->segment, sizeof u->segment) == 0) return;
+  float *to = (float *)u->right;
+  int64_t stride = few_k(u), runs = few_runs(u);
+  for (int64_t slice = 0; slice < u->p->slices; slice++, to += few_a_floats(u)) {
+    for (int64_t m = 0; m < FEW_ROWS; m++) {
+      for (int64_t k = 0; k < stride; k += 64) {
+        int64_t len = m < u->rows ? oi_min(64, u->segment.k - k) : 0;
+        const char *from = a_place(u, m < u->rows ? m : 0, (block_t){slice, k, len});
+        widen_run(from, len, to + m * stride + k);
+      }
+    }
+    for (int64_t i = 0; SCALED && i < runs; i++) {
+      float scales[32];
+      a_scales(u, scales, 0, u->rows, i * RUN_K);
+      memcpy(to + FEW_ROWS * stride + i * FEW_ROWS, scales, FEW_ROWS * sizeof(float));
+    }
+  }
+  u->known = 1;
+  u->known_segment = u->segment;
+}
+
+// sums (+)= each run's sums times the scales of its rows and columns.
+static __attribute__((noinline)) void add_few_runs(const unit_t *u, int count, int64_t j,
+                                                   int64_t columns, const float *a, int first,
+                                                   const float *runs, float *sums) {
+  for (int64_t i = 0; i < few_runs(u); i++, a += FEW_ROWS) {
+    float of_columns[32];
+    b_scales(u, of_columns, j, columns, i * RUN_K);
+    const vf scales = vf_load(of_columns);
+    for (int m = 0; m < count; m++, runs += 16) {
+      vf scale = vf_set(a[m]) * scales, x = vf_load(runs);
+      float *to = sums + 16 * m;
+      vf_store(to, first && i == 0 ? x * scale : vf_fma_exact(x, scale, vf_load(to)));
+    }
+  }
+}
+
+static void multiply_few_rows(unit_t *u, int strip, int64_t col, int64_t cols) {
+  u->col = col;
+  u->cols = cols;
+  keep_few(u);
+  int count = FEW_COUNT((int)u->rows);
+  float *runs = (float *)u->right + u->p->slices * few_a_floats(u);
+  for (int64_t j = 0; j < cols; j += 16) {
+    _Alignas(64) float sums[FEW_ROWS * 16] = {0};
+    int64_t columns = oi_min(16, cols - j);
+    const float *a = (const float *)u->right;
+    for (int64_t slice = 0; slice < u->p->slices; slice++, a += few_a_floats(u)) {
+      const char *b = b_place(u, j, (block_t){slice, 0, u->segment.k});
+      few_as_tiles(count, b, b_ld(u), columns, u->segment.k, a, few_k(u),
+                   SCALED ? RUN_STEPS : 0, SCALED ? runs : sums);
+      if (SCALED) {
+        add_few_runs(u, count, j, columns, a + FEW_ROWS * few_k(u), slice == 0, runs, sums);
+      }
+    }
+    for (int64_t m = 0; m < u->rows; m++) {
+      memcpy(u->out + m * SUM_STRIDE + strip * STRIP_COLS + j, sums + 16 * m, 64);
+    }
+  }
+}
+#endif
+
 // The sums of columns [col, col + cols), the unit's first or second strip of them.
 static void multiply_strip(unit_t *u, int strip, int64_t col, int64_t cols) {
+#if FEW
+  if (is_few(u)) {
+    multiply_few_rows(u, strip, col, cols);
+    return;
+  }
+#endif
   begin_strip(u, strip, col, cols);
   if (u->kept) keep_right(u);
   else u->known = 0;
@@ -422,6 +508,10 @@ static void multiply_strip(unit_t *u, int strip, int64_t col, int64_t cols) {
 }
 
 static void clear_sums(unit_t *u) {
+  if (is_few(u)) {
+    memset(u->out, 0, (size_t)(FEW_ROWS * SUM_STRIDE) * sizeof(float));
+    return;
+  }
   begin_strip(u, 0, 0, is_gated(u->p) ? 128 : MAX_UNIT_COLS);
   size_t strip = (size_t)(u->left_pairs * u->right_pairs * QUAD) * sizeof(float);
   memset(u->all_sums, 0, is_gated(u->p) ? 2 * strip : strip);
@@ -430,6 +520,7 @@ static void clear_sums(unit_t *u) {
 // The unit's sums from row `m` on, and how many rows of them there are.
 static float *finished_rows(unit_t *u, int64_t m, int64_t *count) {
   *count = oi_min(16, u->rows - m);
+  if (is_few(u)) return u->out;
   int64_t strip = u->left_pairs * u->right_pairs * QUAD, half = m / 16 % 2;
   for (int s = 0; s < (is_gated(u->p) ? 2 : 1); s++) {
     const float *sums = u->all_sums + s * strip;

@@ -413,6 +413,53 @@ describe("D19: a row does not know its batch", () => {
     },
   );
 
+  // Up to four rows take a path of their own beside matrix tiles: every count around where it ends.
+  it.each([
+    ["bf16", "bf16"],
+    ["fp8", "fp8"],
+    ["bf16", "fp8"],
+    ["fp8", "bf16"],
+  ] as const)(
+    "a row alone is the same as among 33, subnormals too: %s × %s",
+    (x, y) => {
+      const random = seededRandom(seed);
+      for (const [n, k] of [
+        [70, 300],
+        [33, 97],
+      ] as const) {
+        const a = randomOperand(random, x, [33, k], 1);
+        const b = randomOperand(random, y, [n, k], 128);
+        // Products and sums down to where float32 has subnormals, and bf16 that are some.
+        if (x === "bf16" && !isScaled(a)) {
+          const words = a.raw() as Uint16Array;
+          for (let i = 0; i < words.length; i++) {
+            const shift = (Math.floor(i / k) % 3) * 0x2000;
+            const bits = words[i] as number;
+            words[i] = (bits & 0x8000) | Math.max(i % 5, (bits & 0x7fff) - shift);
+          }
+        }
+        for (const { name, device } of compiled) {
+          const all = poisoned([33, n], "f32");
+          gemmNt(device, { a, b, d: all });
+          for (const rows of [1, 2, 3, 4, 5]) {
+            for (const from of [0, 1, 14]) {
+              const d = poisoned([rows, n], "f32");
+              gemmNt(device, { a: rowsOf(a, from, from + rows), b, d });
+              const message = `${name}, rows ${from} + ${rows}, seed ${seed}`;
+              expect(d.bytes(), message).toEqual(
+                all
+                  .slice(0, from, from + rows)
+                  .contiguous()
+                  .bytes(),
+              );
+            }
+          }
+        }
+      }
+    },
+    120_000,
+  );
+
   it.each(kinds)("instruction sets with fused multiply-add agree to the bit: %s × %s", (x, y) => {
     const random = seededRandom(seed);
     const a = randomOperand(random, x, [20, 1300], 1);
