@@ -61,7 +61,7 @@ export class FilesChannel implements Channel {
     this.#lastMs = Math.max(this.#lastMs, Date.now());
     const serial = String(this.#serial++).padStart(9, "0");
     const name = `${this.#lastMs}.${serial}.${this.#self}.${id}`;
-    const earlier = this.#sending.get(queue) ?? this.#prepare(queue);
+    const earlier = this.#sending.get(queue) ?? Promise.resolve();
     // One after another, so that nobody sees a later one and not an earlier one.
     const sent = earlier.then(() => this.#put(queue, name, body));
     const settled = sent.catch(() => {});
@@ -165,7 +165,14 @@ export class FilesChannel implements Channel {
     const folder = this.#queue(queue);
     const aside = join(folder, "aside", name);
     try {
-      await this.#write(aside, body);
+      await this.#prepare(queue);
+      // Another process may have dropped the queue since.
+      await this.#write(aside, body).catch(async (error: NodeJS.ErrnoException) => {
+        if (error.code !== "ENOENT") throw error;
+        this.#known.delete(queue);
+        await this.#prepare(queue);
+        await this.#write(aside, body);
+      });
       await rename(aside, join(folder, "new", name));
       if (this.#options.durable) await syncFolder(join(folder, "new"));
     } catch (error) {

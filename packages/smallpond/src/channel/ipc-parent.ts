@@ -58,8 +58,8 @@ export class IpcParent implements Channel {
     take: (delivery: Delivery) => void,
     { inFlight = 256 }: ConsumeOptions = {},
   ): Promise<Consumer> {
-    const subscription = this.#broker.subscribe(queue, inFlight, ({ id, body, redelivered }) =>
-      take({ id, body, redelivered, ack: async () => subscription.ack(id) }),
+    const subscription = this.#broker.subscribe(queue, inFlight, (item, to) =>
+      take({ ...item, ack: async () => to.ack(item.id) }),
     );
     return { close: async () => subscription.close() };
   }

@@ -15,11 +15,11 @@ export class Subscription {
   readonly queue: Queue;
   readonly inHand: Map<string, Item> = new Map();
   readonly inFlight: number;
-  readonly deliver: (item: Item) => void;
+  readonly deliver: (item: Item, to: Subscription) => void;
   /** Frozen: it gets nothing until it speaks again. */
   paused = false;
 
-  constructor(queue: Queue, inFlight: number, deliver: (item: Item) => void) {
+  constructor(queue: Queue, inFlight: number, deliver: (item: Item, to: Subscription) => void) {
     this.queue = queue;
     this.inFlight = inFlight;
     this.deliver = deliver;
@@ -74,7 +74,7 @@ class Queue {
       if (best === undefined) return;
       const item = this.#waiting[this.#head++] as Item;
       best.inHand.set(item.id, item);
-      best.deliver(item);
+      best.deliver(item, best);
     }
     this.#waiting = [];
     this.#head = 0;
@@ -103,7 +103,11 @@ export class QueueBroker {
     this.#queue(queue).add(id, body);
   }
 
-  subscribe(queue: string, inFlight: number, deliver: (item: Item) => void): Subscription {
+  subscribe(
+    queue: string,
+    inFlight: number,
+    deliver: (item: Item, to: Subscription) => void,
+  ): Subscription {
     const found = this.#queue(queue);
     const subscription = new Subscription(found, inFlight, deliver);
     found.subscriptions.add(subscription);
