@@ -1,5 +1,5 @@
-// The sort benchmark on executors: every engine, kind of record and number of parts, beside GNU sort
-// on the same records.
+// The sort benchmark on executors: every engine, kind of record and number of parts, beside GNU
+// sort on the same records.
 
 import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";

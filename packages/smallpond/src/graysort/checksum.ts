@@ -1,5 +1,5 @@
-// What the sort benchmark compares by: the sum of the records' CRC-32s. It does not depend on order,
-// so that a sorted output has the sum of its input.
+// What the sort benchmark compares by: the sum of the records' CRC-32s. It does not depend on their
+// order, so that a sorted output has the sum of its input.
 
 import { recordBytes } from "./records.ts";
 

@@ -1,5 +1,5 @@
-// The order of records found by DuckDB instead of the radix sort: keys and numbers go in as columns,
-// numbers come out sorted. Spills where memory is short; ties of keys are broken here.
+// The order of records found by DuckDB instead of the radix sort: keys and numbers go in as
+// columns, numbers come out sorted. Spills where memory is short; ties of keys are broken here.
 
 import {
   BIGINT,

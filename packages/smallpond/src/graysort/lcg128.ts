@@ -1,6 +1,6 @@
-// The 128-bit linear congruential generator of the sort benchmark's records, with jumps, so that any
-// range of records can be made without those before it. Only the numbers; what a record makes of
-// them is records.ts.
+// The 128-bit linear congruential generator of the sort benchmark's records, with jumps, so that
+// any range of records can be made without those before it. Only the numbers; what a record makes
+// of them is records.ts.
 
 /** L'Ecuyer's multiplier for modulus 2^128 (Mathematics of Computation 68, 1999, pp. 249-260). */
 export const multiplier: bigint = 0x2360ed051fc65da44385df649fccf645n;

@@ -1,5 +1,5 @@
-// Records of the sort benchmark, 100 bytes with a key of 10: the classic binary form, which Hadoop's
-// TeraGen writes too, and the ASCII form (`gensort -a`). Record n is a function of n, so that
+// Records of the sort benchmark, 100 bytes with a key of 10: the classic binary form, which
+// Hadoop's TeraGen writes too, and the ASCII form (`gensort -a`). Record n is a function of n, so that
 // partitions are generated side by side. Skewed keys are ours: in the manner of `gensort -s`, not
 // its bytes.
 
@@ -80,7 +80,7 @@ export class RecordGenerator {
     }
   }
 
-  /** Key of the top 80 bits, 00 11, number, 88 99 AA BB, the low 48 bits' digits by fours, CC ... */
+  /** Key of the top 80 bits, 00 11, number, 88 99 AA BB, low 48 bits' digits by fours, CC ... */
   #writeBinary(target: Uint8Array, at: number): void {
     const { x0, x1, x2, x3, x4, x5 } = this.#random;
     target[at] = x5;
