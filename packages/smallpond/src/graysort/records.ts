@@ -1,7 +1,7 @@
 // Records of the sort benchmark, 100 bytes with a key of 10: the classic binary form, which
-// Hadoop's TeraGen writes too, and the ASCII form (`gensort -a`). Record n is a function of n, so that
-// partitions are generated side by side. Skewed keys are ours: in the manner of `gensort -s`, not
-// its bytes.
+// Hadoop's TeraGen writes too, and the ASCII form (`gensort -a`). Record n is a function of
+// n, so that partitions are generated side by side. Skewed keys are ours: in the manner of
+// `gensort -s`, not its bytes.
 
 import { InputError } from "@open-infra/errors";
 import { Lcg128, stateAfter } from "./lcg128.ts";
