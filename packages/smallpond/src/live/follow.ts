@@ -16,6 +16,7 @@ export class JobFollower {
   #at = 0;
   #rest = "";
   readonly #decoder = new TextDecoder();
+  #turn: Promise<unknown> = Promise.resolve();
 
   /** @param root The job's folder. */
   constructor(root: string) {
@@ -24,6 +25,13 @@ export class JobFollower {
 
   /** Takes what was written since; false if there was nothing, or no log yet. */
   async read(): Promise<boolean> {
+    // One at a time: two side by side would take the same lines twice.
+    const read = this.#turn.then(async () => await this.#readOn());
+    this.#turn = read.catch(() => {});
+    return await read;
+  }
+
+  async #readOn(): Promise<boolean> {
     const file = await open(join(this.root, "log", "events.jsonl")).catch(() => undefined);
     if (file === undefined) return false;
     let got = false;
