@@ -5,7 +5,8 @@
 import type { LogLine, StepLine } from "./log-lines.ts";
 
 /** A step and its tasks. */
-export interface StepView extends StepLine {
+export interface StepView extends Omit<StepLine, "tasks"> {
+  tasks: number;
   /** Results there are, reused ones included. */
   done: number;
   running: number;
@@ -60,6 +61,14 @@ export interface FailureView {
 /** Attempts that are kept for the timeline; the first ones go when there are more. */
 const attemptsMax = 20_000;
 const failuresMax = 200;
+
+/** How an executor ends that is told to. */
+const endedWell = "exit code 0";
+
+function letGo(seat: ExecutorView): void {
+  seat.state = "left";
+  seat.reason = "";
+}
 
 /** See the head of this file. */
 export class JobView {
@@ -206,10 +215,9 @@ export class JobView {
     const seat = this.executors.get(executor) ?? {
       ...{ name: executor, state: event, reason, running: 0, done: 0, lastSeenMs: atMs },
     };
-    // Executors of a job that is over are let go.
-    const isOver = this.state === "ended" && event === "lost";
-    seat.state = event === "recovered" ? "ready" : isOver ? "left" : event;
-    seat.reason = isOver ? "" : reason;
+    seat.state = event === "recovered" ? "ready" : event;
+    seat.reason = reason;
+    if (this.state === "ended" && reason === endedWell) letGo(seat);
     seat.lastSeenMs = atMs;
     this.executors.set(executor, seat);
   }
@@ -221,7 +229,14 @@ export class JobView {
       view.outcome = "stopped";
     }
     this.#open.clear();
-    for (const step of this.steps.values()) step.running = 0;
-    for (const seat of this.executors.values()) seat.running = 0;
+    for (const step of this.steps.values()) {
+      step.running = 0;
+      // `take` runs no more partitions than it needs.
+      if (step.failed === 0) step.tasks = step.done;
+    }
+    for (const seat of this.executors.values()) {
+      seat.running = 0;
+      if (seat.state !== "lost" || seat.reason === endedWell) letGo(seat);
+    }
   }
 }

@@ -7,7 +7,7 @@ import type { Shown } from "../session.ts";
 import { boxHeight, boxWidth, layoutPlan, type PlacedStep } from "./plan-layout.ts";
 
 /** Characters of a step's text in its box; the whole of it is in the tip. */
-const textMax = 30;
+const textMax = 25;
 
 /** Steps of all actions so far. */
 export function PlanGraph({ shown }: { readonly shown: Shown }): VNode {
