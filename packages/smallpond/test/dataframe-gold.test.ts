@@ -145,7 +145,7 @@ test("a schema for columns that are NULL throughout", async () => {
   expect(types.map(({ column_type }) => column_type)).toEqual(["BIGINT", "DATE[]"]);
 });
 
-test("batches of 350 of 1000 rows: 350, 350, 300; of rows, of Arrow tables, as a stream", async () => {
+test("batches of 350 of 1000 rows: 350, 350, 300; rows, Arrow tables, a stream", async () => {
   const frame = await sp.fromItems(range(1000));
   const rows = frame.mapBatches((batch) => [{ n: batch.length }], { batchRows: 350 });
   expect(numbers(await rows.takeAll(), "n")).toEqual([350, 350, 300]);

@@ -228,7 +228,8 @@ test("Arrow's types go in and come back", async () => {
 
 test("nested Arrow types, decimals and times come from DuckDB and go back the same", async () => {
   const query = `SELECT range AS i, (range - 3) * 12345678901234567890.12345::DECIMAL(38,5) AS d,
-    (range % 100)::DECIMAL(4,1) AS small, TIMESTAMP '1969-12-31 23:59:59.999999' + INTERVAL (range) HOUR AS t,
+    (range % 100)::DECIMAL(4,1) AS small,
+    TIMESTAMP '1969-12-31 23:59:59.999999' + INTERVAL (range) HOUR AS t,
     DATE '1969-12-30' + range::INTEGER AS day, TIME '01:02:03.000004' AS clock,
     CASE WHEN range % 3 = 0 THEN NULL ELSE {'a': range, 'l': [{'b': range::VARCHAR}]} END AS s,
     MAP {range::VARCHAR: [range, NULL]} AS m, encode('x' || range) AS bytes,

@@ -97,7 +97,7 @@ test("lists, structs, maps and dates in and out", async () => {
   expect(await dates.takeAll()).toEqual([{ m: "{x=2020-02-29, y=2020-03-01}" }]);
 });
 
-test("an error names the function and the query; a captured variable is found at once", async () => {
+test("an error names the function and the query; a captured variable is found early", async () => {
   const failing = sp.udf("failing", {
     parameters: ["BIGINT"],
     returns: "BIGINT",

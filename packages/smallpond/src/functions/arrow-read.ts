@@ -302,8 +302,8 @@ async function arrowQuery(
 }
 
 /**
- * A query's rows as Arrow tables of `batchRows` rows each, the last one of what is left; of no rows,
- * nothing. Columns of types that Arrow lacks come as text.
+ * A query's rows as Arrow tables of `batchRows` rows each, the last one of what is left; of no
+ * rows, nothing. Columns of types that Arrow lacks come as text.
  */
 export async function* arrowBatches(
   query: string,

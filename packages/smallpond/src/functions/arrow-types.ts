@@ -1,5 +1,5 @@
-// Which Arrow type a DuckDB type is, and the other way. Types that Arrow has no form for go as text,
-// and fixed arrays as lists; `arrowable` says what to cast a column to before it is read.
+// Which Arrow type a DuckDB type is, and the other way. Types that Arrow has no form for go as
+// text, and fixed arrays as lists; `arrowable` says what to cast a column to before it is read.
 
 import {
   DuckDBDecimalType,

@@ -35,7 +35,8 @@ export function equalityHash(columns: readonly string[]): string {
   const texts = columns.map((column) => {
     const text = `CAST(${identifier(column)} AS VARCHAR)`;
     // Dates equal timestamps of midnight, and their texts begin alike.
-    const plain = `CASE WHEN ends_with(${text}, ' 00:00:00') THEN left(${text}, -9) ELSE ${text} END`;
+    const midnight = `ends_with(${text}, ' 00:00:00')`;
+    const plain = `CASE WHEN ${midnight} THEN left(${text}, -9) ELSE ${text} END`;
     const number = `TRY_CAST(${text} AS DOUBLE)`;
     return `coalesce(CAST(${number} + 0.0 AS VARCHAR), ${plain}, chr(1))`;
   });

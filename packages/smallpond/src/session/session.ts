@@ -40,7 +40,7 @@ import { JobReport, type NodeFigures } from "./report.ts";
 const tickMs = 100;
 const longestTickMs = 500;
 const defaultParquet: ParquetOptions = { compression: "zstd", compressionLevel: 3 };
-/** Measured in NOTES.md: delta encodings and lz4 take half of zstd's time for a tenth more bytes. */
+/** NOTES.md: delta encodings and lz4 take half of zstd's time for a tenth more bytes. */
 const defaultShuffle: ParquetOptions = { compression: "lz4", version: 2, dictionary: false };
 
 /** Starts a session; its executors come up when the first action needs them. */
