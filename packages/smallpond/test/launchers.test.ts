@@ -1,5 +1,5 @@
-// Launchers: a real mpirun, and programs that stand for ssh, kubectl and a cluster nobody knows; who
-// joins, who joins late, who never comes.
+// Launchers: a real mpirun, and programs that stand for ssh, kubectl and a cluster nobody knows;
+// who joins, who joins late, who never comes.
 
 import { spawn } from "node:child_process";
 import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -110,7 +110,8 @@ test("a Job of Kubernetes is applied, followed and deleted", async () => {
   const program = fake(
     "kubectl",
     `echo "$@" >>${said}\ncase "$*" in *apply*) cat >${join(root, "job.json")};; ` +
-      `*"get pods"*) echo "pod-0 0/1 ImagePullBackOff";; *events*) echo "Failed to pull image";; esac`,
+      `*"get pods"*) echo "pod-0 0/1 ImagePullBackOff";; ` +
+      `*events*) echo "Failed to pull image";; esac`,
   );
   const volume = { claim: "shared", mountPath: root };
   const launcher = kubernetes({

@@ -1,5 +1,5 @@
-// Sessions over a real NATS server: killed and started again, wrong in every way, with TLS, and with
-// a stranger who may publish what they like.
+// Sessions over a real NATS server: killed and started again, wrong in every way, with TLS, and
+// with a stranger who may publish what they like.
 
 import { mkdtempSync, readFileSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";

@@ -1,6 +1,6 @@
-// How scheduler and executors talk: named queues that hand each message to one consumer, and beats,
-// which may get lost. Three implementations (pipes to child processes, files, NATS) pass one contract
-// suite; who sends what is above this.
+// How scheduler and executors talk: named queues that hand each message to one consumer, and
+// beats, which may get lost. Three implementations (pipes to child processes, files, NATS) pass
+// one contract suite; who sends what is above this.
 
 /** A message in the hands of one consumer. */
 export interface Delivery {

@@ -1,8 +1,8 @@
 // The channel over a shared file system, with no server: a message is a file that is renamed into
-// a queue's folder whole and out of it by whoever takes it. A rename succeeds for one process only,
-// so nothing needs locks; folders are listed again and again rather than asked for single files,
-// whose absence NFS remembers; and who is alive is told by beats whose content changes, never by the
-// clocks of two machines.
+// a queue's folder whole and out of it by whoever takes it. A rename succeeds for one process
+// only, so nothing needs locks; folders are listed again and again rather than asked for single
+// files, whose absence NFS remembers; and who is alive is told by beats whose content changes,
+// never by the clocks of two machines.
 //
 //   queues/<queue>/new/<time>.<serial>.<sender>.<id>   waiting, in the order of their names
 //   queues/<queue>/taken/<consumer>/<the same name>    in hand; the file goes when acknowledged

@@ -1,6 +1,6 @@
-// What an executor must know of its job, in a file of the job's folder that only the owner may read:
-// the channel, the secret that seals messages, limits. So a launcher passes a path and nothing else,
-// and no secret is ever on a command line, where everybody on a machine sees it.
+// What an executor must know of its job, in a file of the job's folder that only the owner may
+// read: the channel, the secret that seals messages, limits. So a launcher passes a path and
+// nothing else, and no secret is ever on a command line, where everybody on a machine sees it.
 
 import { randomBytes } from "node:crypto";
 import { chmodSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";

@@ -1,5 +1,5 @@
-// Connects to a NATS server and says in our words why it could not. Secrets are read here, from where
-// the options say, and never get into an error.
+// Connects to a NATS server and says in our words why it could not. Secrets are read here, from
+// where the options say, and never get into an error.
 
 import { readFileSync } from "node:fs";
 import {

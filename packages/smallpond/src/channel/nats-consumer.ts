@@ -1,5 +1,6 @@
 // Takes messages of one queue from JetStream: pulls as many as may be in hand, renews the lease of
-// those while this process lives, tells redelivered ones that it has or had. Part of the NATS channel.
+// those while this process lives, tells redelivered ones that it has or had. Part of the NATS
+// channel.
 
 import { setTimeout as sleep } from "node:timers/promises";
 import type { ConsumerMessages, JsMsg, Consumer as PullConsumer } from "@nats-io/jetstream";

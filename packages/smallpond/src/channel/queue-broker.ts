@@ -1,5 +1,5 @@
-// Queues in memory: what each consumer has in hand, and to whom the next message goes. Whoever talks
-// to consumers in other processes (ipc) tells it what they say.
+// Queues in memory: what each consumer has in hand, and to whom the next message goes. Whoever
+// talks to consumers in other processes (ipc) tells it what they say.
 
 import { SeenIds } from "./channel.ts";
 

@@ -20,7 +20,9 @@ function numberIn(environment: Environment, ...names: readonly string[]): number
   return undefined;
 }
 
-/** Executors on this machine: of a Slurm step, of an MPI job, or as `SP_EXECUTORS_PER_NODE` says. */
+/**
+ * Executors on this machine: of a Slurm step, of an MPI job, or as `SP_EXECUTORS_PER_NODE` says.
+ */
 function neighbours(environment: Environment): number {
   const names = [
     "SP_EXECUTORS_PER_NODE",

@@ -1,6 +1,7 @@
 // An executor as a process: `node executor-process.js JSON`. Launchers give the job's folder only,
-// `{"jobRoot": "…"}`; what they start is a supervisor, and the executor proper is its child, started
-// anew if it crashes or was taken for lost. A session's local executors are children of the session.
+// `{"jobRoot": "…"}`; what they start is a supervisor, and the executor proper is its child,
+// started anew if it crashes or was taken for lost. A session's local executors are children of
+// the session.
 
 import { IpcChild } from "../channel/ipc-child.ts";
 import { runExecutor, serve } from "./run-executor.ts";

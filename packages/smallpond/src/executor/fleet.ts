@@ -1,5 +1,5 @@
-// The executors of a session: how they are started, by which channel they are reached, who joins, and
-// who takes the place of a lost one. What they run is the scheduler's.
+// The executors of a session: how they are started, by which channel they are reached, who joins,
+// and who takes the place of a lost one. What they run is the scheduler's.
 
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";

@@ -1,5 +1,6 @@
-// Where executors report: the driver's queue and their beats, each brought to its executor's handle.
-// An executor that nobody announced, because a launcher started it somewhere, joins when it is ready.
+// Where executors report: the driver's queue and their beats, each brought to its executor's
+// handle. An executor that nobody announced, because a launcher started it somewhere, joins when
+// it is ready.
 
 import type { Channel, Consumer, Delivery } from "../channel/channel.ts";
 import { type ExecutorIdentity, queueOf, RemoteExecutor } from "./handle.ts";

@@ -9,7 +9,9 @@ import { ask, expectAnswer } from "./program.ts";
 
 /** How Kubernetes starts executors. */
 export interface KubernetesOptions {
-  /** Has Node and this package at the paths that the driver has them at, or `command` says where. */
+  /**
+   * Has Node and this package at the paths that the driver has them at, or `command` says where.
+   */
   readonly image: string;
   /** The volume with the job's folder, mounted at the path that the driver has it at. */
   readonly volume: { readonly claim: string; readonly mountPath: string };

@@ -22,7 +22,8 @@ export interface SlurmOptions {
   /** `--time`, as Slurm writes it: `1-12:00:00`. @default the partition's */
   readonly timeLimit?: string;
   /**
-   * `job`: all nodes at once. `array`: a job a node, which start as nodes become free and are queued
+   * `job`: all nodes at once. `array`: a job a node, which start as nodes become free and are
+   * queued
    * again by Slurm if their node fails. @default "job"
    */
   readonly pilot?: "job" | "array";

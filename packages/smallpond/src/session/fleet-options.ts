@@ -1,4 +1,5 @@
-// From a session's options to those of its executors: how many, of what size, where, by which channel.
+// From a session's options to those of its executors: how many, of what size, where, by which
+// channel.
 
 import { availableParallelism, freemem } from "node:os";
 import type { ChannelChoice } from "../channel/job-card.ts";

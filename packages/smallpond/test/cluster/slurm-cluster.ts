@@ -1,5 +1,5 @@
-// A Slurm cluster of several virtual nodes on this host, as a test's own processes: munged with a key
-// of its own, slurmctld, and a slurmd for each node. Nothing of systemd, nothing in /etc.
+// A Slurm cluster of several virtual nodes on this host, as a test's own processes: munged with a
+// key of its own, slurmctld, and a slurmd for each node. Nothing of systemd, nothing in /etc.
 
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
