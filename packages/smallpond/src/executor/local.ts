@@ -10,7 +10,7 @@ import { executorProgram, type ProcessStart, rejoinCode } from "./supervise.ts";
 
 export type { ExecutorHandle } from "./handle.ts";
 
-/** Compiled code of earlier executors, which takes a third off their start. The user's own. */
+/** Compiled code of earlier executors, which spares loading some 40 %. The user's own. */
 const compileCache = join(homedir(), ".cache", "open-infra", "compile-cache");
 
 /** Of an error stream, what is kept. */

@@ -35,7 +35,7 @@ const [c0, c1, c2, c3, c4, c5] = limbsOf(increment);
 
 /**
  * The generator as six limbs of 24 bits in doubles: a product has 48 bits and a sum of six of them
- * with carry less than 2^51, so every step is exact, and ten times as fast as with BigInt.
+ * with carry less than 2^51, so every step is exact, and none allocates as BigInt does.
  */
 export class Lcg128 {
   /** Bits 0-23. */
