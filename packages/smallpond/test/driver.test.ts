@@ -77,7 +77,7 @@ async function childrenOf(pid: number): Promise<number[]> {
   return found.slice(1);
 }
 
-test("a killed driver's executors end; the next one does only what is left; a third nothing", async () => {
+test("a killed driver's executors end; the next does what is left, a third nothing", async () => {
   const root = rootFolder();
   const first = new Driver(root, "slow");
   await first.until(({ finished = 0 }) => finished >= 12);

@@ -81,7 +81,7 @@ test("2 MB of memory are enough after some doublings", async () => {
   expect(retried).toBeGreaterThan(0);
 });
 
-test("an executor is not lost while a function blocks, and a blocked one can be stopped", async () => {
+test("no executor is lost while a function blocks, and a blocked one can be stopped", async () => {
   const session = await open({ heartbeatTimeoutMs: 1500, maxRestarts: 0, executorCpus: 1 });
   const rows = await session.fromItems([1]);
   expect(await rows.mapBatches(fromModule(hungry, "block", [3500])).count()).toBe(1);
@@ -106,7 +106,7 @@ function smallDisk(folder: string, bytes: number): true | string {
   return "mounting a tmpfs is not permitted; run as root";
 }
 
-test("a full disk is an error with the folder and what is free, and leaves nothing", async (context) => {
+test("a full disk is an error with its folder and what is free", async (context) => {
   const disk = mkdtempSync(join(tmpdir(), "smallpond-disk-"));
   const met = smallDisk(disk, 24 * mib);
   if (requirement("a full disk", met)) return context.skip();

@@ -129,7 +129,7 @@ describe("resources", () => {
 });
 
 describe("failures", () => {
-  test("a failed task goes to another executor, and to the same one where there is none", async () => {
+  test("a failed task goes to another executor where there is one", async () => {
     const { scheduler, add } = fixture({ maxFailures: 3 });
     const [x, y] = [add("x"), add("y")];
     void scheduler.run(graphOf(taskOf("t")));
@@ -165,7 +165,7 @@ describe("failures", () => {
     expect(y.runs).toHaveLength(1);
   });
 
-  test("out of memory doubles the limit up to the largest executor's, and then says so", async () => {
+  test("out of memory doubles the limit up to the largest executor's", async () => {
     const { scheduler, add } = fixture({ maxFailures: 2 });
     const x = add("x", { memoryBytes: 10 * 2 ** 20 });
     const run = scheduler.run(graphOf(taskOf("t", { memoryBytes: 2 ** 20 })));
@@ -216,7 +216,7 @@ describe("failures", () => {
     expect(x.killed).toBe(true);
   });
 
-  test("one action fails, the other goes on, and the failed task may be asked for again", async () => {
+  test("one action fails, the other goes on, and the task may be asked for again", async () => {
     const { scheduler, add } = fixture({ maxFailures: 1 });
     const x = add("x", { cpus: 4 });
     const shared = taskOf("shared");
@@ -245,7 +245,7 @@ describe("executors", () => {
     await expect(run).rejects.toThrow(/16 cores.*2 cores/);
   });
 
-  test("what only a lost executor could run is refused when it is lost and no other comes", async () => {
+  test("what only a lost executor could run is refused when no other comes", async () => {
     const { scheduler, add } = fixture();
     add("small");
     const big = add("big", { cpus: 8 });
@@ -344,7 +344,7 @@ describe("actions", () => {
     await again;
   });
 
-  test("what is made of a task stands for it; a lost root is made anew from its inputs", async () => {
+  test("what is made of a task stands for it; a root is made anew from its inputs", async () => {
     const { scheduler, add, types } = fixture();
     const x = add("x");
     const graph = graphOf(taskOf("a"), taskOf("b", {}, { inputs: ["a"] }));
@@ -391,7 +391,7 @@ describe("actions", () => {
 });
 
 describe("stragglers", () => {
-  test("a late task is raced once others of its kind are known; the first result counts", async () => {
+  test("a late task is raced once others are known; the first result counts", async () => {
     const { scheduler, add, types } = fixture({ speculation: true, stragglerMs: 100 });
     const [x, y] = [add("x"), add("y")];
     const tasks = Array.from({ length: 7 }, (_, i) => taskOf(`t${i}`));

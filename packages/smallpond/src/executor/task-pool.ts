@@ -1,5 +1,5 @@
-// Processes for tasks that run users' code, kept for the next task with the same limits. A task that
-// takes more memory than it may, or is told to end, loses its process and nothing else.
+// Processes for tasks that run users' code, kept for the next task with the same limits. A task
+// that takes more memory than it may, or is told to end, loses its process and nothing else.
 
 import { type ChildProcess, fork } from "node:child_process";
 import { readFileSync } from "node:fs";
@@ -149,7 +149,8 @@ class TaskProcess {
       return new TaskError(node, 1, "memory", `JavaScript's heap is out of memory; ${limit}`);
     }
     const said = this.#tail.trim().split("\n").slice(-5).join("\n");
-    const message = `the process that ran it ended (${how.message})${said && `; it said:\n${said}`}`;
+    const words = said === "" ? "" : `; it said:\n${said}`;
+    const message = `the process that ran it ended (${how.message})${words}`;
     return new TaskError(node, 1, "crash", message, { cause: how });
   }
 

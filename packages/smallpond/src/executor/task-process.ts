@@ -1,5 +1,5 @@
-// A process that runs one task of a user's code at a time for an executor. What the code does to its
-// process (an endless loop, memory without bound, a crash) it does to nobody else.
+// A process that runs one task of a user's code at a time for an executor. What the code does to
+// its process (an endless loop, memory without bound, a crash) it does to nobody else.
 
 import { Worker } from "node:worker_threads";
 import { serializeError } from "@open-infra/errors";

@@ -1,5 +1,5 @@
-// Tells listeners what happened, after the scheduler is done with it: a listener may start or end an
-// action, and finds the scheduler in order.
+// Tells listeners what happened, after the scheduler is done with it: a listener may start or end
+// an action, and finds the scheduler in order.
 
 /** Events in the order in which they happened, told once they are published. */
 export class Bulletin<E> {

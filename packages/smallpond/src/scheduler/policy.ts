@@ -39,9 +39,9 @@ export interface FaultOptions {
   readonly speculation?: Speculation;
   /** No task is a straggler before it is so much later than its kind's median. @default 1 s */
   readonly stragglerMs?: number;
-  /** Finished tasks of a node before its stragglers are told; a quarter if aggressive. @default 5 */
+  /** Finished tasks of a node before stragglers are told; a quarter if aggressive. @default 5 */
   readonly speculationSamples?: number;
-  /** The last tasks get up to so many times their cores and memory where those are idle. @default 2 */
+  /** The last tasks get up to so many times their cores and memory, if idle. @default 2 */
   readonly boost?: number;
   /**
    * Outputs that nothing will read again in the running actions: kept, removed at once, or removed

@@ -13,8 +13,10 @@ export interface StorageOptions {
 
 /** No space, quota used up, file larger than allowed. */
 const fullCodes = new Set(["ENOSPC", "EDQUOT", "EFBIG"]);
-const fullText =
-  /no space left|disk quota exceeded|file too large|ENOSPC|EDQUOT|max_temp_directory_size|disk (?:is )?full/i;
+const fullTexts = [
+  /no space left|ENOSPC|disk (?:is )?full|max_temp_directory_size/i,
+  /disk quota exceeded|EDQUOT|file too large/i,
+];
 
 /** Whether a disk was full, of Node's errors and DuckDB's. */
 export function isDiskFull(error: unknown): boolean {
@@ -22,7 +24,8 @@ export function isDiskFull(error: unknown): boolean {
   if (!(error instanceof Error)) return false;
   const { code } = error as NodeJS.ErrnoException;
   if (code !== undefined && fullCodes.has(code)) return true;
-  return fullText.test(error.message) || (error.cause !== undefined && isDiskFull(error.cause));
+  const full = fullTexts.some((text) => text.test(error.message));
+  return full || (error.cause !== undefined && isDiskFull(error.cause));
 }
 
 /** Bytes that may be written below a folder; 0 if the folder is gone. */

@@ -1,5 +1,5 @@
-// One driver at a time: a file in the job's folder names the process that drives it, and its time is
-// renewed while that process lives. A lock whose process is dead, or on another host silent, is
+// One driver at a time: a file in the job's folder names the process that drives it, and its time
+// is renewed while that process lives. A lock whose process is dead, or on another host silent, is
 // taken over.
 
 import { randomUUID } from "node:crypto";
@@ -35,7 +35,7 @@ export class JobLock {
   }
 
   /**
-   * @param onLost Called once if another driver has taken the lock: this process was taken for dead.
+   * @param onLost Called once if another driver took the lock: this process was taken for dead.
    * @throws JobLockedError
    */
   static async acquire(root: string, onLost: (error: JobLockedError) => void): Promise<JobLock> {

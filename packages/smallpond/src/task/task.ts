@@ -16,7 +16,7 @@ export interface Resources {
   readonly gpus?: number;
   /** Of one attempt. */
   readonly timeoutMs?: number;
-  /** False: no copy of it runs beside it however late it is, as for what writes where users look. */
+  /** False: no copy runs beside it however late it is, as for what writes where users look. */
   readonly speculate?: boolean;
   /** False: it never gets more cores or memory than it asks for. */
   readonly boost?: boolean;

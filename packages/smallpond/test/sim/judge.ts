@@ -1,5 +1,5 @@
-// Watches a simulated job and says what broke a rule: results accepted once, inputs there, resources
-// kept, events in pairs, retries within limits, every failure with a cause.
+// Watches a simulated job and says what broke a rule: results accepted once, inputs there,
+// resources kept, events in pairs, retries within limits, every failure with a cause.
 
 import { InfraError } from "@open-infra/errors";
 import { NoExecutorError, TaskError } from "../../src/errors.ts";

@@ -1,6 +1,5 @@
-// Real executors killed and frozen at random moments, job after job: the result is whole, every task
-// is accepted once, and a second session on the folder finds everything done. faults.test.ts runs
-// some of the same.
+// Real executors killed and frozen at random moments, job after job: the result is whole and every
+// task is accepted once. faults.test.ts runs some of the same.
 
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";

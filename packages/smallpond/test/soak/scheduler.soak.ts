@@ -1,5 +1,5 @@
-// The scheduler in simulated jobs, seed after seed, for a long time. scheduler.unit.test.ts runs the
-// first of them.
+// The scheduler in simulated jobs, seed after seed, for a long time. scheduler.unit.test.ts runs
+// the first of them.
 
 import type { SoakOptions } from "@open-infra/testing";
 import { simulate } from "../sim/simulate.ts";
