@@ -1,11 +1,11 @@
 // Sessions over a real NATS server: killed and started again, wrong in every way, with TLS, and
 // with a stranger who may publish what they like.
 
-import { mkdtempSync, readFileSync, rmSync, statSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { jetstream } from "@nats-io/jetstream";
-import { connect } from "@nats-io/transport-node";
+import { connect, nkeys } from "@nats-io/transport-node";
 import { requirement } from "@open-infra/testing";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { type JobCard, openChannel } from "../src/channel/job-card.ts";
@@ -116,6 +116,24 @@ test.skipIf(skip)("TLS with a certificate of one's own, and not without it", asy
   expect(untrusted.reason).toBe("tls");
   await using session = await open({ servers: server.url, tls: { caFile: cert } });
   await runs(session, 4);
+});
+
+test.skipIf(skip)("a key's seed in a file opens the server, another one does not", async () => {
+  const [mine, other] = [nkeys.createUser(), nkeys.createUser()];
+  const configuration = join(root, "server.conf");
+  writeFileSync(configuration, `authorization { users: [ { nkey: ${mine.getPublicKey()} } ] }\n`);
+  const seedOf = (name: string, key: typeof mine): string => {
+    const file = join(root, name);
+    writeFileSync(file, `${new TextDecoder().decode(key.getSeed())}\n`, { mode: 0o600 });
+    return file;
+  };
+  const server = await serve(["-c", configuration]);
+  const wrong = await refusal({ servers: server.url, nkeySeedFile: seedOf("other.nk", other) });
+  expect(wrong.reason).toBe("credentials");
+  const missing = await refusal({ servers: server.url, nkeySeedFile: join(root, "none.nk") });
+  expect(missing.message).toContain("none.nk");
+  await using session = await open({ servers: server.url, nkeySeedFile: seedOf("my.nk", mine) });
+  await runs(session, 2);
 });
 
 test.skipIf(skip)("a stranger's messages are not run, and secrets are for the owner", async () => {
