@@ -1,5 +1,5 @@
-// A running smallpond job on stderr: on a terminal a bar over all tasks and a line for each step that
-// runs, redrawn in place; elsewhere a line every few seconds.
+// A running smallpond job on stderr: on a terminal a bar over all tasks and a line for each step
+// that runs, redrawn in place; elsewhere a line every few seconds.
 
 import type { JobView, StepView } from "@open-infra/smallpond";
 import type { CliContext } from "./context.ts";

@@ -1,5 +1,5 @@
-// `open-infra smallpond …` as a person meets it: a script runs, is explained, interrupted and gone on
-// with; its job is listed, looked at, served, and one task of it run again.
+// `open-infra smallpond …` as a person meets it: a script runs, is explained, interrupted and
+// gone on with; its job is listed, looked at, served, and one task of it run again.
 
 import { spawn } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";

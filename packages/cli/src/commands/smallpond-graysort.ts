@@ -80,7 +80,8 @@ function verdict({ summary, inputChecksum, valid, gnuSort, seconds }: GraysortRe
     const { inversions, duplicateKeys, checksum } = summary;
     lines.push(
       `${valid ? "valid" : "NOT VALID"}: ${formatNumber(inversions)} records out of order, ` +
-        `${formatNumber(duplicateKeys)} duplicate keys, checksum ${checksum} (input ${inputChecksum})`,
+        `${formatNumber(duplicateKeys)} duplicate keys, ` +
+        `checksum ${checksum} (input ${inputChecksum})`,
     );
   }
   if (gnuSort !== undefined) {

@@ -1,5 +1,5 @@
-// `open-infra smallpond run` and `explain`: a script in a process of its own, and its job as it goes,
-// read from the log that the job writes.
+// `open-infra smallpond run` and `explain`: a script in a process of its own, and its job as it
+// goes, read from the log that the job writes.
 
 import { spawn } from "node:child_process";
 import { randomUUID } from "node:crypto";

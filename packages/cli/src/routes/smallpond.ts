@@ -34,7 +34,7 @@ const run = buildCommand({
       jobId: {
         kind: "parsed",
         parse: text,
-        brief: "Names the job; with the name of an earlier one, what that finished is taken",
+        brief: "Names the job; an earlier one goes on from what it finished",
         placeholder: "ID",
         optional: true,
       },

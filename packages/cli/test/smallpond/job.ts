@@ -1,5 +1,5 @@
-// A script as a user writes it: `job.ts OUT` groups rows, `job.ts OUT slow` takes its time in twelve
-// tasks, `job.ts OUT wrong` asks for a column that there is not.
+// A script as a user writes it: `job.ts OUT` groups rows, `job.ts OUT slow` takes its time in
+// twelve tasks, `job.ts OUT wrong` asks for a column that there is not.
 
 import { fromModule, init } from "@open-infra/smallpond";
 

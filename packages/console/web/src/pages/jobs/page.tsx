@@ -1,5 +1,5 @@
-// The jobs page: a smallpond job while it runs and after: how far it is, its plan, what ran where and
-// when, what is slow, what failed.
+// The jobs page: a smallpond job while it runs and after: how far it is, its plan, what ran where
+// and when, what is slow, what failed.
 
 import type { VNode } from "preact";
 import { useEffect } from "preact/hooks";

@@ -1,5 +1,5 @@
-// Where the boxes of a plan go: a column for each depth, inputs left of their users, in the order of
-// what they read so that few lines cross. Pure numbers.
+// Where the boxes of a plan go: a column for each depth, inputs left of their users, in the order
+// of what they read so that few lines cross. Pure numbers.
 
 import type { StepView } from "@open-infra/smallpond/live";
 
@@ -24,7 +24,7 @@ const gapX = 44;
 const gapY = 14;
 const margin = 2;
 
-/** Lays steps out. A step that reads itself, which no plan has, would be drawn once all the same. */
+/** Lays steps out. A step that reads itself, which no plan has, would be drawn once. */
 export function layoutPlan(steps: readonly StepView[]): PlanLayout {
   const byName = new Map(steps.map((step) => [step.node, step]));
   const depths = new Map<string, number>();

@@ -1,5 +1,5 @@
-// What ran where and when: a bar for each attempt, lanes below each other for each executor, drawn on
-// a canvas so that ten thousand of them are no matter.
+// What ran where and when: a bar for each attempt, lanes below each other for each executor,
+// drawn on a canvas so that ten thousand of them are no matter.
 
 import type { VNode } from "preact";
 import { useMemo, useState } from "preact/hooks";
