@@ -1,5 +1,5 @@
-// The page of jobs on this machine, without an engine: the console, a list of jobs, and their logs in
-// pieces as they grow. What a job is, its maker says.
+// The page of jobs on this machine, without an engine: the console, a list of jobs, and their
+// logs in pieces as they grow. What a job is, its maker says.
 
 import { open } from "node:fs/promises";
 import { ApiError } from "./errors.ts";

@@ -70,7 +70,7 @@ describe("the server of jobs", () => {
     expect((await fetch(`${at()}/log?job=nightly&from=x`)).status).toBe(400);
   });
 
-  it("refuses a Host that is not this machine's, as a page of another site would send", async () => {
+  it("refuses a Host that is not this machine's, as another site's page sends", async () => {
     expect(await statusWithHost(`${at()}/list`, `127.0.0.1:${viewer.port}`)).toBe(200);
     expect(await statusWithHost(`${at()}/list`, "evil.example")).toBe(403);
     expect(await statusWithHost(`${at()}/log?job=nightly`, "evil.example")).toBe(403);

@@ -170,7 +170,7 @@ const graysort = buildCommand({
       format: {
         kind: "enum",
         values: ["binary", "ascii"],
-        brief: "Generated records: random keys of 10 bytes, or of printable characters, as lines",
+        brief: "Generated records: random keys of 10 bytes, or printable ones, as lines",
         default: "binary",
       },
       skewed: {

@@ -1,5 +1,5 @@
-// Reads a job's log into a view, once or as it grows. The job may run in another process, on another
-// host of the shared file system, or be over.
+// Reads a job's log into a view, once or as it grows. The job may run in another process, on
+// another host of the shared file system, or be over.
 
 import { open, readdir, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";

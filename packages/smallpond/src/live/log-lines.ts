@@ -1,6 +1,7 @@
-// What a job writes down of itself, one JSON object a line of `log/events.jsonl`: enough for a person
-// to watch it from another process, and to look at it when it is over. Only ever appended to, so that
-// a reader may follow it; a killed job's log lacks its last tenth of a second at most.
+// What a job writes down of itself, one JSON object a line of `log/events.jsonl`: enough for a
+// person to watch it from another process, and to look at it when it is over. Only ever appended
+// to, so that a reader may follow it; a killed job's log lacks its last tenth of a second at
+// most.
 
 /** A step of a plan, for people. */
 export interface StepLine {

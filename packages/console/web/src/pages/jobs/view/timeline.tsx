@@ -85,7 +85,8 @@ function textOf({ attempt, startMs, endMs }: LaneBar): string {
   const { node, key, executor, outcome, rows, attempt: number } = attempt;
   const which = number === 0 ? "" : `, attempt ${number + 1}`;
   const many = rows === undefined ? "" : `, ${formatCount(rows)} rows`;
-  return `${node} ${key.slice(0, 8)}${which} on ${executor}: ${outcome}, ${formatMs(endMs - startMs)}${many}`;
+  const took = formatMs(endMs - startMs);
+  return `${node} ${key.slice(0, 8)}${which} on ${executor}: ${outcome}, ${took}${many}`;
 }
 
 interface Picture {
