@@ -33,7 +33,8 @@ export default async function run(
 ): Promise<void> {
   await expectScript(script);
   const dataRoot = dataRootOf(flags, this);
-  const jobId = flags.jobId ?? this.process.env.SP_JOBID ?? `run-${randomUUID().slice(0, 8)}`;
+  const { SP_JOBID } = this.process.env;
+  const jobId = flags.jobId ?? (SP_JOBID || `run-${randomUUID().slice(0, 8)}`);
   const root = join(dataRoot, jobId);
   const follower = new JobFollower(root);
   // A job that goes on has a log already; only what is new is this run's.
@@ -61,7 +62,7 @@ export default async function run(
   await follower.read();
   this.process.exitCode = code;
   const { done } = follower.view.progress;
-  const named = flags.jobId !== undefined || Boolean(this.process.env.SP_JOBID);
+  const named = flags.jobId !== undefined || Boolean(SP_JOBID);
   if (code === 0 && !named) await rm(join(root, "output"), { recursive: true, force: true });
   if (code === 0) {
     if (!flags.quiet)

@@ -59,7 +59,7 @@ const run = buildCommand({
     brief: "Run a script that uses smallpond, and show how far it is",
     customUsage: ["job.ts ARGS", "--job-id nightly --executors 4 -- job.ts ARGS"],
     fullDescription:
-      "Interrupted or failed, a job keeps what it finished; the same --job-id goes on from there.\n" +
+      "Interrupted or failed, a job keeps what it finished; the same --job-id goes on.\n" +
       "Without --job-id, what tasks computed is deleted once the script has ended well.",
   },
 });
