@@ -155,6 +155,34 @@ const rerun = buildCommand({
   },
 });
 
+const executor = buildCommand({
+  loader: async () => import("../commands/smallpond-executor.ts"),
+  parameters: {
+    flags: {
+      jobRoot: {
+        kind: "parsed",
+        parse: text,
+        brief: "The job's folder, on a file system that its session sees too",
+        placeholder: "DIR",
+      },
+      cpus: {
+        kind: "parsed",
+        parse: integer(1, 4096),
+        brief: "Cores it takes on (default: as the session says, else this machine's)",
+        placeholder: "N",
+        optional: true,
+      },
+      memory: bytesFlag("Memory it takes on (default: as the session says, else the machine's)"),
+    },
+  },
+  docs: {
+    brief: "Join a running job with an executor, from this or another machine",
+    fullDescription:
+      "For jobs whose channel is files or NATS. It ends with the job; Ctrl-C gives what it runs to\n" +
+      "the others.",
+  },
+});
+
 const graysort = buildCommand({
   loader: async () => import("../commands/smallpond-graysort.ts"),
   parameters: {
@@ -216,9 +244,9 @@ const graysort = buildCommand({
 
 /** The route. */
 export const smallpond: RouteMap<CliContext> = buildRouteMap<
-  "run" | "explain" | "jobs" | "status" | "console" | "rerun" | "graysort",
+  "run" | "explain" | "jobs" | "status" | "console" | "rerun" | "executor" | "graysort",
   CliContext
 >({
-  routes: { run, explain, jobs, status, console: show, rerun, graysort },
+  routes: { run, explain, jobs, status, console: show, rerun, executor, graysort },
   docs: { brief: "Partitioned data processing on DuckDB" },
 });
