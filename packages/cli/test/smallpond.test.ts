@@ -1,13 +1,14 @@
 // `open-infra smallpond …` as a person meets it: a script runs, is explained, interrupted and
 // gone on with; its job is listed, looked at, served, and one task of it run again.
 
-import { spawn } from "node:child_process";
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { type ChildProcess, spawn } from "node:child_process";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { type CliResult, runCli } from "./run-cli.ts";
+import { type CliResult, runCli, startCli } from "./run-cli.ts";
 
 const script = fileURLToPath(new URL("./smallpond/job.ts", import.meta.url));
 const bin = fileURLToPath(new URL("../bin/open-infra.js", import.meta.url));
@@ -30,11 +31,33 @@ interface Status {
   readonly tasks: number;
   readonly done: number;
   readonly steps: readonly { node: string; kind: string; done: number; reused: number }[];
+  readonly executors: readonly { state: string; done: number }[];
   readonly failures: readonly { final: boolean; error: string }[];
 }
 
 async function statusOf(job: string): Promise<Status> {
   return JSON.parse((await smallpond("status", job, "--json")).stdout) as Status;
+}
+
+/** Waits until so many tasks of a job have finished. */
+async function someFinished(job: string, count: number, child: ChildProcess): Promise<void> {
+  const log = join(folder, "jobs", job, "log", "events.jsonl");
+  const finished = (): number =>
+    existsSync(log) ? readFileSync(log, "utf8").split('"event":"finished"').length - 1 : 0;
+  while (finished() < count && child.exitCode === null) await sleep(30);
+}
+
+/** Processes that have a text on their command line, as executors have their job's folder. */
+function processesNaming(text: string): number {
+  const pids = readdirSync("/proc").filter((name) => /^\d+$/.test(name));
+  const lines = pids.map((pid) => {
+    try {
+      return readFileSync(`/proc/${pid}/cmdline`, "utf8");
+    } catch {
+      return "";
+    }
+  });
+  return lines.filter((line) => line.includes(text)).length;
 }
 
 describe("smallpond run", () => {
@@ -58,6 +81,36 @@ describe("smallpond run", () => {
     expect(code).not.toBe(0);
     expect(stderr).toContain("missing > 3");
     expect(stderr).toContain("go on with --job-id wrong");
+    const places = stderr.split("\n").filter((line) => line.startsWith("    at "));
+    expect(places, stderr).toEqual([expect.stringMatching(/smallpond\/job\.ts:11$/)]);
+  });
+
+  it("leaves errors that are not ours to Node", async () => {
+    const plain = join(folder, "plain.mjs");
+    writeFileSync(plain, "throw new TypeError('mine')\n");
+    const { code, stderr } = await smallpond("run", "--", plain);
+    expect(code).toBe(1);
+    expect(stderr).toMatch(/throw new TypeError.*TypeError: mine\n {4}at /s);
+  });
+
+  it.each([
+    ["SIGINT", 130],
+    ["SIGTERM", 143],
+  ] as const)("ends the script and its executors at %s to itself alone", async (signal, code) => {
+    const job = `alone-${signal}`;
+    const args = ["smallpond", "run", "--job-id", job, "--", script, "nowhere", "slow"];
+    const child = startCli(args, env);
+    let stderr = "";
+    child.stderr?.on("data", (chunk: Buffer) => {
+      stderr += chunk.toString();
+    });
+    const ended = new Promise<number | null>((resolve) => child.on("close", resolve));
+    await someFinished(job, 1, child);
+    child.kill(signal);
+    expect(await ended, stderr).toBe(code);
+    expect(stderr).toContain(`go on with --job-id ${job}`);
+    await expect.poll(() => processesNaming(join(folder, "jobs", job)), { timeout: 5_000 }).toBe(0);
+    expect(await statusOf(job)).toMatchObject({ state: "killed" });
   });
 
   it("goes on after Ctrl-C with what was finished", async () => {
@@ -72,10 +125,7 @@ describe("smallpond run", () => {
       stderr += chunk.toString();
     });
     const ended = new Promise<number | null>((resolve) => child.on("close", resolve));
-    const log = join(folder, "jobs", "again", "log", "events.jsonl");
-    const finished = (): number =>
-      existsSync(log) ? readFileSync(log, "utf8").split('"event":"finished"').length - 1 : 0;
-    while (finished() < 5 && child.exitCode === null) await new Promise((r) => setTimeout(r, 30));
+    await someFinished("again", 5, child);
     process.kill(-(child.pid as number), "SIGINT");
     expect(await ended, stderr).toBe(130);
     expect(stderr).toContain("go on with --job-id again");
@@ -93,6 +143,31 @@ describe("smallpond run", () => {
     const none = await smallpond("run", "--executors", "0", script);
     expect(none).toMatchObject({ code: 2 });
     expect(none.stderr).toMatch(/1/);
+  });
+});
+
+describe("smallpond executor", () => {
+  it("joins a job over files and does a part of its tasks", async () => {
+    const args = ["run", "--job-id", "joined", "--executors", "1", "--", script, "nowhere", "slow"];
+    const job = runCli(["smallpond", ...args], { ...env, SP_CHANNEL: "files" });
+    const root = join(folder, "jobs", "joined");
+    while (!existsSync(join(root, "channel", "job.json"))) await sleep(20);
+    const [joined, run] = await Promise.all([
+      smallpond("executor", "--job-root", root, "--cpus", "1"),
+      job,
+    ]);
+    expect(run, run.stderr).toMatchObject({ code: 0, stdout: "120 rows\n" });
+    expect(joined.code, joined.stderr).toBe(0);
+    expect(joined.stderr).toContain("the job is over");
+    const { executors } = await statusOf("joined");
+    expect(executors.map(({ state }) => state)).toEqual(["left", "left"]);
+    expect(Math.min(...executors.map(({ done }) => done))).toBeGreaterThan(0);
+  }, 60_000);
+
+  it("names a folder in which no job runs", async () => {
+    const { code, stderr } = await smallpond("executor", "--job-root", folder);
+    expect(code).toBe(2);
+    expect(stderr).toContain(folder);
   });
 });
 

@@ -31,6 +31,16 @@ export class TaskError extends InfraError {
     this.attempts = attempts;
     this.reason = reason;
   }
+
+  /**
+   * Ends the stack, which is an executor's, with the user's call that the task is of.
+   *
+   * @param source `file:line`; "" if that is not known.
+   */
+  happenedAt(source: string): void {
+    const frame = `\n    at ${source}`;
+    if (source !== "" && !this.stack?.endsWith(frame)) this.stack = `${this.stack ?? ""}${frame}`;
+  }
 }
 
 /** No executor can ever run a task: it asks for more than any of them has. */

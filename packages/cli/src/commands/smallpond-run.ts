@@ -24,6 +24,10 @@ interface Flags {
 }
 
 const drawMs = 150;
+const own = import.meta.url;
+const scriptErrors = new URL(`../script-errors${own.slice(own.lastIndexOf("."))}`, own).href;
+/** Ctrl-C on a terminal has reached the script by then, if it was on the terminal. */
+const passOnMs = 2_000;
 
 export default async function run(
   this: CliContext,
@@ -106,7 +110,8 @@ async function runScript(
   env: Readonly<Record<string, string>>,
   tick: () => Promise<void>,
 ): Promise<number> {
-  const child = spawn(process.execPath, [...process.execArgv, ...command], {
+  const preload = `--import=${scriptErrors}`;
+  const child = spawn(process.execPath, [...process.execArgv, preload, ...command], {
     stdio: ["inherit", "pipe", "pipe"],
     env: { ...process.env, ...env },
   });
@@ -116,8 +121,13 @@ async function runScript(
   };
   child.stdout.on("data", pass(context.process.stdout));
   child.stderr.on("data", pass(context.process.stderr));
-  // A terminal's Ctrl-C reaches the script by itself; this process stays to say how to go on.
-  const onInterrupt = (): void => {};
+  // A terminal's Ctrl-C reaches the script by itself, and once is enough for a script that then
+  // tidies up; what was sent to this process alone does not. This one stays to say how to go on.
+  let passing: NodeJS.Timeout | undefined;
+  const onInterrupt = (): void => {
+    const waitMs = process.stdin.isTTY ? passOnMs : 0;
+    passing ??= setTimeout(() => child.kill("SIGINT"), waitMs);
+  };
   const onTerminate = (): void => void child.kill("SIGTERM");
   process.on("SIGINT", onInterrupt);
   process.on("SIGTERM", onTerminate);
@@ -129,6 +139,7 @@ async function runScript(
     });
   } finally {
     clearInterval(timer);
+    clearTimeout(passing);
     progress?.clear();
     process.off("SIGINT", onInterrupt);
     process.off("SIGTERM", onTerminate);

@@ -2,12 +2,14 @@
 // another host of the shared file system, or be over.
 
 import { open, readdir, readFile, stat } from "node:fs/promises";
+import { hostname } from "node:os";
 import { join } from "node:path";
 import { InputError } from "@open-infra/errors";
 import { JobView } from "./job-view.ts";
 import type { LogLine } from "./log-lines.ts";
 
 const chunkBytes = 1 << 20;
+const lockSilentMs = 10_000;
 
 /** Follows one job. */
 export class JobFollower {
@@ -101,12 +103,29 @@ async function entryOf(jobId: string, root: string): Promise<JobEntry> {
   return { jobId, root, state, startedMs, lastMs, tasks, done, failures: final };
 }
 
-/** Whether a job that did not say that it ended still runs: its lock is renewed while it does. */
-export async function jobState(root: string, view: JobView): Promise<JobEntry["state"]> {
+/**
+ * Whether a job that did not say that it ended still runs: its lock is renewed while it does, and on
+ * this host there is its process.
+ */
+export async function jobState(
+  root: string,
+  view: Pick<JobView, "state" | "pid" | "host">,
+): Promise<JobEntry["state"]> {
   if (view.state === "ended") return "ended";
   const lock = await stat(join(root, "lock")).catch(() => undefined);
-  const alive = lock !== undefined && Date.now() - lock.mtimeMs < 10_000;
-  return alive ? "running" : "killed";
+  const isRenewed = lock !== undefined && Date.now() - lock.mtimeMs < lockSilentMs;
+  if (!isRenewed || (view.host === hostname() && !isThere(view.pid))) return "killed";
+  return "running";
+}
+
+function isThere(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    // Another user's is there, too.
+    return (error as NodeJS.ErrnoException).code === "EPERM";
+  }
 }
 
 /**

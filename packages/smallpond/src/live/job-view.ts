@@ -62,8 +62,8 @@ export interface FailureView {
 const attemptsMax = 20_000;
 const failuresMax = 200;
 
-/** How an executor ends that is told to. */
-const endedWell = "exit code 0";
+/** How an executor ends that is told to: a process of ours, or one that came by itself. */
+const endedWell: ReadonlySet<string> = new Set(["exit code 0", "closed"]);
 
 function letGo(seat: ExecutorView): void {
   seat.state = "left";
@@ -217,7 +217,7 @@ export class JobView {
     };
     seat.state = event === "recovered" ? "ready" : event;
     seat.reason = reason;
-    if (this.state === "ended" && reason === endedWell) letGo(seat);
+    if (this.state === "ended" && endedWell.has(reason)) letGo(seat);
     seat.lastSeenMs = atMs;
     this.executors.set(executor, seat);
   }
@@ -236,7 +236,7 @@ export class JobView {
     }
     for (const seat of this.executors.values()) {
       seat.running = 0;
-      if (seat.state !== "lost" || seat.reason === endedWell) letGo(seat);
+      if (seat.state !== "lost" || endedWell.has(seat.reason)) letGo(seat);
     }
   }
 }

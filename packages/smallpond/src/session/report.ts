@@ -46,6 +46,7 @@ export class JobReport {
   readonly #ran: Ran[] = [];
   readonly #reused = new Map<string, number>();
   readonly #retries = new Map<string, number>();
+  readonly #steps = new Map<string, StepLine>();
   #started = 0;
   #finished = 0;
 
@@ -62,8 +63,14 @@ export class JobReport {
     this.#job("running");
   }
 
+  /** `file:line` of the call that made a node; "" if that is not known. */
+  sourceOf(node: string): string {
+    return this.#steps.get(node)?.source ?? "";
+  }
+
   /** An action begins. */
   action(steps: readonly StepLine[]): void {
+    for (const step of steps) this.#steps.set(step.node, step);
     this.#say({ type: "action", atMs: Date.now(), steps });
   }
 

@@ -3,7 +3,7 @@
 import { join } from "node:path";
 import type { Table } from "apache-arrow";
 import type { DataSet } from "../dataset/dataset.ts";
-import { PlanError, SessionClosedError } from "../errors.ts";
+import { PlanError, SessionClosedError, TaskError } from "../errors.ts";
 import { EnginePool, engineVersion } from "../executor/engine.ts";
 import { Fleet } from "../executor/fleet.ts";
 import { arrowTable } from "../functions/arrow-read.ts";
@@ -322,6 +322,7 @@ export class Session implements AsyncDisposable {
       return data;
     } catch (error) {
       this.#failure = error;
+      if (error instanceof TaskError) error.happenedAt(this.#report.sourceOf(error.task));
       throw error;
     }
   }
