@@ -40,6 +40,7 @@ export {
   type StepView,
 } from "./live/job-view.ts";
 export type { LogLine, StepLine } from "./live/log-lines.ts";
+export { type Quantiles, quantile } from "./live/sample.ts";
 export type { PlanGraph } from "./plan/graph.ts";
 export type { TaskEvent } from "./scheduler/scheduler.ts";
 export { DataFrame } from "./session/dataframe.ts";
@@ -55,8 +56,8 @@ export type {
   WriteMode,
 } from "./session/frame-options.ts";
 export { GroupedFrame } from "./session/grouped.ts";
+export type { NodeFigures } from "./session/node-metrics.ts";
 export type { SessionOptions } from "./session/options.ts";
 export type { CsvReadOptions, JsonReadOptions, ParquetReadOptions } from "./session/readers.ts";
-export type { NodeFigures, Quantiles } from "./session/report.ts";
 export { type RerunOptions, type RerunReport, readTasks, rerunTask } from "./session/rerun.ts";
 export { init, Session } from "./session/session.ts";

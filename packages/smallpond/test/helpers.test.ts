@@ -95,7 +95,15 @@ test("a job leaves its figures, its timeline and its tasks", async () => {
   const plus = lines.find((line) => line.startsWith("plus,"))?.split(",") ?? [];
   const columns = head?.split(",") ?? [];
   expect(plus[columns.indexOf("tasks")]).toBe("3");
-  expect(plus[columns.indexOf("output_rows")]).toBe("1000");
+  expect(plus[columns.indexOf("output_rows_sum")]).toBe("1000");
+  for (const measure of ["elapsed_ms", "cpu_ms", "max_rss_bytes", "input_rows", "output_bytes"]) {
+    for (const figure of ["cnt", "sum", "min", "max", "avg", "p50", "p75", "p95", "p99"]) {
+      expect(columns).toContain(`${measure}_${figure}`);
+    }
+  }
+  expect(plus[columns.indexOf("input_rows_cnt")]).toBe("3");
+  expect(readFileSync(join(log, "graph.dot"), "utf8")).toMatch(/"source#\d+" -> "split#\d+"/);
+  expect(readFileSync(join(log, "graph.svg"), "utf8")).toContain(">plus</text>");
   const { traceEvents } = JSON.parse(readFileSync(join(log, "timeline_exec.json"), "utf8"));
   const spans = traceEvents.filter((event: { name: string }) => event.name === "plus");
   expect(spans).toHaveLength(3);

@@ -1,6 +1,13 @@
 // `open-infra smallpond jobs` and `status`: what jobs left or write of themselves, as tables.
 
-import { findJob, JobFollower, jobState, listJobs, type StepView } from "@open-infra/smallpond";
+import {
+  findJob,
+  JobFollower,
+  jobState,
+  listJobs,
+  quantile,
+  type StepView,
+} from "@open-infra/smallpond";
 import { type CliContext, printJson, printLine } from "../context.ts";
 import { formatBytes } from "../progress.ts";
 import { dataRootOf } from "../smallpond-jobs.ts";
@@ -31,14 +38,9 @@ export default async function jobs(this: CliContext, flags: Flags): Promise<void
   }
 }
 
-/** Figures of a step's tasks. */
-function quantile(sorted: readonly number[], part: number): number {
-  return sorted[Math.min(sorted.length - 1, Math.floor(part * sorted.length))] ?? 0;
-}
-
 function stepRow(step: StepView): string[] {
   const times = step.elapsedMs.toSorted((a, b) => a - b);
-  const ms = (part: number): string => formatNumber(Math.round(quantile(times, part)));
+  const ms = (part: number): string => formatNumber(Math.round(quantile(times, part) ?? 0));
   return [
     ...[step.node, `${step.done}/${Math.max(step.tasks, step.done)}`, `${step.reused || ""}`],
     ...[`${step.retries || ""}`, ms(0.5), ms(0.95), ms(0.99)],
@@ -72,9 +74,12 @@ export async function status(this: CliContext, flags: Flags, job: string): Promi
   for (const line of formatTable(head, steps.map(stepRow))) printLine(this, line);
   printLine(this);
   const seats = [...view.executors.values()].map((seat) => [
-    ...[seat.name, seat.state, `${seat.running}`, `${seat.done}`, ellipsis(seat.reason, 60)],
+    ...[seat.name, seat.state, `${seat.cpus ?? ""}`],
+    seat.memoryBytes === undefined ? "" : formatBytes(seat.memoryBytes),
+    ...[`${seat.running}`, `${seat.done}`, ellipsis(seat.reason, 60)],
   ]);
-  for (const line of formatTable(["executor", "state", ">runs", ">done", ""], seats)) {
+  const columns = ["executor", "state", ">cores", ">memory", ">runs", ">done", ""];
+  for (const line of formatTable(columns, seats)) {
     printLine(this, line);
   }
   for (const { node, key, executor, final, error } of view.failures.slice(-10)) {

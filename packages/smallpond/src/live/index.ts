@@ -9,3 +9,12 @@ export {
   type StepView,
 } from "./job-view.ts";
 export type { LogLine, StepLine } from "./log-lines.ts";
+export {
+  boxHeight,
+  boxWidth,
+  layoutPlan,
+  type PlacedStep,
+  type PlanLayout,
+  planCurve,
+} from "./plan-layout.ts";
+export { type Quantiles, quantile, Sample } from "./sample.ts";

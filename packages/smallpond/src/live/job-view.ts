@@ -3,6 +3,7 @@
 // the same lines.
 
 import type { LogLine, StepLine } from "./log-lines.ts";
+import { Sample } from "./sample.ts";
 
 /** A step and its tasks. */
 export interface StepView extends Omit<StepLine, "tasks"> {
@@ -19,8 +20,8 @@ export interface StepView extends Omit<StepLine, "tasks"> {
   bytes: number;
   maxRssBytes: number;
   cpuMs: number;
-  /** Of finished tasks, in order of their end. */
-  readonly elapsedMs: number[];
+  /** Of finished tasks; of very many, a sample. */
+  readonly elapsedMs: readonly number[];
 }
 
 /** An executor. */
@@ -31,6 +32,9 @@ export interface ExecutorView {
   running: number;
   done: number;
   lastSeenMs: number;
+  /** What it takes on; undefined in older logs. */
+  cpus: number | undefined;
+  memoryBytes: number | undefined;
 }
 
 /** An attempt at a task. */
@@ -85,6 +89,7 @@ export class JobView {
   readonly failures: FailureView[] = [];
   readonly #open = new Map<string, AttemptView>();
   readonly #done = new Set<string>();
+  readonly #elapsed = new Map<string, Sample>();
 
   take(line: LogLine): void {
     this.startedMs ??= line.atMs;
@@ -123,9 +128,11 @@ export class JobView {
 
   #plan(step: StepLine): void {
     const known = this.steps.get(step.node);
+    const elapsed = this.#elapsed.get(step.node) ?? new Sample();
+    this.#elapsed.set(step.node, elapsed);
     const counts = known ?? {
       ...{ done: 0, running: 0, failed: 0, retries: 0, reused: 0, speculated: 0 },
-      ...{ rows: 0, bytes: 0, maxRssBytes: 0, cpuMs: 0, elapsedMs: [] },
+      ...{ rows: 0, bytes: 0, maxRssBytes: 0, cpuMs: 0, elapsedMs: elapsed.values },
     };
     this.steps.set(step.node, { ...counts, ...step });
   }
@@ -165,7 +172,7 @@ export class JobView {
       step.bytes += line.bytes ?? 0;
       step.cpuMs += line.cpuMs ?? 0;
       step.maxRssBytes = Math.max(step.maxRssBytes, line.maxRssBytes ?? 0);
-      if (line.elapsedMs !== undefined) step.elapsedMs.push(line.elapsedMs);
+      if (line.elapsedMs !== undefined) this.#elapsed.get(line.node)?.add(line.elapsedMs);
     }
     this.#end(line, step);
     if (line.error !== undefined) {
@@ -211,10 +218,14 @@ export class JobView {
     if (line.event === "finished") seat.done++;
   }
 
-  #executor({ atMs, event, executor, reason = "" }: Extract<LogLine, { type: "executor" }>): void {
+  #executor(line: Extract<LogLine, { type: "executor" }>): void {
+    const { atMs, event, executor, reason = "" } = line;
     const seat = this.executors.get(executor) ?? {
       ...{ name: executor, state: event, reason, running: 0, done: 0, lastSeenMs: atMs },
+      ...{ cpus: undefined, memoryBytes: undefined },
     };
+    seat.cpus = line.cpus ?? seat.cpus;
+    seat.memoryBytes = line.memoryBytes ?? seat.memoryBytes;
     seat.state = event === "recovered" ? "ready" : event;
     seat.reason = reason;
     if (this.state === "ended" && endedWell.has(reason)) letGo(seat);

@@ -50,5 +50,8 @@ export type LogLine = { readonly atMs: number } & (
       readonly event: string;
       readonly executor: string;
       readonly reason?: string;
+      /** What it takes on, where that is news. */
+      readonly cpus?: number;
+      readonly memoryBytes?: number;
     }
 );

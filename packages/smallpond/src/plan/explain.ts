@@ -12,7 +12,7 @@ import type { TemplatePiece } from "./template.ts";
 export interface StepFigures {
   readonly node: string;
   readonly tasks: number;
-  readonly outputRows: number;
+  readonly outputRows: { readonly sum: number };
   readonly elapsedMs: { readonly p50: number; readonly p99: number };
 }
 
@@ -66,7 +66,7 @@ function tookText(took: StepFigures | undefined): string {
   const { tasks, outputRows, elapsedMs } = took;
   const ms = (value: number): string => value.toFixed(value < 10 ? 1 : 0);
   return (
-    `  [${tasks} ${tasks === 1 ? "task" : "tasks"}, ${outputRows} rows, ` +
+    `  [${tasks} ${tasks === 1 ? "task" : "tasks"}, ${outputRows.sum} rows, ` +
     `p50 ${ms(elapsedMs.p50)} ms, p99 ${ms(elapsedMs.p99)} ms]`
   );
 }

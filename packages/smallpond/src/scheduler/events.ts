@@ -1,6 +1,7 @@
 // What listeners of the scheduler are told. Every attempt that `started` or was `speculated` ends
 // in exactly one of `finished`, `retried`, `failed` and `stopped`, with the attempt's number.
 
+import type { Capacity } from "../executor/protocol.ts";
 import type { Task, TaskResult } from "../task/task.ts";
 
 /** What happened to a task. */
@@ -36,4 +37,6 @@ export interface ExecutorEvent {
   readonly type: "added" | "ready" | "low" | "recovered" | "stopping" | "lost";
   readonly executor: string;
   readonly reason?: string;
+  /** Of one that was added, or is ready. */
+  readonly capacity?: Capacity;
 }

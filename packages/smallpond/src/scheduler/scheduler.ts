@@ -77,7 +77,8 @@ export class Scheduler {
     if (this.#coming.length > 0) this.#coming.splice(Math.max(0, announced), 1);
     const seat = new Seat(handle, this.#nowMs);
     this.#seats.add(seat);
-    this.#executorNews.add({ type: "added", executor: handle.id });
+    const { id, capacity } = handle;
+    this.#executorNews.add({ type: "added", executor: id, capacity });
     handle.onMessage((message) => this.#react(() => this.#take(seat, message)));
     handle.onExit((reason) => this.#react(() => this.#lost(seat, reason)));
     this.#react(() => this.#dispatch());
@@ -408,7 +409,8 @@ export class Scheduler {
   #changed(seat: Seat, before: Seat["state"]): void {
     const type =
       before === "starting" ? "ready" : seat.state === "low" ? "low" : ("recovered" as const);
-    this.#executorNews.add({ type, executor: seat.handle.id });
+    const { id, capacity } = seat.handle;
+    this.#executorNews.add({ type, executor: id, capacity });
     this.#roomier(seat);
   }
 

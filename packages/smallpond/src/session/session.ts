@@ -25,6 +25,7 @@ import { firstPartitions } from "./first-partitions.ts";
 import { fleetOptions } from "./fleet-options.ts";
 import { expectOptions } from "./frame-options.ts";
 import { callerOf, NodeFactory } from "./node-factory.ts";
+import type { NodeFigures } from "./node-metrics.ts";
 import { type JobPlace, jobPlace, type SessionOptions, withEnvironment } from "./options.ts";
 import { PlanOptimizer } from "./plan-optimizer.ts";
 import {
@@ -35,7 +36,7 @@ import {
   type Paths,
   Readers,
 } from "./readers.ts";
-import { JobReport, type NodeFigures } from "./report.ts";
+import { JobReport } from "./report.ts";
 
 const tickMs = 100;
 const longestTickMs = 500;

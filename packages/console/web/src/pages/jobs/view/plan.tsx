@@ -1,17 +1,26 @@
 // The plan as boxes: each step with how far it is, fed by the steps it reads.
 
-import type { StepView } from "@open-infra/smallpond/live";
+import {
+  boxHeight,
+  boxWidth,
+  layoutPlan,
+  type PlacedStep,
+  planCurve,
+  type StepView,
+} from "@open-infra/smallpond/live";
 import type { VNode } from "preact";
+import { useState } from "preact/hooks";
 import { formatCount } from "../../../ui/format.ts";
 import type { Shown } from "../session.ts";
-import { boxHeight, boxWidth, layoutPlan, type PlacedStep } from "./plan-layout.ts";
 
 /** Characters of a step's text in its box; the whole of it is in the tip. */
 const textMax = 25;
 
 /** Steps of all actions so far. */
 export function PlanGraph({ shown }: { readonly shown: Shown }): VNode {
+  const [chosen, choose] = useState("");
   const { steps, lines, width, height } = layoutPlan([...shown.view.steps.values()]);
+  const told = shown.view.steps.get(chosen);
   return (
     <section class="bench-card" aria-label="Plan">
       <header>
@@ -19,24 +28,24 @@ export function PlanGraph({ shown }: { readonly shown: Shown }): VNode {
         <p>Left to right; a bar is the part of a step's tasks that is done.</p>
       </header>
       <div class="plan-scroll">
-        <svg width={width} height={height} role="img" aria-label="Steps of the plan">
-          {lines.map(({ from, to }) => (
-            <path key={`${from.step.node} ${to.step.node}`} class="plan-line" d={curve(from, to)} />
-          ))}
-          {steps.map((placed) => (
-            <Box key={placed.step.node} placed={placed} />
-          ))}
+        <svg width={width} height={height} role="presentation">
+          <g role="tree" aria-label="Steps of the plan">
+            {lines.map(({ from, to }) => (
+              <path
+                key={`${from.step.node} ${to.step.node}`}
+                class="plan-line"
+                d={planCurve(from, to)}
+              />
+            ))}
+            {steps.map((placed) => (
+              <Box key={placed.step.node} placed={placed} choose={choose} />
+            ))}
+          </g>
         </svg>
       </div>
+      <p class="bench-readout jobs-readout">{told === undefined ? " " : sentenceOf(told)}</p>
     </section>
   );
-}
-
-function curve(from: PlacedStep, to: PlacedStep): string {
-  const [x1, y1] = [from.x + boxWidth, from.y + boxHeight / 2];
-  const [x2, y2] = [to.x, to.y + boxHeight / 2];
-  const bend = Math.max(16, (x2 - x1) / 2);
-  return `M${x1} ${y1}C${x1 + bend} ${y1} ${x2 - bend} ${y2} ${x2} ${y2}`;
 }
 
 /** What a step is at. */
@@ -47,7 +56,18 @@ export function stateOf(step: StepView): string {
   return step.done >= step.tasks ? "done" : "waiting";
 }
 
-function Box({ placed: { step, x, y } }: { readonly placed: PlacedStep }): VNode {
+/** A step in words, with its whole query. */
+function sentenceOf({ node, text, source }: StepView): string {
+  const place = source.slice(source.lastIndexOf("/") + 1);
+  return [node, place === "" ? "" : ` at ${place}`, text === "" ? "" : `: ${text}`].join("");
+}
+
+interface BoxProps {
+  readonly placed: PlacedStep<StepView>;
+  readonly choose: (node: string) => void;
+}
+
+function Box({ placed: { step, x, y }, choose }: BoxProps): VNode {
   const { node, tasks, done, rows, text, source } = step;
   const all = Math.max(tasks, done);
   const share = all === 0 ? 1 : done / all;
@@ -55,7 +75,16 @@ function Box({ placed: { step, x, y } }: { readonly placed: PlacedStep }): VNode
   const count = all === 0 ? "" : `${formatCount(done)}/${formatCount(all)}`;
   const facts = rows > 0 ? `${count}  ${formatCount(rows)} rows` : count;
   return (
-    <g class="plan-box" data-state={stateOf(step)} transform={`translate(${x} ${y})`}>
+    <g
+      class="plan-box"
+      role="treeitem"
+      tabIndex={0}
+      aria-label={`${node}, ${stateOf(step)}, ${facts === "" ? "no tasks" : facts}`}
+      data-state={stateOf(step)}
+      transform={`translate(${x} ${y})`}
+      onFocus={() => choose(node)}
+      onPointerEnter={() => choose(node)}
+    >
       <title>{[node, text, source].filter((line) => line !== "").join("\n")}</title>
       <rect class="plan-frame" width={boxWidth} height={boxHeight} rx="4" />
       <text class="plan-name" x="10" y="18">

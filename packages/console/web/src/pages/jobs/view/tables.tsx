@@ -1,8 +1,8 @@
 // Tables of the jobs page: steps with their figures, executors, what is slow, what failed.
 
-import type { StepView } from "@open-infra/smallpond/live";
+import { quantile, type StepView } from "@open-infra/smallpond/live";
 import type { VNode } from "preact";
-import { formatBytes, formatCount, formatMs } from "../../../ui/format.ts";
+import { formatBytes, formatCount, formatMs, NOT_KNOWN } from "../../../ui/format.ts";
 import type { Shown } from "../session.ts";
 
 /** A running task is slow after this and so many times its step's median. */
@@ -10,12 +10,14 @@ const slowMs = 1_000;
 const slowTimes = 3;
 const rowsMax = 50;
 
+const stepColumns = [
+  ...["Done", "Reused", "Retries", "p50", "p95", "p99", "Rows", "Written", "Peak memory"],
+  "Processor",
+];
+const executorColumns = ["Cores", "Memory", "Runs", "Done", "Last news"];
+
 interface ShownProps {
   readonly shown: Shown;
-}
-
-function quantile(sorted: readonly number[], part: number): number | undefined {
-  return sorted[Math.min(sorted.length - 1, Math.floor(part * sorted.length))];
 }
 
 /** Figures of each step's tasks. */
@@ -29,15 +31,12 @@ export function StepTable({ shown }: ShownProps): VNode {
         <table class="bench-table">
           <thead>
             <tr>
-              {["Step", "Done", "Reused", "Retries", "p50", "p95", "p99", "Rows", "Written"].map(
-                (name) => (
-                  <th key={name} scope="col">
-                    {name}
-                  </th>
-                ),
-              )}
-              <th scope="col">Peak memory</th>
-              <th scope="col">Processor</th>
+              <th scope="col">Step</th>
+              {stepColumns.map((name) => (
+                <th key={name} scope="col" data-number>
+                  {name}
+                </th>
+              ))}
               <th scope="col">What</th>
             </tr>
           </thead>
@@ -92,9 +91,11 @@ export function ExecutorTable({ shown }: ShownProps): VNode {
             <tr>
               <th scope="col">Executor</th>
               <th scope="col">State</th>
-              <th scope="col">Runs</th>
-              <th scope="col">Done</th>
-              <th scope="col">Last news</th>
+              {executorColumns.map((name) => (
+                <th key={name} scope="col" data-number>
+                  {name}
+                </th>
+              ))}
               <th scope="col">Why</th>
             </tr>
           </thead>
@@ -103,6 +104,10 @@ export function ExecutorTable({ shown }: ShownProps): VNode {
               <tr key={seat.name}>
                 <th scope="row">{seat.name}</th>
                 <td data-state={seat.state}>{seat.state}</td>
+                <td data-number>{formatCount(seat.cpus)}</td>
+                <td data-number>
+                  {seat.memoryBytes === undefined ? NOT_KNOWN : formatBytes(seat.memoryBytes)}
+                </td>
                 <td data-number>{formatCount(seat.running)}</td>
                 <td data-number>{formatCount(seat.done)}</td>
                 <td data-number>{formatMs(Math.max(0, nowMs - seat.lastSeenMs))} ago</td>

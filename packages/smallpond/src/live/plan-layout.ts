@@ -1,31 +1,33 @@
 // Where the boxes of a plan go: a column for each depth, inputs left of their users, in the order
 // of what they read so that few lines cross. Pure numbers.
 
-import type { StepView } from "@open-infra/smallpond/live";
+import type { StepLine } from "./log-lines.ts";
 
 /** A box with its place. */
-export interface PlacedStep {
-  readonly step: StepView;
+export interface PlacedStep<Step extends StepLine = StepLine> {
+  readonly step: Step;
   readonly x: number;
   readonly y: number;
 }
 
 /** Boxes, lines between them, and the room they take. */
-export interface PlanLayout {
-  readonly steps: readonly PlacedStep[];
-  readonly lines: readonly { readonly from: PlacedStep; readonly to: PlacedStep }[];
+export interface PlanLayout<Step extends StepLine = StepLine> {
+  readonly steps: readonly PlacedStep<Step>[];
+  readonly lines: readonly { readonly from: PlacedStep<Step>; readonly to: PlacedStep<Step> }[];
   readonly width: number;
   readonly height: number;
 }
 
+/** Of a box, in pixels. */
 export const boxWidth = 196;
+/** Of a box, in pixels. */
 export const boxHeight = 58;
 const gapX = 44;
 const gapY = 14;
 const margin = 2;
 
 /** Lays steps out. A step that reads itself, which no plan has, would be drawn once. */
-export function layoutPlan(steps: readonly StepView[]): PlanLayout {
+export function layoutPlan<Step extends StepLine>(steps: readonly Step[]): PlanLayout<Step> {
   const byName = new Map(steps.map((step) => [step.node, step]));
   const depths = new Map<string, number>();
   const depthOf = (name: string): number => {
@@ -37,14 +39,14 @@ export function layoutPlan(steps: readonly StepView[]): PlanLayout {
     depths.set(name, depth);
     return depth;
   };
-  const columns: StepView[][] = [];
+  const columns: Step[][] = [];
   for (const step of steps) {
     const depth = depthOf(step.node);
     (columns[depth] ??= []).push(step);
   }
-  const placed = new Map<string, PlacedStep>();
+  const placed = new Map<string, PlacedStep<Step>>();
   columns.forEach((column, depth) => {
-    const wish = (step: StepView): number => {
+    const wish = (step: Step): number => {
       const rows = step.inputs.map((input) => placed.get(input)?.y).filter((y) => y !== undefined);
       return rows.length === 0 ? 0 : rows.reduce((sum, y) => sum + y, 0) / rows.length;
     };
@@ -64,4 +66,12 @@ export function layoutPlan(steps: readonly StepView[]): PlanLayout {
   const width = all.reduce((most, { x }) => Math.max(most, x + boxWidth), 0) + margin;
   const height = all.reduce((most, { y }) => Math.max(most, y + boxHeight), 0) + margin;
   return { steps: all, lines, width, height };
+}
+
+/** An SVG path from a box to one that reads it. */
+export function planCurve(from: PlacedStep, to: PlacedStep): string {
+  const [x1, y1] = [from.x + boxWidth, from.y + boxHeight / 2];
+  const [x2, y2] = [to.x, to.y + boxHeight / 2];
+  const bend = Math.max(16, (x2 - x1) / 2);
+  return `M${x1} ${y1}C${x1 + bend} ${y1} ${x2 - bend} ${y2} ${x2} ${y2}`;
 }
