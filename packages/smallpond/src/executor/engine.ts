@@ -2,6 +2,7 @@
 // that wants the same. A memory limit belongs to an instance, so a task has one to itself.
 
 import { type DuckDBConnection, DuckDBInstance, version } from "@duckdb/node-api";
+import { noteConnection } from "../task/beside.ts";
 
 /** The engine's version, for content keys. */
 export function engineVersion(): string {
@@ -43,6 +44,7 @@ export class EnginePool {
     const { threads, memoryBytes, seed, once = false } = limits;
     const { instance, settings } = await this.#take(limits);
     const connection = await instance.connect();
+    noteConnection(connection, instance);
     try {
       const seeded = `SELECT setseed(${((seed % 20_000) - 10_000) / 10_000})`;
       await connection.run([...settings, seeded].join("; "));

@@ -5,6 +5,7 @@ import type { DuckDBConnection } from "@duckdb/node-api";
 import { InputError } from "@open-infra/errors";
 import type { Table } from "apache-arrow";
 import type { Schema } from "../dataset/dataset.ts";
+import { withReader } from "../task/beside.ts";
 import { arrowBatches } from "./arrow-read.ts";
 import { ArrowWriter } from "./arrow-write.ts";
 import { type FunctionRef, loadFunction } from "./function-ref.ts";
@@ -52,18 +53,20 @@ export async function callOverRows(
     shape.deduplicatedColumnNames().map((name, i) => [name, String(shape.columnType(i))]),
   );
   const fixed = call.schema ?? (call.mode === "filter" ? inputSchema : undefined);
-  const batches =
-    call.format === "arrow"
-      ? arrowBatches(query, call.batchRows, connection)
-      : rowBatches(query, call.batchRows, connection);
-  const results = call.streaming ? streamed(fn, batches) : oneByOne(call.mode, fn, batches);
   const sink = new ResultSink(connection, table, fixed, inputSchema);
-  for await (const result of results) await sink.add(result, call.mode);
+  await withReader(connection, async (reader) => {
+    const batches =
+      call.format === "arrow"
+        ? arrowBatches(query, call.batchRows, reader)
+        : rowBatches(query, call.batchRows, reader);
+    const results = call.streaming ? streamed(fn, batches) : oneByOne(call.mode, fn, batches);
+    for await (const result of results) await sink.add(result, call.mode);
+  });
   await sink.end();
 }
 
 /** Arrays of exactly `batchRows` rows, the last one of what is left. */
-async function* rowBatches(
+export async function* rowBatches(
   query: string,
   batchRows: number,
   connection: DuckDBConnection,
@@ -108,13 +111,14 @@ async function* streamed(
   yield* results;
 }
 
-function isIterable(value: unknown): value is AsyncIterable<unknown> {
+/** Whether a value can be looped over; text cannot, here. */
+export function isIterable(value: unknown): value is AsyncIterable<unknown> {
   if (value === null || typeof value !== "object") return false;
   return Symbol.asyncIterator in value || Symbol.iterator in value;
 }
 
 /** Takes what a function returned: Arrow tables or rows, whichever its first result is. */
-class ResultSink {
+export class ResultSink {
   readonly #connection: DuckDBConnection;
   readonly #table: string;
   readonly #schema: Schema | undefined;
