@@ -1,5 +1,27 @@
 // The public face: `init()` gives a session, a session gives DataFrames.
 
+export {
+  type BenchmarkOptions,
+  type CopyReport,
+  type FileIoOptions,
+  type FileIoReport,
+  type FilePassReport,
+  type FstestOptions,
+  type FstestReport,
+  fileIo,
+  fstest,
+  type HashPartitionOptions,
+  type HashPartitionReport,
+  hashPartition,
+  type PartitionCount,
+  type RowSum,
+  type Timing,
+  type UrlOrderReport,
+  type UrlsSortOptions,
+  type UrlsSortReport,
+  urlsSort,
+  type WrongPlace,
+} from "./benchmarks/index.ts";
 export { type ChannelChoice, files, nats } from "./channel/job-card.ts";
 export type { NatsOptions } from "./channel/nats-connect.ts";
 export type { DataSet, FilePart, Schema } from "./dataset/dataset.ts";

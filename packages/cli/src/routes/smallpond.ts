@@ -4,14 +4,8 @@ import { buildCommand, buildRouteMap, type RouteMap } from "@stricli/core";
 import type { CliContext } from "../context.ts";
 import { bytesFlag, jsonFlag } from "../flags.ts";
 import { integer, text } from "../parse.ts";
-
-const dataRoot = {
-  kind: "parsed",
-  parse: text,
-  brief: "Folder that holds the jobs (default: SP_DATA_ROOT, else ~/.cache/open-infra/smallpond)",
-  placeholder: "DIR",
-  optional: true,
-} as const;
+import { smallpondBench } from "./smallpond-bench.ts";
+import { dataRoot } from "./smallpond-flags.ts";
 
 const executors = {
   kind: "parsed",
@@ -244,9 +238,19 @@ const graysort = buildCommand({
 
 /** The route. */
 export const smallpond: RouteMap<CliContext> = buildRouteMap<
-  "run" | "explain" | "jobs" | "status" | "console" | "rerun" | "executor" | "graysort",
+  "run" | "explain" | "jobs" | "status" | "console" | "rerun" | "executor" | "graysort" | "bench",
   CliContext
 >({
-  routes: { run, explain, jobs, status, console: show, rerun, executor, graysort },
+  routes: {
+    run,
+    explain,
+    jobs,
+    status,
+    console: show,
+    rerun,
+    executor,
+    graysort,
+    bench: smallpondBench,
+  },
   docs: { brief: "Partitioned data processing on DuckDB" },
 });
