@@ -1,4 +1,4 @@
-// How fast rows go through a task: a Parquet data set is copied by a query, by a function of one row
+// How fast rows go through a task: a Parquet data set is copied by a query, by a function of a row
 // and by a function of a stream of Arrow tables. After the original's file_io_benchmark.
 
 import type { DataFrame } from "../session/dataframe.ts";

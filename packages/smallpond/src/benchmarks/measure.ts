@@ -1,5 +1,5 @@
-// What the benchmark programs share: a session of one-core executors, times, and a checksum over all
-// rows that does not mind their order. The programs themselves are in the files beside this one.
+// What the benchmark programs share: a session of one-core executors, times, and a checksum over
+// all rows that does not mind their order. The programs themselves are in the files beside this one.
 
 import { randomUUID } from "node:crypto";
 import { availableParallelism, totalmem } from "node:os";
@@ -33,7 +33,7 @@ export interface RowSum {
   readonly checksum: string;
 }
 
-/** A session for a benchmark, with an executor up so that its start is in no step's time. */
+/** A session for a benchmark, with executors and their processes up: no step pays for a start. */
 export async function benchmark<T>(
   options: BenchmarkOptions,
   body: (session: Session, executors: number) => Promise<T>,
@@ -49,8 +49,10 @@ export async function benchmark<T>(
     executorMemoryBytes,
   });
   options.onSession?.(session);
-  // Never the same query, so that a job that goes on does not take it as done.
-  await session.partialSql(`SELECT '${randomUUID()}' AS up`).compute();
+  // Never the same rows, so that a job that goes on does not take it as done.
+  const items = await session.fromItems(Array.from({ length: executors }, () => randomUUID()));
+  const cut = items.repartition(executors, { byRows: true });
+  await cut.mapBatches((batch) => batch, { name: "start" }).compute();
   return await body(session, executors);
 }
 
@@ -70,7 +72,8 @@ export const ownRows: string = `SELECT COLUMNS(c -> c <> '${defaultDimension}') 
 
 /** Rows and checksum of a frame, a task a partition. */
 export async function rowSum(frame: DataFrame): Promise<RowSum> {
-  const query = `SELECT count(*) AS n, CAST(sum(hash(t)) AS VARCHAR) AS total FROM (${ownRows}) AS t`;
+  const figures = "count(*) AS n, CAST(sum(hash(t)) AS VARCHAR) AS total";
+  const query = `SELECT ${figures} FROM (${ownRows}) AS t`;
   const sums = await frame.select(query, { name: "checksum" }).takeAll();
   const rows = sums.reduce((sum, { n }) => sum + Number(n), 0);
   const total = sums.reduce((sum, { total: part }) => sum + BigInt(String(part ?? 0)), 0n);

@@ -1,5 +1,5 @@
-// Mock urls in order: dealt out by host and sorted within each partition, and sorted as a whole. Both
-// are looked through from the first row to the last. After the original's urls_sort_benchmark.
+// Mock urls in order: dealt out by host and sorted within each partition, and sorted as a whole.
+// Both are looked through from the first row to the last. After the original's urls_sort_benchmark.
 
 import { fromClause } from "../dataset/sql-text.ts";
 import { fromModule } from "../functions/function-ref.ts";
