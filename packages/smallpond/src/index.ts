@@ -65,7 +65,7 @@ export type { LogLine, StepLine } from "./live/log-lines.ts";
 export { type Quantiles, quantile } from "./live/sample.ts";
 export type { PlanGraph } from "./plan/graph.ts";
 export type { TaskEvent } from "./scheduler/scheduler.ts";
-export { DataFrame } from "./session/dataframe.ts";
+export { DataFrame, type SourceFrame } from "./session/dataframe.ts";
 export type {
   CsvWriteOptions,
   FunctionOptions,

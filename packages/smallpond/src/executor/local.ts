@@ -1,6 +1,7 @@
 // Executors as child processes of this one.
 
 import { type ChildProcess, fork } from "node:child_process";
+import type { Socket } from "node:net";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import type { IpcParent } from "../channel/ipc-parent.ts";
@@ -35,6 +36,11 @@ export function startLocalProcess(start: ExecutorStart, pipes: IpcParent | undef
     stdio: ["ignore", "inherit", "pipe", "ipc"],
   });
   pipes?.attach(child);
+  // A script whose work is done ends though nobody called shutdown; the session keeps the process
+  // alive while an action runs.
+  child.unref();
+  child.channel?.unref();
+  (child.stderr as Socket | null)?.unref();
   let tail = "";
   child.stderr?.on("data", (bytes: Buffer) => {
     process.stderr.write(bytes);

@@ -95,7 +95,7 @@ export class DataFrame {
       const cut = { expression: by, count, column: defaultDimension, label: by };
       return this.#with(this.#nodes.cut(this.node, cut, rest, source));
     }
-    const input = byRows ? this.#countable(source) : this.node;
+    const input = byRows ? this.#countable(count, source) : this.node;
     return this.#with(this.#nodes.split(input, byRows ? "rows" : "files", count, source));
   }
 
@@ -233,7 +233,8 @@ export class DataFrame {
   }
 
   /** Rows with equal keys together, so that each partition can be aggregated by itself. */
-  groupBy(...keys: readonly string[]): GroupedFrame {
+  groupBy(...columns: readonly (string | readonly string[])[]): GroupedFrame {
+    const keys = columns.flat();
     if (keys.length === 0) throw new InputError("groupBy", "no column", "at least one");
     return new GroupedFrame(this.#gathered(keys), keys);
   }
@@ -274,6 +275,7 @@ export class DataFrame {
 
   /** Column names and DuckDB types; runs the plan only where a function hides them. */
   async schema(): Promise<Schema> {
+    await this.#session.found(this.node);
     const known = shapeQuery(this.node);
     if (known === undefined && this.#session.explains) {
       throw new PlanError("only running tells the columns of a function: give it a schema");
@@ -297,6 +299,7 @@ export class DataFrame {
    * @param options With `optimized: false`, only as written.
    */
   async explain(options: { readonly optimized?: boolean } = {}): Promise<string> {
+    await this.#session.found(this.node);
     const figures = this.#session.figures();
     if (options.optimized === false) return explainPlan(this.node, figures);
     return explainBoth(this.node, await this.#session.optimized(this.node), figures);
@@ -479,11 +482,12 @@ export class DataFrame {
   }
 
   /** The node, or one that has its text as Parquet, whose rows can be counted and skipped. */
-  #countable(source: string): PlanNode {
+  #countable(count: number, source: string): PlanNode {
     let origin = this.node;
     while (origin.kind === "split") origin = origin.input;
-    if (origin.kind !== "source" || origin.data.format === "parquet") return this.node;
-    const files = Math.max(1, origin.data.parts.length);
+    const form = origin.kind === "source" ? this.#nodes.form(origin) : undefined;
+    if (form === undefined || form.format === "parquet") return this.node;
+    const files = Math.max(1, form.files ?? count);
     const apart =
       this.node.kind === "split" ? this.node : this.#nodes.split(this.node, "files", files, source);
     return this.#nodes.sql([apart], parseTemplate("SELECT * FROM {0}"), {}, source);
@@ -517,6 +521,31 @@ export class DataFrame {
 
   #with(node: PlanNode): DataFrame {
     return new DataFrame(this.#session, this.#nodes, node);
+  }
+}
+
+/**
+ * What a reader gives: a frame at once, whose files are looked for meanwhile. An action on it, or on
+ * what was made of it, waits for them and throws what the search did; `await` does so at once.
+ */
+export class SourceFrame extends DataFrame implements PromiseLike<DataFrame> {
+  readonly #found: () => Promise<DataFrame>;
+
+  /** Made by the session. */
+  constructor(session: Session, nodes: NodeFactory, node: PlanNode) {
+    super(session, nodes, node);
+    this.#found = async () => {
+      await session.found(node);
+      return new DataFrame(session, nodes, node);
+    };
+  }
+
+  // biome-ignore lint/suspicious/noThenProperty: a frame at once, and one to be awaited.
+  async then<A = DataFrame, B = never>(
+    onFound?: ((frame: DataFrame) => A | PromiseLike<A>) | null,
+    onError?: ((reason: unknown) => B | PromiseLike<B>) | null,
+  ): Promise<A | B> {
+    return await this.#found().then(onFound, onError);
   }
 }
 

@@ -6,6 +6,7 @@ import type { DataSet } from "../dataset/dataset.ts";
 import { PlanError } from "../errors.ts";
 import type { FunctionCall } from "../functions/run-function.ts";
 import {
+  inputsOf,
   joinDimensions,
   type NodeOptions,
   type PlanNode,
@@ -27,12 +28,60 @@ export function callerOf(): string {
   );
 }
 
+/** A search for files under way. */
+interface Reading {
+  readonly format: DataSet["format"];
+  readonly ready: Promise<void>;
+  readonly files: () => number | undefined;
+}
+
 /** Numbers nodes of one session. */
 export class NodeFactory {
   #next = 0;
+  readonly #readings = new WeakMap<PlanNode, Reading>();
 
   source(data: DataSet, source: string): SourceNode {
     return { kind: "source", id: this.#next++, dimensions: [], options: {}, source, data };
+  }
+
+  /** A source whose files are still looked for; its data is there after {@link found}. */
+  reading(format: DataSet["format"], reading: Promise<DataSet>, source: string): SourceNode {
+    let found: DataSet | undefined;
+    const ready = reading.then((data) => {
+      found = data;
+    });
+    // Who asks for the data is told; nobody may.
+    ready.catch(() => {});
+    const node: SourceNode = {
+      kind: "source",
+      id: this.#next++,
+      dimensions: [],
+      options: {},
+      source,
+      get data(): DataSet {
+        if (found !== undefined) return found;
+        throw new PlanError(`${source}: the files are not found yet: await the reader first`);
+      },
+    };
+    this.#readings.set(node, { format, ready, files: () => found?.parts.length });
+    return node;
+  }
+
+  /** What a source reads, and how many files, if they were found already. */
+  form(node: SourceNode): { readonly format: DataSet["format"]; readonly files?: number } {
+    const reading = this.#readings.get(node);
+    if (reading === undefined) return { format: node.data.format, files: node.data.parts.length };
+    const files = reading.files();
+    return { format: reading.format, ...(files !== undefined && { files }) };
+  }
+
+  /** Until the data of all sources below a node is there. @throws what a reader threw */
+  async found(node: PlanNode): Promise<void> {
+    const seen = new Set<PlanNode>([node]);
+    for (const each of seen) {
+      await this.#readings.get(each)?.ready;
+      for (const input of inputsOf(each)) seen.add(input);
+    }
   }
 
   sql(

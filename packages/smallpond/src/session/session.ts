@@ -19,7 +19,7 @@ import { Scheduler, type TaskEvent } from "../scheduler/scheduler.ts";
 import { JobFolder } from "../task/commit.ts";
 import { JobLock } from "../task/lock.ts";
 import type { ParquetOptions } from "../task/task.ts";
-import { DataFrame } from "./dataframe.ts";
+import { DataFrame, SourceFrame } from "./dataframe.ts";
 import { endJob } from "./end.ts";
 import { firstPartitions } from "./first-partitions.ts";
 import { fleetOptions } from "./fleet-options.ts";
@@ -39,6 +39,8 @@ import {
 import { JobReport } from "./report.ts";
 
 const tickMs = 100;
+/** Of a timer that only keeps the process alive; anything below a timer's limit. */
+const aliveMs = 2 ** 30;
 const longestTickMs = 500;
 const defaultParquet: ParquetOptions = { compression: "zstd", compressionLevel: 3 };
 /** NOTES.md: delta encodings and lz4 take half of zstd's time for a tenth more bytes. */
@@ -104,16 +106,30 @@ export class Session implements AsyncDisposable {
     this.#lock = await JobLock.acquire(this.folder.root, (error) => this.#scheduler.stop(error));
     this.folder.clearStaging();
     this.#report.begin();
+    process.once("beforeExit", this.#end);
     this.#clock = setInterval(() => this.#tick(), tickMs);
-    // An idle session must not keep a script alive; a running action has its executors.
+    // An idle session must not keep a script alive; a running action does, see #alive.
     this.#clock.unref();
     if (this.explains) return;
     try {
-      await this.#fleet.start();
+      await this.#alive(() => this.#fleet.start());
     } catch (error) {
       this.#failure = error;
       await this.shutdown();
       throw error;
+    }
+  }
+
+  /** For a script that comes to its end without a shutdown. */
+  readonly #end = (): void => void this.shutdown();
+
+  /** Keeps the process alive meanwhile: executors, being idle between actions, do not. */
+  async #alive<T>(body: () => Promise<T>): Promise<T> {
+    const holder = setInterval(() => {}, aliveMs);
+    try {
+      return await body();
+    } finally {
+      clearInterval(holder);
     }
   }
 
@@ -149,27 +165,27 @@ export class Session implements AsyncDisposable {
   }
 
   /** Columns and types must be given, as text has none. */
-  async readCsv(paths: Paths, options: CsvReadOptions): Promise<DataFrame> {
-    return this.#source(await this.#readers.csv(paths, options));
+  readCsv(paths: Paths, options: CsvReadOptions): SourceFrame {
+    return this.#source("csv", this.#readers.csv(paths, options));
   }
 
   /** JSON objects, one a line unless the options say so. */
-  async readJson(paths: Paths, options: JsonReadOptions): Promise<DataFrame> {
-    return this.#source(await this.#readers.json(paths, options));
+  readJson(paths: Paths, options: JsonReadOptions): SourceFrame {
+    return this.#source("json", this.#readers.json(paths, options));
   }
 
-  async readParquet(paths: Paths, options: ParquetReadOptions = {}): Promise<DataFrame> {
-    return this.#source(await this.#readers.parquet(paths, options));
+  readParquet(paths: Paths, options: ParquetReadOptions = {}): SourceFrame {
+    return this.#source("parquet", this.#readers.parquet(paths, options));
   }
 
   /** A Delta Lake table, where DuckDB's extension `delta` is installed. @throws InputError */
-  async readDelta(path: string): Promise<DataFrame> {
-    return this.#source(await this.#readers.table(path, "delta"));
+  readDelta(path: string): SourceFrame {
+    return this.#source("table", this.#readers.table(path, "delta"));
   }
 
   /** An Iceberg table, where DuckDB's extension `iceberg` is installed. @throws InputError */
-  async readIceberg(path: string): Promise<DataFrame> {
-    return this.#source(await this.#readers.table(path, "iceberg"));
+  readIceberg(path: string): SourceFrame {
+    return this.#source("table", this.#readers.table(path, "iceberg"));
   }
 
   /**
@@ -200,18 +216,18 @@ export class Session implements AsyncDisposable {
    *
    * @throws InputError for none, as their columns are not known
    */
-  async fromItems(items: readonly unknown[]): Promise<DataFrame> {
-    return this.#source(await this.#readers.items(items));
+  fromItems(items: readonly unknown[]): SourceFrame {
+    return this.#source("parquet", this.#readers.items(items));
   }
 
   /** An Arrow table, also one of no rows. @throws InputError for a type that DuckDB lacks */
-  async fromArrow(table: Table): Promise<DataFrame> {
-    return this.#source(await this.#readers.arrow(table));
+  fromArrow(table: Table): SourceFrame {
+    return this.#source("parquet", this.#readers.arrow(table));
   }
 
   /** Columns from memory: arrays or typed arrays of one length. */
-  async fromColumns(columns: Readonly<Record<string, ColumnValues>>): Promise<DataFrame> {
-    return this.#source(await this.#readers.columns(columns));
+  fromColumns(columns: Readonly<Record<string, ColumnValues>>): SourceFrame {
+    return this.#source("parquet", this.#readers.columns(columns));
   }
 
   /** A function in TypeScript for SQL: `sp.partialSql(query, df, { udfs: [gcd] })`. */
@@ -246,6 +262,7 @@ export class Session implements AsyncDisposable {
       readonly signal?: AbortSignal;
     } = {},
   ): Promise<readonly DataSet[]> {
+    await this.found(node);
     if (this.explains) return this.#explain(node);
     const graph = await this.#plan(node, options.forKeeps);
     if (options.again) this.#scheduler.forget(graph.roots.flat());
@@ -259,6 +276,7 @@ export class Session implements AsyncDisposable {
    * those that ran, each with no more rows than that.
    */
   async executeFirst(node: PlanNode, rows: number): Promise<readonly DataSet[]> {
+    await this.found(node);
     if (this.explains) return this.#explain(node);
     const pieces = ["SELECT * FROM ", { input: 0 }, ` LIMIT ${rows}`];
     const graph = await this.#plan(this.#nodes.sql([node], pieces, {}, node.source));
@@ -269,6 +287,7 @@ export class Session implements AsyncDisposable {
 
   /** What a node's plan becomes before it runs. */
   async optimized(node: PlanNode): Promise<OptimizedPlan> {
+    await this.found(node);
     return await this.#plans.optimize(node);
   }
 
@@ -318,7 +337,7 @@ export class Session implements AsyncDisposable {
   ): Promise<readonly DataSet[]> {
     if (!this.#open) throw new SessionClosedError();
     try {
-      const data = await this.#scheduler.run(graph, options);
+      const data = await this.#alive(() => this.#scheduler.run(graph, options));
       this.#failure = undefined;
       return data;
     } catch (error) {
@@ -363,8 +382,14 @@ export class Session implements AsyncDisposable {
     return this.#scheduler.listen(listener);
   }
 
-  #source(data: DataSet): DataFrame {
-    return new DataFrame(this, this.#nodes, this.#nodes.source(data, callerOf()));
+  #source(format: DataSet["format"], data: Promise<DataSet>): SourceFrame {
+    const reading = this.#alive(() => data);
+    return new SourceFrame(this, this.#nodes, this.#nodes.reading(format, reading, callerOf()));
+  }
+
+  /** Until all that a plan reads was found. @throws what its readers threw */
+  async found(node: PlanNode): Promise<void> {
+    await this.#nodes.found(node);
   }
 
   /**
@@ -375,6 +400,11 @@ export class Session implements AsyncDisposable {
   async shutdown(options: { readonly failed?: boolean } = {}): Promise<void> {
     if (!this.#open) return;
     this.#open = false;
+    process.off("beforeExit", this.#end);
+    await this.#alive(() => this.#close(options));
+  }
+
+  async #close(options: { readonly failed?: boolean }): Promise<void> {
     const exits = process.exitCode !== undefined && Number(process.exitCode) !== 0;
     const failed = options.failed ?? (this.#failure !== undefined || exits);
     this.#scheduler.stop();
