@@ -79,17 +79,15 @@ test("hash-partition has each key once, and finds keys in two partitions", async
 
 test("urls are the same in any number of partitions, and come out sorted", async () => {
   const a = await urlsSort({ ...common, rows: 9000, partitions: 4, seed: 1 });
-  const b = await urlsSort({ ...alone, rows: 9000, partitions: 1, seed: 1 });
-  for (const report of [a, b]) {
-    expect(report).toMatchObject({ rows: 9000, valid: true });
-    expect(report.orders).toMatchObject([
-      { order: "by-host", inversions: 0, sharedHosts: 0, valid: true },
-      { order: "global", inversions: 0, valid: true },
-    ]);
-  }
-  expect(b.checksum).toBe(a.checksum);
+  expect(a).toMatchObject({ rows: 9000, valid: true });
+  expect(a.orders).toMatchObject([
+    { order: "by-host", inversions: 0, sharedHosts: 0, valid: true },
+    { order: "global", inversions: 0, valid: true },
+  ]);
 
   await benchmark(alone, async (session) => {
+    const whole = await rowSum(await mockUrls(session, { rows: 9000, seed: 1, partitions: 1 }));
+    expect(whole).toEqual({ rows: a.rows, checksum: a.checksum });
     const urls = await mockUrls(session, { rows: 2000, seed: 1, partitions: 2 });
     const others = await mockUrls(session, { rows: 2000, seed: 2, partitions: 2 });
     const [sum, other] = [await rowSum(urls), await rowSum(others)];

@@ -56,7 +56,7 @@ const times = (step: { readonly seconds: number; readonly mibPerSecond: number }
   step.mibPerSecond.toFixed(1),
 ];
 
-/** Runs one; its complaints are in the words of the flags, and 1 is the status of a wrong result. */
+/** Runs one; its complaints are in the words of the flags, and a wrong result has status 1. */
 async function report<R extends Report>(
   context: CliContext,
   { json, dataRoot, executors }: CommonFlags,

@@ -104,8 +104,8 @@ const fstest = buildCommand({
   docs: {
     brief: "Write files of counters, read them in order and at random, check every word",
     fullDescription:
-      "What was just written is likely read from memory: to read from the disk, --keep the files,\n" +
-      "and read them with --no-write, with the same sizes, later or from another machine.",
+      "What was just written is likely read from memory: to read from the disk, --keep the\n" +
+      "files, and read them with --no-write, with the same sizes, later or from another machine.",
   },
 });
 

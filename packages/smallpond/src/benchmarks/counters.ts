@@ -1,5 +1,5 @@
-// Files of 32-bit counters, least byte first, and their verification. The count goes on from file to
-// file (modulo 2³²), so that blocks that change places are found, too.
+// Files of 32-bit counters, least byte first, and their verification. The count goes on from file
+// to file (modulo 2³²), so that blocks that change places are found, too.
 
 import { closeSync, fstatSync, fsyncSync, openSync, readSync } from "node:fs";
 import { endianness } from "node:os";

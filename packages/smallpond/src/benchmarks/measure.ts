@@ -1,5 +1,5 @@
 // What the benchmark programs share: a session of one-core executors, times, and a checksum over
-// all rows that does not mind their order. The programs themselves are in the files beside this one.
+// all rows that does not mind their order. The programs themselves are in the files beside it.
 
 import { randomUUID } from "node:crypto";
 import { availableParallelism, totalmem } from "node:os";
