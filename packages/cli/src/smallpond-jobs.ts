@@ -4,7 +4,7 @@ import { stat } from "node:fs/promises";
 import { homedir } from "node:os";
 import { basename, join, resolve } from "node:path";
 import type { JobViewerOptions } from "@open-infra/server";
-import { listJobs } from "@open-infra/smallpond";
+import { JobLister } from "@open-infra/smallpond";
 import type { CliContext } from "./context.ts";
 
 /** Where jobs lie, unless the caller or the environment says otherwise. */
@@ -16,8 +16,9 @@ export function dataRootOf(flags: { readonly dataRoot?: string }, context: CliCo
 
 /** Jobs under a data root, as the viewer wants them. */
 export function jobsUnder(dataRoot: string): Pick<JobViewerOptions, "list" | "logOf"> {
+  const jobs = new JobLister(dataRoot);
   return {
-    list: async () => await listJobs(dataRoot),
+    list: async () => await jobs.list(),
     // Only names of the folder itself: nothing of a request becomes a path.
     logOf: async (job) => {
       if (job !== basename(job) || job.startsWith(".")) return undefined;

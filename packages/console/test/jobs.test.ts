@@ -1,5 +1,5 @@
-// The jobs page in headless Chromium, beside `open-infra smallpond console`: a job that is over, one
-// that grows, switching between them, what failed. Any complaint of the browser fails a test.
+// The jobs page in headless Chromium, beside `open-infra smallpond console`: a job that is over,
+// one that grows, switching between them, what failed. Any complaint of the browser fails a test.
 
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";

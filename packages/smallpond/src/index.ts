@@ -53,7 +53,7 @@ export {
 export { type KubernetesOptions, kubernetes } from "./launch/kubernetes.ts";
 export type { Launched, Launcher, LaunchRequest } from "./launch/launcher.ts";
 export { type SlurmOptions, slurm } from "./launch/slurm.ts";
-export { findJob, type JobEntry, JobFollower, jobState, listJobs } from "./live/follow.ts";
+export { JobFollower } from "./live/follow.ts";
 export {
   type AttemptView,
   type ExecutorView,
@@ -61,6 +61,7 @@ export {
   JobView,
   type StepView,
 } from "./live/job-view.ts";
+export { findJob, type JobEntry, JobLister, jobState, listJobs } from "./live/jobs.ts";
 export type { LogLine, StepLine } from "./live/log-lines.ts";
 export { type Quantiles, quantile } from "./live/sample.ts";
 export type { PlanGraph } from "./plan/graph.ts";

@@ -2,9 +2,9 @@
 
 import { appendFileSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { afterEach, describe, expect, it } from "vitest";
-import { JobFollower } from "../src/index.ts";
+import { findJob, JobFollower, JobLister } from "../src/index.ts";
 import { JobView, type LogLine } from "../src/live/index.ts";
 
 const step = { kind: "sql", text: "SELECT 1", source: "job.ts:3", inputs: [] };
@@ -124,6 +124,25 @@ describe("following a log", () => {
     const follower = new JobFollower(root);
     await follower.read();
     expect(follower.view.progress.done).toBe(1);
+  });
+
+  it("lists a job as it grows, is gone on with, and is replaced", async () => {
+    write(lines(job("running", 1), plan, task("reused", "a")));
+    const dataRoot = join(root, "..");
+    const jobId = basename(root);
+    const lister = new JobLister(dataRoot);
+    const look = async () => (await lister.list()).find((entry) => entry.jobId === jobId);
+    // Nobody holds its lock.
+    expect(await look()).toMatchObject({ state: "killed", done: 1, tasks: 3 });
+    write(lines(job("running", 30), task("reused", "b"), job("ended", 40)));
+    expect(await look()).toMatchObject({ state: "ended", done: 2, lastMs: 40 });
+    expect(await look()).toBe(await look());
+    rmSync(join(root, "log"), { recursive: true });
+    write(lines(plan));
+    expect(await look()).toMatchObject({ done: 0, tasks: 3 });
+    expect(await findJob(jobId, dataRoot)).toBe(root);
+    expect(await findJob(root, "/nowhere")).toBe(root);
+    await expect(findJob("other", root)).rejects.toThrow(/no job lies under/);
   });
 
   it("finds nothing where there is no log", async () => {

@@ -14,7 +14,7 @@ let folder = "";
 afterEach(() => rmSync(folder, { recursive: true, force: true }));
 
 const step = (node: string, inputs: readonly string[], text = ""): StepLine => ({
-  ...{ node, kind: "sql", text, inputs, source: "/home/a/job.ts:3", tasks: 1 },
+  ...{ node, kind: "sql", text, inputs, source: "/srv/job.ts:3", tasks: 1 },
 });
 
 function taskOf(i: number): Task {
@@ -115,5 +115,13 @@ describe("a job's report", () => {
     const { steps, lines } = layoutPlan(diamond);
     expect(lines.every(({ from, to }) => from.x < to.x)).toBe(true);
     expect(new Set(steps.map(({ x, y }) => `${x} ${y}`)).size).toBe(4);
+    const late = layoutPlan([
+      step("a", []),
+      step("b", ["a"]),
+      step("z", []),
+      step("c", ["b", "z"]),
+    ]);
+    const xOf = new Map(late.steps.map((placed) => [placed.step.node, placed.x]));
+    expect(xOf.get("z")).toBe(xOf.get("b"));
   });
 });

@@ -58,7 +58,7 @@ export interface TaskOfTest {
 
 /** Two scans, a join of their partitions, a write. */
 export function stepsOfTest(tasks: number): readonly StepLine[] {
-  const at = (line: number): string => `/home/ann/nightly.ts:${line}`;
+  const at = (line: number): string => `/srv/nightly.ts:${line}`;
   return [
     {
       ...{ node: "scan#0", kind: "source", text: "prices/*.parquet", inputs: [] },

@@ -1,15 +1,12 @@
 // Reads a job's log into a view, once or as it grows. The job may run in another process, on
 // another host of the shared file system, or be over.
 
-import { open, readdir, readFile, stat } from "node:fs/promises";
-import { hostname } from "node:os";
+import { open } from "node:fs/promises";
 import { join } from "node:path";
-import { InputError } from "@open-infra/errors";
 import { JobView } from "./job-view.ts";
 import type { LogLine } from "./log-lines.ts";
 
 const chunkBytes = 1 << 20;
-const lockSilentMs = 10_000;
 
 /** Follows one job. */
 export class JobFollower {
@@ -63,82 +60,4 @@ export class JobFollower {
       }
     }
   }
-}
-
-/** A job under a data root. */
-export interface JobEntry {
-  readonly jobId: string;
-  readonly root: string;
-  readonly state: "running" | "ended" | "killed";
-  readonly startedMs: number;
-  readonly lastMs: number;
-  readonly tasks: number;
-  readonly done: number;
-  readonly failures: number;
-}
-
-/** Jobs that left a log under a data root, the latest first. */
-export async function listJobs(dataRoot: string): Promise<JobEntry[]> {
-  const names = await readdir(dataRoot).catch((error: NodeJS.ErrnoException) => {
-    if (error.code === "ENOENT") return [];
-    throw error;
-  });
-  const jobs: JobEntry[] = [];
-  for (const name of names) {
-    const root = join(dataRoot, name);
-    const isJob = await stat(join(root, "log", "events.jsonl")).catch(() => undefined);
-    if (isJob !== undefined) jobs.push(await entryOf(name, root));
-  }
-  return jobs.sort((a, b) => b.lastMs - a.lastMs);
-}
-
-async function entryOf(jobId: string, root: string): Promise<JobEntry> {
-  const follower = new JobFollower(root);
-  await follower.read();
-  const { view } = follower;
-  const { tasks, done } = view.progress;
-  const { failures, startedMs = 0, lastMs } = view;
-  const final = failures.filter((failure) => failure.final).length;
-  const state = await jobState(root, view);
-  return { jobId, root, state, startedMs, lastMs, tasks, done, failures: final };
-}
-
-/**
- * Whether a job that did not say that it ended still runs: its lock is renewed while it does, and on
- * this host there is its process.
- */
-export async function jobState(
-  root: string,
-  view: Pick<JobView, "state" | "pid" | "host">,
-): Promise<JobEntry["state"]> {
-  if (view.state === "ended") return "ended";
-  const lock = await stat(join(root, "lock")).catch(() => undefined);
-  const isRenewed = lock !== undefined && Date.now() - lock.mtimeMs < lockSilentMs;
-  if (!isRenewed || (view.host === hostname() && !isThere(view.pid))) return "killed";
-  return "running";
-}
-
-function isThere(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    // Another user's is there, too.
-    return (error as NodeJS.ErrnoException).code === "EPERM";
-  }
-}
-
-/**
- * A job's folder by its id under a data root, or by its path.
- *
- * @throws InputError that names those there are
- */
-export async function findJob(job: string, dataRoot: string): Promise<string> {
-  for (const root of [join(dataRoot, job), job]) {
-    const tasks = await readFile(join(root, "log", "events.jsonl")).catch(() => undefined);
-    if (tasks !== undefined) return root;
-  }
-  const known = (await listJobs(dataRoot)).slice(0, 8).map(({ jobId }) => jobId);
-  const list = known.length === 0 ? `no job lies under ${dataRoot}` : `one of ${known.join(", ")}`;
-  throw new InputError("job", job, `a job's id or folder: ${list}`);
 }

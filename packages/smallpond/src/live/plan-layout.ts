@@ -39,6 +39,7 @@ export function layoutPlan<Step extends StepLine>(steps: readonly Step[]): PlanL
     depths.set(name, depth);
     return depth;
   };
+  pullSources(steps, depths, depthOf);
   const columns: Step[][] = [];
   for (const step of steps) {
     const depth = depthOf(step.node);
@@ -66,6 +67,23 @@ export function layoutPlan<Step extends StepLine>(steps: readonly Step[]): PlanL
   const width = all.reduce((most, { x }) => Math.max(most, x + boxWidth), 0) + margin;
   const height = all.reduce((most, { y }) => Math.max(most, y + boxHeight), 0) + margin;
   return { steps: all, lines, width, height };
+}
+
+/** What reads nothing goes right beside its first user, so that its line crosses no other box. */
+function pullSources(
+  steps: readonly StepLine[],
+  depths: Map<string, number>,
+  depthOf: (name: string) => number,
+): void {
+  const first = new Map<string, number>();
+  for (const { node, inputs } of steps) {
+    const depth = depthOf(node);
+    for (const input of inputs) first.set(input, Math.min(first.get(input) ?? depth, depth));
+  }
+  for (const { node, inputs } of steps) {
+    const user = first.get(node);
+    if (inputs.length === 0 && user !== undefined) depths.set(node, user - 1);
+  }
 }
 
 /** An SVG path from a box to one that reads it. */

@@ -53,13 +53,16 @@ export function StepTable({ shown }: ShownProps): VNode {
 
 function StepRow({ step }: { readonly step: StepView }): VNode {
   const times = step.elapsedMs.toSorted((a, b) => a - b);
-  const numbers = [
-    `${formatCount(step.done)}/${formatCount(Math.max(step.tasks, step.done))}`,
+  const all = Math.max(step.tasks, step.done);
+  const figures = [
+    `${formatCount(step.done)}/${formatCount(all)}`,
     ...[formatCount(step.reused), formatCount(step.retries)],
     ...[0.5, 0.95, 0.99].map((part) => formatMs(quantile(times, part))),
     ...[formatCount(step.rows), formatBytes(step.bytes), formatBytes(step.maxRssBytes)],
     formatMs(step.cpuMs),
   ];
+  // Files that are read by others' tasks have no figures of their own.
+  const numbers = all === 0 ? figures.map(() => NOT_KNOWN) : figures;
   return (
     <tr>
       <th scope="row" title={step.source}>
@@ -110,7 +113,11 @@ export function ExecutorTable({ shown }: ShownProps): VNode {
                 </td>
                 <td data-number>{formatCount(seat.running)}</td>
                 <td data-number>{formatCount(seat.done)}</td>
-                <td data-number>{formatMs(Math.max(0, nowMs - seat.lastSeenMs))} ago</td>
+                <td data-number>
+                  {seat.state === "left"
+                    ? NOT_KNOWN
+                    : `${formatMs(Math.max(0, nowMs - seat.lastSeenMs))} ago`}
+                </td>
                 <td class="why">{seat.reason}</td>
               </tr>
             ))}
