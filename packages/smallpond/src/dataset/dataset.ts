@@ -14,8 +14,18 @@ export interface FilePart {
 /** Names and DuckDB types, in order. */
 export type Schema = Readonly<Record<string, string>>;
 
+/** Columns that reading makes: a file's path, a row's number within its file (Parquet only). */
+export type GeneratedColumn = "filename" | "file_row_number";
+
+/** What any data may be seen through; see view.ts. */
+export interface Viewed {
+  readonly generated?: readonly GeneratedColumn[];
+  /** SELECT lists over the files' rows, each over the result of the one before. */
+  readonly selects?: readonly (readonly string[])[];
+}
+
 /** Parquet files; a missing column of one file is NULL with `unionByName`, else an error. */
-export interface ParquetData {
+export interface ParquetData extends Viewed {
   readonly format: "parquet";
   readonly parts: readonly FilePart[];
   /** Columns to read, all without. */
@@ -26,7 +36,7 @@ export interface ParquetData {
 }
 
 /** Delimited text without a header unless it says so. */
-export interface CsvData {
+export interface CsvData extends Viewed {
   readonly format: "csv";
   readonly parts: readonly FilePart[];
   readonly schema: Schema;
@@ -53,7 +63,7 @@ export interface TextOptions {
 }
 
 /** JSON objects, one a line unless it says so. */
-export interface JsonData {
+export interface JsonData extends Viewed {
   readonly format: "json";
   readonly parts: readonly FilePart[];
   readonly schema: Schema;
@@ -71,26 +81,40 @@ export interface JsonOptions {
 }
 
 /** A table that a DuckDB extension reads whole: Delta Lake, Iceberg. */
-export interface TableData {
+export interface TableData extends Viewed {
   readonly format: "table";
   readonly parts: readonly FilePart[];
   readonly reader: "delta_scan" | "iceberg_scan";
 }
 
 /** Files of no known form, as scripts write them. */
-export interface FilesData {
+export interface FilesData extends Viewed {
   readonly format: "files";
   readonly parts: readonly FilePart[];
 }
 
 export type DataSet = ParquetData | CsvData | JsonData | TableData | FilesData;
 
-/** The same data under more parts; both must be of one form. */
+/**
+ * The same data under more parts; all must be of one form. Parquet files without rows are left out
+ * where others tell the columns, so that thousands of empty pieces need not be opened.
+ */
 export function concatData(sets: readonly DataSet[]): DataSet {
   const [first, ...rest] = sets;
   if (first === undefined) return { format: "files", parts: [] };
   if (rest.length === 0) return first;
-  return { ...first, parts: sets.flatMap((set) => set.parts) };
+  const parts = sets.flatMap((set) => set.parts);
+  if (first.format !== "parquet") return { ...first, parts };
+  const parquet = sets as readonly ParquetData[];
+  const byName = parquet.some(({ unionByName }) => unionByName);
+  const filled = byName ? parts : parts.filter(({ numRows }) => numRows !== 0);
+  return {
+    ...first,
+    parts: filled.length > 0 ? filled : parts.slice(0, 1),
+    ...(byName && { unionByName: true }),
+    // Folders of a cut look like columns; that they are none holds for all of it.
+    ...(parquet.some((set) => set.hivePartitioning === false) && { hivePartitioning: false }),
+  };
 }
 
 /** Rows, if every part knows its own. */

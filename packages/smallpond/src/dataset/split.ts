@@ -52,3 +52,18 @@ export function splitRows(parts: readonly FilePart[], count: number): FilePart[]
   }
   return groups;
 }
+
+/** The items in a random order that the seed decides. */
+export function shuffledBy<T>(items: readonly T[], seed: number): T[] {
+  const result = [...items];
+  // Marsaglia's xorshift over 32 bits; a state of 0 would stay so.
+  let state = (seed * 2_654_435_761 + 1) >>> 0 || 1;
+  for (let i = result.length - 1; i > 0; i--) {
+    state ^= state << 13;
+    state ^= state >>> 17;
+    state ^= state << 5;
+    const j = (state >>> 0) % (i + 1);
+    [result[i], result[j]] = [result[j] as T, result[i] as T];
+  }
+  return result;
+}

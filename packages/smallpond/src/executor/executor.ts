@@ -138,7 +138,8 @@ export class Executor {
 
   async #runApart(message: Run, staging: string, running: Running): Promise<TaskOutcome> {
     const { run: bound, memoryBytes } = message;
-    const part = bound.task.op.kind === "call" ? duckdbPart.call : duckdbPart.script;
+    const { kind } = bound.task.op;
+    const part = kind === "call" || kind === "compute" ? duckdbPart.call : duckdbPart.script;
     const limits = limitsOf(message, Math.floor(memoryBytes * part));
     const handle = this.#tasks.start({ bound, staging, limits }, memoryBytes, message.gpus);
     running.end = () => handle.stop();
@@ -172,9 +173,8 @@ export class Executor {
 
 /** Whether a task runs what a user wrote in TypeScript, rather than SQL and DuckDB alone. */
 function isUserCode({ op }: Task): boolean {
-  if (op.kind === "partition" || op.kind === "split-files" || op.kind === "split-rows")
-    return false;
-  return op.kind !== "sql" || op.functions !== undefined;
+  if (op.kind === "sql") return op.functions !== undefined;
+  return op.kind === "call" || op.kind === "compute" || op.kind === "script";
 }
 
 function limitsOf({ run, cpus }: Run, memoryBytes: number): EngineLimits {
@@ -186,6 +186,7 @@ function limitsOf({ run, cpus }: Run, memoryBytes: number): EngineLimits {
 /** Statements before the last one may make tables, settings, anything: no other task may see it. */
 function leavesTraces({ op }: Task): boolean {
   if (op.kind === "sql") return op.queries.length > 1 || op.functions !== undefined;
+  if (op.kind === "compute") return true;
   return op.kind === "script";
 }
 

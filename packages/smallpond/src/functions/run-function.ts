@@ -138,7 +138,7 @@ export class ResultSink {
     this.#ifNone = ifNone;
   }
 
-  async add(result: unknown, mode: FunctionMode): Promise<void> {
+  async add(result: unknown, mode: string): Promise<void> {
     const table = isArrowTable(result) ? result : undefined;
     if ((table === undefined ? this.#arrow : this.#rows) !== undefined) {
       throw new InputError(
@@ -196,6 +196,6 @@ function expectRows(value: unknown, caller: string): readonly Row[] {
   throw new InputError(
     `what the function of ${caller} returned`,
     String(value),
-    caller === "mapBatches" ? "an array of objects or an Arrow table" : "an array of objects",
+    caller !== "flatMap" ? "an array of objects or an Arrow table" : "an array of objects",
   );
 }

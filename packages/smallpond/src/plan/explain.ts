@@ -2,11 +2,12 @@
 // script that asked for it.
 
 import { basename } from "node:path";
+import type { FileView } from "../dataset/view.ts";
 import type { FunctionRef } from "../functions/function-ref.ts";
 import { type CutWork, inputsOf, type PlanNode, partitionCount } from "./node.ts";
 import { withoutUnread } from "./optimize/narrow.ts";
 import type { OptimizedPlan } from "./optimize/optimize.ts";
-import type { TemplatePiece } from "./template.ts";
+import { type TemplatePiece, templateText } from "./template.ts";
 
 /** What a node's tasks took. */
 export interface StepFigures {
@@ -80,7 +81,7 @@ export function describe(node: PlanNode): string {
       return `${node.data.format}, ${node.data.parts.length} files${only}`;
     }
     case "split":
-      return `by ${node.by}`;
+      return `by ${node.by}${node.shuffled ? ", shuffled" : ""}`;
     case "partition":
       return `by ${node.label}${describeWork(node)}`;
     case "range": {
@@ -89,11 +90,37 @@ export function describe(node: PlanNode): string {
     }
     case "sql":
       return describeQuery(node.queries.at(-1) ?? []);
+    case "sources":
+      return `${node.data.length} data sets`;
+    case "repeat":
+      return `${node.count} times`;
+    case "load":
+      return `by ${node.column}${node.hive ? " of the path" : ""} of each file`;
+    case "user-partition":
+      return `with ${describeFunction(node.fn)}`;
     case "limit":
       return `${node.count} rows`;
+    case "compute":
+      return `${node.call.mode} with ${describeFunction(node.call.fn)}`;
+    case "script":
+      return `with ${describeFunction(node.fn)}`;
+    case "projection":
+      return describeView(node.view);
+    case "union":
+      return `of ${node.inputs.length}`;
+    case "consolidate":
+      return `to ${node.dimensions.map(({ name }) => name).join(" × ") || "one partition"}`;
+    case "sink":
+      return `${node.sink} to ${node.path}`;
+    case "root":
+      return node.names.join(", ");
     case "call":
       return `${node.call.mode} with ${describeFunction(node.call.fn)}`;
   }
+}
+
+function describeView({ columns = ["*"], generated = [], unionByName }: FileView): string {
+  return [...columns, ...generated].join(", ") + (unionByName ? ", by name" : "");
 }
 
 function describeWork({ from, columns }: CutWork): string {
@@ -102,11 +129,7 @@ function describeWork({ from, columns }: CutWork): string {
 }
 
 function describeQuery(query: readonly TemplatePiece[]): string {
-  const text = query.map((piece) => {
-    if (typeof piece === "string") return piece;
-    return "input" in piece ? `{${piece.input}}` : `{${piece.name}}`;
-  });
-  return withoutUnread(text.join("").replaceAll(/\s+/g, " "));
+  return withoutUnread(templateText(query).replaceAll(/\s+/g, " "));
 }
 
 function describeFunction(fn: FunctionRef): string {

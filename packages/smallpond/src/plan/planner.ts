@@ -1,26 +1,20 @@
 // From nodes to tasks: one task a partition, plus those that cut data anew. Planning reads no data;
-// what depends on files (row counts) is a task of its own.
+// what depends on files (row counts, metadata) is a task of its own. How each kind of node is
+// planned is in cuts.ts, work.ts and views.ts.
 
-import { type DataSet, withParts } from "../dataset/dataset.ts";
-import { splitEvenly } from "../dataset/split.ts";
 import { taskKey } from "../task/key.ts";
-import type { InputRef, ParquetOptions, Resources, Task, TaskOp } from "../task/task.ts";
 import {
-  type CutWork,
-  coordinates,
-  joinDimensions,
-  type LimitNode,
-  type PartitionNode,
-  type PlanNode,
-  partitionAt,
-  partitionCount,
-  type RangeNode,
-  type SplitNode,
-  type SqlNode,
-} from "./node.ts";
-
-/** Rows of each input that range partitioning looks at. */
-const sampleRows = 4096;
+  type InputRef,
+  type ParquetOptions,
+  type Resources,
+  type Task,
+  type TaskOp,
+  tasksOf,
+} from "../task/task.ts";
+import { cutRows, loadFiles, ranges, repeat, splitFiles, userPartitions } from "./cuts.ts";
+import { coordinates, type Dimension, inputsOf, type PlanNode } from "./node.ts";
+import { consolidate, project, publish, unite } from "./views.ts";
+import { call, compute, limit, query, script } from "./work.ts";
 
 /** What planning depends on besides the plan. */
 export interface PlanContext {
@@ -35,249 +29,122 @@ export interface PlanContext {
   readonly shuffleParquet: ParquetOptions;
   /** The roots are for a user's folder, so that even a shuffle as a root is written as results. */
   readonly forKeeps?: boolean;
+  /** A folder where a sink puts files aside, another one for every run. */
+  readonly sinkStaging?: (path: string) => string;
 }
+
+/** Where each partition of a node is. */
+export type Partitions = readonly (readonly InputRef[])[];
 
 /** A plan's tasks, inputs before users, and where each partition of its root is. */
 export interface TaskGraph {
   readonly tasks: readonly Task[];
-  readonly roots: readonly (readonly InputRef[])[];
+  readonly roots: Partitions;
 }
 
 /** Makes the tasks of several roots at once; shared nodes give shared tasks. */
 export function planTasks(roots: readonly PlanNode[], context: PlanContext): TaskGraph[] {
-  const planner = new Planner(context);
+  const planner = new Planner(context, keptNodes(roots, context.forKeeps ?? false));
   return roots.map((root) => {
-    const partitions = planner.root(root);
+    const partitions = planner.partitions(root);
     return { tasks: planner.tasksFor(partitions), roots: partitions };
   });
 }
 
-/** The optimizer's part of a cut. */
-function cutWork({ from, columns }: CutWork): { from?: string; columns?: readonly string[] } {
-  const text = from?.map((piece) => {
-    if (typeof piece === "string") return piece;
-    return "input" in piece ? `{${piece.input}}` : `{${piece.name}}`;
-  });
-  return {
-    ...(text !== undefined && { from: text.join("") }),
-    ...(columns !== undefined && { columns }),
-  };
+/** What a kind of node needs of the planner. */
+export interface Planning {
+  readonly context: PlanContext;
+  /** The references of each partition of a node. */
+  partitions(node: PlanNode): Partitions;
+  /** Adds a task; gives its key. */
+  task(node: PlanNode, work: TaskWork): string;
 }
 
-class Planner {
-  readonly #context: PlanContext;
-  readonly #done = new Map<PlanNode, readonly (readonly InputRef[])[]>();
+/** A task but for what follows from its node. */
+export interface TaskWork {
+  readonly op: TaskOp;
+  readonly inputs: readonly (readonly InputRef[])[];
+  /** Tells tasks of one node apart that do the same, and seeds them. */
+  readonly index: number;
+  /** @default 1 */
+  readonly outputs?: number;
+  /** The dimensions along which it has a place, and the number of the place; none without. */
+  readonly place?: readonly [dimensions: readonly Dimension[], index: number];
+  readonly resources?: Partial<Resources>;
+}
+
+class Planner implements Planning {
+  readonly context: PlanContext;
+  readonly #done = new Map<PlanNode, Partitions>();
   readonly #tasks = new Map<string, Task>();
-  readonly #kept = new Set<PlanNode>();
+  readonly #kept: ReadonlySet<PlanNode>;
 
-  constructor(context: PlanContext) {
-    this.#context = context;
+  constructor(context: PlanContext, kept: ReadonlySet<PlanNode>) {
+    this.context = context;
+    this.#kept = kept;
   }
 
-  /** As `partitions`, for a node whose data is asked for. */
-  root(node: PlanNode): readonly (readonly InputRef[])[] {
-    if (this.#context.forKeeps) this.#kept.add(node);
-    return this.partitions(node);
-  }
-
-  /** The references of each partition of a node. */
-  partitions(node: PlanNode): readonly (readonly InputRef[])[] {
-    let refs = this.#done.get(node);
-    if (refs === undefined) {
-      refs = this.#plan(node);
-      this.#done.set(node, refs);
+  partitions(root: PlanNode): Partitions {
+    // Not by recursion: a script may make a plan deeper than the stack.
+    const open: PlanNode[] = [root];
+    while (open.length > 0) {
+      const node = open.at(-1) as PlanNode;
+      const inputs = this.#done.has(node)
+        ? []
+        : inputsOf(node).filter((input) => !this.#done.has(input));
+      if (inputs.length > 0) {
+        for (const input of inputs) open.push(input);
+        continue;
+      }
+      open.pop();
+      if (!this.#done.has(node)) this.#done.set(node, planNode(node, this));
     }
-    return refs;
+    return this.#done.get(root) as Partitions;
   }
 
   /** All tasks that these references need, inputs first. */
-  tasksFor(partitions: readonly (readonly InputRef[])[]): Task[] {
+  tasksFor(partitions: Partitions): Task[] {
     const order: Task[] = [];
     const seen = new Set<string>();
-    const visit = (refs: readonly InputRef[]): void => {
-      for (const ref of refs) {
-        if (!("task" in ref) || seen.has(ref.task)) continue;
-        seen.add(ref.task);
-        const task = this.#tasks.get(ref.task) as Task;
-        task.inputs.forEach(visit);
-        order.push(task);
-      }
+    const open: { readonly task: Task; readonly inputs: Iterator<string> }[] = [];
+    const enter = (key: string): void => {
+      if (seen.has(key)) return;
+      seen.add(key);
+      const task = this.#tasks.get(key) as Task;
+      open.push({ task, inputs: keysOf(task.inputs) });
     };
-    partitions.forEach(visit);
+    for (const key of keysOf(partitions)) {
+      enter(key);
+      while (open.length > 0) {
+        const { task, inputs } = open.at(-1) as (typeof open)[number];
+        const next = inputs.next();
+        if (next.done) {
+          order.push(task);
+          open.pop();
+        } else enter(next.value);
+      }
+    }
     return order;
   }
 
-  #plan(node: PlanNode): readonly (readonly InputRef[])[] {
-    switch (node.kind) {
-      case "source":
-        return [[{ data: node.data }]];
-      case "split":
-        return this.#split(node);
-      case "partition":
-        return this.#cut(node);
-      case "sql":
-        return this.#sql(node);
-      case "range":
-        return this.#range(node);
-      case "limit":
-        return this.#limit(node);
-      case "call":
-        return this.partitions(node.input).map((refs, i) => {
-          const at = coordinates(node.dimensions, i);
-          const op: TaskOp = { kind: "call", call: node.call };
-          return [{ task: this.#task(node, i, op, [refs], 1, at), output: 0 }];
-        });
-    }
-  }
-
-  #split(node: SplitNode): readonly (readonly InputRef[])[] {
-    const input = this.partitions(node.input).flat();
-    const { count } = node;
-    if (node.by === "files" && input.every((ref) => "data" in ref)) {
-      // All files are known: no task is needed to deal them out.
-      const sets = input.map((ref) => (ref as { data: DataSet }).data);
-      const parts = sets.flatMap((data) => data.parts);
-      return splitEvenly(parts, count).map((group) => [
-        { data: withParts({ ...(sets[0] as DataSet), parts }, group) },
-      ]);
-    }
-    const op: TaskOp = { kind: node.by === "files" ? "split-files" : "split-rows", count };
-    const task = this.#task(node, 0, op, [input], count);
-    return Array.from({ length: count }, (_, output) => [{ task, output }]);
-  }
-
-  #cut(node: PartitionNode): readonly (readonly InputRef[])[] {
-    const { count, expression, column } = node;
-    const groups = this.#producers(this.partitions(node.input));
-    const op: TaskOp = {
-      kind: "partition",
-      expression,
-      count,
-      ...(column !== undefined && { column }),
-      ...(node.inRange && { inRange: true }),
-      ...cutWork(node),
-    };
-    const tasks = groups.map((refs, i) => this.#task(node, i, op, [refs], count));
-    return Array.from({ length: count }, (_, output) => tasks.map((task) => ({ task, output })));
-  }
-
-  /** Samples, split points from all samples, then the cut by them. */
-  #range(node: RangeNode): readonly (readonly InputRef[])[] {
-    const { count, key, descending } = node;
-    const groups = this.#producers(this.partitions(node.input));
-    const sample: TaskOp = {
-      kind: "sql",
-      queries: [
-        `SELECT ${key} AS k FROM {0} USING SAMPLE reservoir(${sampleRows} ROWS) ` +
-          `REPEATABLE (${this.#context.seed})`,
-      ],
-    };
-    const samples = groups.map((refs, i) => ({
-      task: this.#task(node, i, sample, [refs], 1),
-      output: 0,
-    }));
-    const ranked = "SELECT k, row_number() OVER (ORDER BY k) AS r, count(*) OVER () AS n FROM {0}";
-    const points: TaskOp = {
-      kind: "sql",
-      queries: [
-        `SELECT DISTINCT k FROM (${ranked} WHERE k IS NOT NULL) ` +
-          `WHERE floor(r * ${count} / (n + 1)) > floor((r - 1) * ${count} / (n + 1))`,
-      ],
-    };
-    const splits = { task: this.#task(node, groups.length, points, [samples], 1), output: 0 };
-    // A row's partition is the number of split points before it; NULL comes last, as in ORDER BY.
-    const list = "(SELECT coalesce(list(k), []) FROM {1})";
-    const before = `len(list_filter(${list}, s -> s ${descending ? ">" : "<="} (${key})))`;
-    const expression = `CASE WHEN (${key}) IS NULL THEN ${node.nullsFirst ? 0 : count - 1} ELSE ${before} END`;
-    const op: TaskOp = { kind: "partition", expression, count, ...cutWork(node) };
-    const tasks = groups.map((refs, i) =>
-      this.#task(node, groups.length + 1 + i, op, [refs, [splits]], count),
-    );
-    return Array.from({ length: count }, (_, output) => tasks.map((task) => ({ task, output })));
-  }
-
-  /** As many groups of inputs as can be cut side by side. */
-  #producers(partitions: readonly (readonly InputRef[])[]): readonly (readonly InputRef[])[] {
-    const { parallelism } = this.#context;
-    if (partitions.length > parallelism) {
-      return splitEvenly(partitions, parallelism).map((group) => group.flat());
-    }
-    const only = partitions[0];
-    if (partitions.length > 1 || only === undefined) return partitions;
-    const data =
-      only.length === 1 && only[0] !== undefined && "data" in only[0] ? only[0].data : undefined;
-    if (data === undefined || data.parts.length < 2) return partitions;
-    const groups = splitEvenly(data.parts, Math.min(parallelism, data.parts.length));
-    return groups.map((parts) => [{ data: { ...data, parts } as DataSet }]);
-  }
-
-  #sql(node: SqlNode): readonly (readonly InputRef[])[] {
-    const dimensions = joinDimensions(node.inputs);
-    const count = partitionCount(dimensions);
-    return Array.from({ length: count }, (_, index) => {
-      const at = coordinates(dimensions, index);
-      const inputs = node.inputs.map(
-        (input) => this.partitions(input)[partitionAt(input.dimensions, at)] ?? [],
-      );
-      const queries = node.queries.map((query) =>
-        query
-          .map((piece) => {
-            if (typeof piece === "string") return piece;
-            if ("input" in piece) return `{${piece.input}}`;
-            return String(at[piece.name] ?? `{${piece.name}}`);
-          })
-          .join(""),
-      );
-      const functions = node.options.udfs?.map(({ ref }) => ref);
-      const op: TaskOp = { kind: "sql", queries, ...(functions?.length && { functions }) };
-      return [{ task: this.#task(node, index, op, inputs, 1, at), output: 0 }];
-    });
-  }
-
-  #limit(node: LimitNode): readonly (readonly InputRef[])[] {
-    const op: TaskOp = { kind: "sql", queries: [`SELECT * FROM {0} LIMIT ${node.count}`] };
-    const inputs = this.partitions(node.input);
-    if (node.limited && inputs.length === 1) return inputs;
-    if (node.limited) {
-      return [[{ task: this.#task(node, 0, op, [inputs.flat()], 1), output: 0 }]];
-    }
-    if (inputs.length === 1) {
-      return [[{ task: this.#task(node, 0, op, [inputs[0] ?? []], 1), output: 0 }]];
-    }
-    const firsts = inputs.map((refs, i) => ({
-      task: this.#task(node, i, op, [refs], 1),
-      output: 0,
-    }));
-    return [[{ task: this.#task(node, inputs.length, op, [firsts], 1), output: 0 }]];
-  }
-
-  #task(
-    node: PlanNode,
-    index: number,
-    op: TaskOp,
-    inputs: readonly (readonly InputRef[])[],
-    outputs: number,
-    partition: Readonly<Record<string, number>> = {},
-  ): string {
+  task(node: PlanNode, { op, inputs, index, outputs = 1, place, ...work }: TaskWork): string {
+    const { context } = this;
     const { options } = node;
     const moves = op.kind === "partition" && !this.#kept.has(node);
-    const base = moves ? this.#context.shuffleParquet : this.#context.parquet;
+    const base = moves ? context.shuffleParquet : context.parquet;
     const parquet = { ...base, ...options.parquet };
-    const seed = this.#context.seed * 65_537 + index;
-    const key = taskKey({ op, inputs, parquet, seed, engine: this.#context.engine });
-    // Functions in TypeScript run on one thread, however many DuckDB has (the original's limit).
-    const callsBack = op.kind === "sql" && op.functions !== undefined;
-    const resources: Resources = {
-      cpus: callsBack ? Math.min(options.cpus ?? 1, 3) : (options.cpus ?? 1),
-      ...(options.memoryBytes !== undefined && { memoryBytes: options.memoryBytes }),
-      ...(options.gpus !== undefined && { gpus: options.gpus }),
-      ...(options.timeoutMs !== undefined && { timeoutMs: options.timeoutMs }),
-    };
-    const name = options.name ?? `${node.kind}#${node.id}`;
+    const seed = context.seed * 65_537 + index;
+    const partition = place === undefined ? {} : coordinates(...place);
+    const counts = place?.[0].map(({ name, count }): [string, number] => [name, count]) ?? [];
+    const partitionCounts = counts.length > 0 ? Object.fromEntries(counts) : undefined;
+    const { engine } = context;
+    const key = taskKey({ op, inputs, parquet, seed, engine, partition, partitionCounts });
+    const resources = { ...resourcesOf(node, op), ...work.resources };
     this.#tasks.set(key, {
       key,
-      node: name,
+      node: options.name ?? `${node.kind}#${node.id}`,
       partition,
+      ...(partitionCounts !== undefined && { partitionCounts }),
       op,
       inputs,
       outputs,
@@ -288,3 +155,93 @@ class Planner {
     return key;
   }
 }
+
+function planNode(node: PlanNode, planning: Planning): Partitions {
+  switch (node.kind) {
+    case "source":
+      return [[{ data: node.data }]];
+    case "sources":
+      return node.data.map((data) => [{ data }]);
+    case "split":
+      return splitFiles(node, planning);
+    case "partition":
+      return cutRows(node, planning);
+    case "range":
+      return ranges(node, planning);
+    case "repeat":
+      return repeat(node, planning);
+    case "load":
+      return loadFiles(node, planning);
+    case "user-partition":
+      return userPartitions(node, planning);
+    case "sql":
+      return query(node, planning);
+    case "limit":
+      return limit(node, planning);
+    case "call":
+      return call(node, planning);
+    case "compute":
+      return compute(node, planning);
+    case "script":
+      return script(node, planning);
+    case "projection":
+      return project(node, planning);
+    case "union":
+      return unite(node, planning);
+    case "consolidate":
+      return consolidate(node, planning);
+    case "sink":
+      return publish(node, planning);
+    case "root":
+      return node.inputs.flatMap((input) => planning.partitions(input));
+  }
+}
+
+function* keysOf(slots: Partitions): Generator<string> {
+  for (const refs of slots) for (const ref of refs) yield* tasksOf(ref);
+}
+
+function resourcesOf({ options }: PlanNode, op: TaskOp): Resources {
+  // Functions in TypeScript run on one thread, however many DuckDB has (the original's limit).
+  const callsBack = op.kind === "sql" && op.functions !== undefined;
+  return {
+    cpus: callsBack ? Math.min(options.cpus ?? 1, 3) : (options.cpus ?? 1),
+    ...(options.memoryBytes !== undefined && { memoryBytes: options.memoryBytes }),
+    ...(options.gpus !== undefined && { gpus: options.gpus }),
+    ...(options.timeoutMs !== undefined && { timeoutMs: options.timeoutMs }),
+  };
+}
+
+/** Nodes whose files a user gets, so that they are written as results. */
+function keptNodes(roots: readonly PlanNode[], forKeeps: boolean): ReadonlySet<PlanNode> {
+  const kept = new Set<PlanNode>();
+  const keep = (root: PlanNode): void => {
+    const open = [root];
+    for (let node = open.pop(); node !== undefined; node = open.pop()) {
+      if (kept.has(node)) continue;
+      kept.add(node);
+      // These have no files of their own.
+      if (passesFiles.has(node.kind)) open.push(...inputsOf(node));
+    }
+  };
+  if (forKeeps) roots.forEach(keep);
+  const seen = new Set<PlanNode>();
+  const open = [...roots];
+  for (let node = open.pop(); node !== undefined; node = open.pop()) {
+    if (seen.has(node)) continue;
+    seen.add(node);
+    if (node.kind === "sink" || node.kind === "root") inputsOf(node).forEach(keep);
+    open.push(...inputsOf(node));
+  }
+  return kept;
+}
+
+const passesFiles: ReadonlySet<PlanNode["kind"]> = new Set([
+  "consolidate",
+  "load",
+  "projection",
+  "repeat",
+  "root",
+  "split",
+  "union",
+]);

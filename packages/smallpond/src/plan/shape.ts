@@ -1,7 +1,8 @@
 // What columns a plan will give, before it runs: a query over no rows that DuckDB can describe.
 
+import type { Schema } from "../dataset/dataset.ts";
 import { fromClause, identifier, literal } from "../dataset/sql-text.ts";
-import type { PlanNode } from "./node.ts";
+import type { PlanNode, ProjectionNode } from "./node.ts";
 import { fillTemplate } from "./template.ts";
 
 /**
@@ -12,9 +13,28 @@ export function shapeQuery(node: PlanNode): string | undefined {
   switch (node.kind) {
     case "source":
       return `SELECT * FROM ${fromClause(node.data)}`;
+    case "sources":
+      return node.data[0] && `SELECT * FROM ${fromClause(node.data[0])}`;
     case "split":
     case "limit":
+    case "repeat":
+    case "load":
+    case "consolidate":
+    case "sink":
       return shapeQuery(node.input);
+    case "projection":
+      return shapeOfView(node);
+    case "union": {
+      const inputs = node.inputs.map(shapeQuery);
+      if (inputs.some((input) => input === undefined)) return undefined;
+      return inputs.map((input) => `(${input}\n)`).join(" UNION ALL BY NAME ");
+    }
+    case "user-partition":
+    case "script":
+    case "root":
+      return undefined;
+    case "compute":
+      return shapeOfSchema(node.call.schema);
     case "range":
       return withoutPartition(node.input);
     case "partition": {
@@ -35,14 +55,30 @@ export function shapeQuery(node: PlanNode): string | undefined {
     }
     case "call": {
       if (node.call.mode === "filter") return shapeQuery(node.input);
-      const { schema } = node.call;
-      if (schema === undefined) return undefined;
-      const columns = Object.entries(schema).map(
-        ([name, type]) => `CAST(NULL AS ${type}) AS ${identifier(name)}`,
-      );
-      return `SELECT ${columns.join(", ")} WHERE false`;
+      return shapeOfSchema(node.call.schema);
     }
   }
+}
+
+function shapeOfSchema(schema: Schema | undefined): string | undefined {
+  if (schema === undefined) return undefined;
+  const columns = Object.entries(schema).map(
+    ([name, type]) => `CAST(NULL AS ${type}) AS ${identifier(name)}`,
+  );
+  return `SELECT ${columns.join(", ")} WHERE false`;
+}
+
+function shapeOfView({ input, view }: ProjectionNode): string | undefined {
+  const { columns, generated = [] } = view;
+  const inner = shapeQuery(input);
+  if (inner === undefined) return undefined;
+  const made = generated.map((name) => {
+    return `CAST(NULL AS ${name === "filename" ? "VARCHAR" : "BIGINT"}) AS ${identifier(name)}`;
+  });
+  const all = `SELECT ${["*", ...made].join(", ")} FROM (${inner}\n)`;
+  if (columns === undefined) return all;
+  const chosen = [...columns, ...generated.filter((name) => !columns.includes(name))];
+  return `SELECT ${chosen.join(", ")}\nFROM (${all})`;
 }
 
 function withoutPartition(input: PlanNode): string | undefined {

@@ -53,3 +53,13 @@ export function fillTemplate(
     })
     .join("");
 }
+
+/** A template as the text it was made of. */
+export function templateText(pieces: readonly TemplatePiece[]): string {
+  return pieces
+    .map((piece) => {
+      if (typeof piece === "string") return piece;
+      return "input" in piece ? `{${piece.input}}` : `{${piece.name}}`;
+    })
+    .join("");
+}

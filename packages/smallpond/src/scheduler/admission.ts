@@ -1,7 +1,7 @@
 // What an action needs that is not there: from its roots back to what is done.
 
 import type { TaskGraph } from "../plan/planner.ts";
-import type { InputRef, Task, TaskResult } from "../task/task.ts";
+import { type InputRef, type Task, type TaskResult, tasksOf } from "../task/task.ts";
 
 /** A plan's tasks by what is to become of them. */
 export interface Admission {
@@ -26,7 +26,7 @@ export function admit(
   const wanted = new Set<string>();
   const found = new Map<string, TaskResult>();
   const want = (refs: readonly InputRef[]): void => {
-    for (const ref of refs) if ("task" in ref) wanted.add(ref.task);
+    for (const ref of refs) for (const key of tasksOf(ref)) wanted.add(key);
   };
   roots.forEach(want);
   // Tasks are in order, so from the last to the first each one's users are seen before it.

@@ -9,7 +9,7 @@ import { DiskError, NoExecutorError, SessionClosedError, TaskError } from "../er
 import type { ExecutorHandle } from "../executor/local.ts";
 import type { Capacity, FromExecutor } from "../executor/protocol.ts";
 import type { TaskGraph } from "../plan/planner.ts";
-import type { InputRef, Task, TaskResult } from "../task/task.ts";
+import { dataOf, type InputRef, type Task, type TaskResult, tasksOf } from "../task/task.ts";
 import { admit } from "./admission.ts";
 import { Bulletin } from "./bulletin.ts";
 import { infeasible, nobodyCame } from "./demands.ts";
@@ -156,7 +156,7 @@ export class Scheduler {
    * when next asked for; of none if a running action reads one. Gives the keys that went.
    */
   forget(refs: readonly InputRef[]): readonly string[] {
-    const named = refs.flatMap((ref) => ("task" in ref ? [ref.task] : []));
+    const named = refs.flatMap(tasksOf);
     const keys = builtOn(named, this.#entries.values(), this.#store);
     const entries = keys.map((key) => this.#entries.get(key));
     if (entries.some((entry) => entry?.busy)) return [];
@@ -209,8 +209,8 @@ export class Scheduler {
     const held = keys.flatMap((key) => this.#entries.get(key) ?? []);
     for (const entry of held) entry.readers++;
     for (const task of needed) this.#enter(action, task, found.get(task.key));
-    for (const ref of action.graph.roots.flat()) {
-      const entry = "task" in ref ? this.#entries.get(ref.task) : undefined;
+    for (const key of new Set(action.graph.roots.flat().flatMap(tasksOf))) {
+      const entry = this.#entries.get(key);
       if (entry !== undefined) action.pin(entry);
     }
     for (const entry of held) this.#leaveUnread(entry);
@@ -267,7 +267,8 @@ export class Scheduler {
 
   #inputsOf({ inputs }: Task): Entry[] {
     const keys = new Set<string>();
-    for (const refs of inputs) for (const ref of refs) if ("task" in ref) keys.add(ref.task);
+    for (const refs of inputs)
+      for (const ref of refs) for (const key of tasksOf(ref)) keys.add(key);
     return [...keys].map((key) => this.#entries.get(key) as Entry);
   }
 
@@ -374,9 +375,7 @@ export class Scheduler {
   }
 
   #data(ref: InputRef): DataSet {
-    if ("data" in ref) return ref.data;
-    const result = this.#entries.get(ref.task)?.result as TaskResult;
-    return result.outputs[ref.output] as DataSet;
+    return dataOf(ref, (key) => this.#entries.get(key)?.result?.outputs ?? []);
   }
 
   #speculate(): void {

@@ -4,7 +4,7 @@
 import type { DataSet } from "../dataset/dataset.ts";
 import { knownRows } from "../dataset/dataset.ts";
 import type { TaskGraph } from "../plan/planner.ts";
-import type { InputRef, Task } from "../task/task.ts";
+import { type InputRef, type Task, tasksOf } from "../task/task.ts";
 
 /** How many times more partitions each batch has than the one before. */
 const growth = 4;
@@ -35,7 +35,7 @@ export async function firstPartitions(
 function tasksFor(roots: readonly (readonly InputRef[])[], all: readonly Task[]): readonly Task[] {
   const needed = new Set<string>();
   const take = (refs: readonly InputRef[]): void => {
-    for (const ref of refs) if ("task" in ref) needed.add(ref.task);
+    for (const ref of refs) for (const key of tasksOf(ref)) needed.add(key);
   };
   roots.forEach(take);
   // Inputs come before their users, so backwards every user is seen first.

@@ -107,6 +107,10 @@ const nodeOptionNames: Readonly<Record<keyof NodeOptions, true>> = {
   timeoutMs: true,
   parquet: true,
   udfs: true,
+  skipEmpty: true,
+  outputName: true,
+  batchBytes: true,
+  perThreadOutput: true,
 };
 const nodeOptions = Object.keys(nodeOptionNames);
 const writeOptions = ["mode", "partitionBy"];

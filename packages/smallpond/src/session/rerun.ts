@@ -12,7 +12,7 @@ import { literal } from "../dataset/sql-text.ts";
 import { EnginePool } from "../executor/engine.ts";
 import { JobFolder } from "../task/commit.ts";
 import { runTask } from "../task/run.ts";
-import type { InputRef, Task } from "../task/task.ts";
+import { dataOf, type Task } from "../task/task.ts";
 
 /** Which task, and with what. */
 export interface RerunOptions {
@@ -48,7 +48,7 @@ export async function rerunTask(options: RerunOptions): Promise<RerunReport> {
   const task = findTask(await readTasks(join(options.jobRoot, "log")), options.task);
   const folder = new JobFolder(options.jobRoot);
   const inputs = task.inputs.map((refs) =>
-    concatData(refs.map((ref) => dataOf(ref, task, folder))),
+    concatData(refs.map((ref) => dataOf(ref, (key) => outputsOf(key, task, folder)))),
   );
   const output = options.output ?? (await mkdtemp(join(tmpdir(), "smallpond-rerun-")));
   const spill = join(output, ".spill");
@@ -113,12 +113,11 @@ function findTask(tasks: readonly Task[], wanted: string): Task {
   throw new InputError("task", wanted, `a key of the job, or a node: ${nodes.join(", ")}`);
 }
 
-function dataOf(ref: InputRef, task: Task, folder: JobFolder): DataSet {
-  if ("data" in ref) return ref.data;
-  const data = folder.finished(ref.task)?.outputs[ref.output];
-  if (data !== undefined) return data;
+function outputsOf(key: string, task: Task, folder: JobFolder): readonly DataSet[] {
+  const result = folder.finished(key);
+  if (result !== undefined) return result.outputs;
   throw new InputError(
-    `${task.node}: input ${ref.task.slice(0, 8)}`,
+    `${task.node}: input ${key.slice(0, 8)}`,
     "gone",
     "there: results stay with keepIntermediates, or if the job has a jobId or failed",
   );

@@ -11,14 +11,19 @@ export function noteConnection(connection: DuckDBConnection, instance: DuckDBIns
   instances.set(connection, instance);
 }
 
+/** Another connection to the same DuckDB; whoever asks closes it. */
+export async function openReader(connection: DuckDBConnection): Promise<DuckDBConnection> {
+  const instance = instances.get(connection);
+  if (instance === undefined) throw new Error("a connection that no engine has lent");
+  return await instance.connect();
+}
+
 /** Another connection to the same DuckDB, as long as the body runs. */
 export async function withReader<T>(
   connection: DuckDBConnection,
   body: (reader: DuckDBConnection) => Promise<T>,
 ): Promise<T> {
-  const instance = instances.get(connection);
-  if (instance === undefined) throw new Error("a connection that no engine has lent");
-  const reader = await instance.connect();
+  const reader = await openReader(connection);
   try {
     return await body(reader);
   } finally {

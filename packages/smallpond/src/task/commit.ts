@@ -19,6 +19,7 @@ import { rm } from "node:fs/promises";
 import { join, relative } from "node:path";
 import type { DataSet } from "../dataset/dataset.ts";
 import { expectSpace, namedDiskError, type StorageOptions } from "./disk.ts";
+import { checkpointPrefix } from "./ops/checkpoints.ts";
 import type { TaskMetrics, TaskResult } from "./task.ts";
 
 const resultFile = "result.json";
@@ -50,6 +51,8 @@ export class JobFolder {
   /** Removes what attempts of an earlier run left. For whoever alone drives the job. */
   clearStaging(): void {
     for (const name of readdirSync(join(this.root, "staging"))) {
+      // What attempts put aside is for those to come.
+      if (name.startsWith(checkpointPrefix)) continue;
       this.#discard(join(this.root, "staging", name));
     }
   }

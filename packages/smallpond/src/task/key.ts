@@ -6,7 +6,7 @@ import { createHash } from "node:crypto";
 import type { InputRef, TaskOp } from "./task.ts";
 
 /** Changes when the meaning of an operation changes, so that older outputs are not taken. */
-const formatVersion = 1;
+const formatVersion = 2;
 
 /** JSON with sorted keys, so that equal values give equal text. */
 export function canonicalJson(value: unknown): string {
@@ -26,15 +26,37 @@ export function contentKey(value: unknown): string {
   return createHash("sha256").update(canonicalJson(value)).digest("hex").slice(0, 32);
 }
 
-/** The key of a task that does `op` on `inputs`. */
+/** Keys of lists and data sets that many tasks share, so that each is read once. */
+const sharedKeys = new WeakMap<object, string>();
+
+function sharedKey(value: object, make: () => unknown): string {
+  let key = sharedKeys.get(value);
+  if (key === undefined) {
+    key = contentKey(make());
+    sharedKeys.set(value, key);
+  }
+  return key;
+}
+
+function refContent(ref: InputRef): unknown {
+  if ("data" in ref) return sharedKey(ref.data, () => ref.data);
+  return "tasks" in ref ? { ...ref, tasks: sharedKey(ref.tasks, () => ref.tasks) } : ref;
+}
+
+/** The key of a task that does `op` on `inputs`, which must not change any more. */
 export function taskKey(content: {
   readonly op: TaskOp;
   readonly inputs: readonly (readonly InputRef[])[];
   readonly parquet: unknown;
   readonly seed: number;
   readonly engine: string;
+  /** Its place and the number of partitions, which go into what it writes. */
+  readonly partition?: Readonly<Record<string, number>>;
+  readonly partitionCounts?: Readonly<Record<string, number>> | undefined;
 }): string {
-  return contentKey({ formatVersion, ...content });
+  const { inputs, op, ...rest } = content;
+  const slots = inputs.map((refs) => sharedKey(refs, () => refs.map(refContent)));
+  return contentKey({ formatVersion, ...rest, op: sharedKey(op, () => op), inputs: slots });
 }
 
 /** As {@link contentKey}, of bytes. */

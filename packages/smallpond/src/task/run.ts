@@ -5,12 +5,16 @@
 import { mkdirSync } from "node:fs";
 import type { DuckDBConnection } from "@duckdb/node-api";
 import { concatData, type DataSet } from "../dataset/dataset.ts";
+import { shuffledBy } from "../dataset/split.ts";
 import { runFunction } from "./ops/call.ts";
+import { runCompute } from "./ops/compute.ts";
+import { loadPartitions } from "./ops/load.ts";
 import { cut } from "./ops/partition.ts";
 import { runQueries } from "./ops/queries.ts";
 import { runScript } from "./ops/script.ts";
+import { cleanSink, publishSink, stageSink } from "./ops/sink.ts";
 import { splitByFiles, splitByRows } from "./ops/split.ts";
-import type { Task } from "./task.ts";
+import type { Task, TaskOp } from "./task.ts";
 
 /** A task with its inputs found. */
 export interface BoundTask {
@@ -32,12 +36,31 @@ export async function runTask(
     case "call":
       return [await runFunction(task, op.call, concatData(inputs), connection, folder)];
     case "script":
-      return await runScript(task, op.fn, inputs, connection, folder);
+      return await runScript(task, op, inputs, connection, folder);
+    case "compute":
+      return [await runCompute(task, op, inputs, connection, folder)];
+    case "load":
+      return await loadPartitions(task, op, concatData(inputs), connection);
+    case "sink-stage":
+      return [await stageSink(task, op, concatData(inputs), connection, folder)];
+    case "sink-publish":
+      return [await publishSink(op, inputs)];
+    case "sink-clean":
+      return [await cleanSink(op, concatData(inputs))];
     case "partition":
       return await cut(task, op, inputs, connection, folder);
     case "split-files":
-      return splitByFiles(concatData(inputs), op.count);
+      return splitByFiles(mixed(task, op, inputs), op.count);
     case "split-rows":
-      return await splitByRows(concatData(inputs), op.count, connection);
+      return await splitByRows(mixed(task, op, inputs), op.count, connection);
   }
+}
+
+function mixed(
+  { seed }: Task,
+  { shuffled }: Extract<TaskOp, { kind: "split-files" | "split-rows" }>,
+  inputs: readonly DataSet[],
+): DataSet {
+  const data = concatData(inputs);
+  return shuffled ? { ...data, parts: shuffledBy(data.parts, seed) } : data;
 }

@@ -11,10 +11,16 @@
 
 import type { Schema } from "../../dataset/dataset.ts";
 import { identifier } from "../../dataset/sql-text.ts";
-import { inputsOf, type PartitionNode, type PlanNode, type RangeNode } from "../node.ts";
+import {
+  inputsOf,
+  type PartitionNode,
+  type PlanNode,
+  type RangeNode,
+  withInputs,
+} from "../node.ts";
 import type { TemplatePiece } from "../template.ts";
 import type { ColumnAnalysis } from "./analysis.ts";
-import { hasFunctions, textOf, withInputs } from "./rules.ts";
+import { hasFunctions, textOf } from "./rules.ts";
 
 /** Columns that are asked of a node. */
 type Need = ReadonlySet<string> | "all";

@@ -3,7 +3,7 @@
 // asked of them here is only who uses what.
 
 import type { Schema } from "../../dataset/dataset.ts";
-import { inputsOf, type PlanNode } from "../node.ts";
+import { inputsOf, type PlanNode, withInputs } from "../node.ts";
 import type { ColumnAnalysis } from "./analysis.ts";
 import { workInCut } from "./cut-work.ts";
 import { fuseQueries } from "./fuse.ts";
@@ -12,7 +12,7 @@ import { narrow, narrowName } from "./narrow.ts";
 import { partialAggregate } from "./partial-aggregate.ts";
 import { pushFilter } from "./push-filter.ts";
 import { repeatedCut } from "./repeated-cut.ts";
-import { findSchema, type Rule, type RuleContext, withInputs } from "./rules.ts";
+import { findSchema, type Rule, type RuleContext } from "./rules.ts";
 
 /** A plan and how it came to be. */
 export interface OptimizedPlan {

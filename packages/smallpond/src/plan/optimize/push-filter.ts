@@ -10,10 +10,10 @@
 // files are never passed; and ranges keep their sample of all rows.
 
 import type { Schema } from "../../dataset/dataset.ts";
-import type { PartitionNode, PlanNode, RangeNode } from "../node.ts";
+import { type PartitionNode, type PlanNode, type RangeNode, withInputs } from "../node.ts";
 import type { TemplatePiece } from "../template.ts";
 import type { ColumnAnalysis } from "./analysis.ts";
-import { nest, type Rule, type RuleContext, simpleQuery, textOf, withInputs } from "./rules.ts";
+import { nest, type Rule, type RuleContext, simpleQuery, textOf } from "./rules.ts";
 import {
   columnNames,
   contains,

@@ -2,14 +2,7 @@
 // node with the same rows in every partition, or nothing. Plans are never changed, only made anew.
 
 import type { Schema } from "../../dataset/dataset.ts";
-import {
-  inputsOf,
-  type NodeOptions,
-  type PartitionNode,
-  type PlanNode,
-  type RangeNode,
-  type SqlNode,
-} from "../node.ts";
+import type { NodeOptions, PartitionNode, PlanNode, RangeNode, SqlNode } from "../node.ts";
 import { shapeQuery } from "../shape.ts";
 import type { TemplatePiece } from "../template.ts";
 import type { ColumnAnalysis } from "./analysis.ts";
@@ -67,14 +60,6 @@ export function nest(
   return outer.flatMap((piece) =>
     typeof piece === "object" && "input" in piece ? ["(", ...inner, "\n)"] : [piece],
   );
-}
-
-/** The same node over other inputs; the node itself if they are the same. */
-export function withInputs(node: PlanNode, inputs: readonly PlanNode[]): PlanNode {
-  const before = inputsOf(node);
-  if (before.every((input, i) => input === inputs[i])) return node;
-  if ("inputs" in node) return { ...node, inputs } as PlanNode;
-  return { ...node, input: inputs[0] } as PlanNode;
 }
 
 /** A query node like another one over other inputs. */

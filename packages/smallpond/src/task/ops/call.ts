@@ -6,7 +6,7 @@ import type { DataSet } from "../../dataset/dataset.ts";
 import { fromClause, identifier, literal } from "../../dataset/sql-text.ts";
 import { callOverRows, type FunctionCall } from "../../functions/run-function.ts";
 import type { Task } from "../task.ts";
-import { copyOptions, execute, partOf, withFunction } from "./write.ts";
+import { execute, partOf, taskCopyOptions, withFunction } from "./write.ts";
 
 /** A function's results, through a table that may spill. */
 export async function runFunction(
@@ -21,7 +21,7 @@ export async function runFunction(
     callOverRows(call, `SELECT * FROM ${fromClause(data)}`, table, connection),
   );
   const path = join(folder, "part-0.parquet");
-  const copy = `COPY ${identifier(table)} TO ${literal(path)} (${copyOptions(task.parquet)})`;
+  const copy = `COPY ${identifier(table)} TO ${literal(path)} (${taskCopyOptions(task)})`;
   const rows = await execute(task, copy, connection);
   await execute(task, `DROP TABLE ${identifier(table)}`, connection);
   // Types come from values, so partitions may differ in width; reading by name joins them.

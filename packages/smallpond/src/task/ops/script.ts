@@ -2,11 +2,14 @@
 // what it wrote there. For what neither SQL nor rows express: records of a format of their own,
 // other programs.
 
+import { readdirSync, statSync } from "node:fs";
+import { join } from "node:path";
 import type { DuckDBConnection } from "@duckdb/node-api";
-import type { DataSet } from "../../dataset/dataset.ts";
+import type { DataSet, FilePart } from "../../dataset/dataset.ts";
 import { TaskError } from "../../errors.ts";
-import { type FunctionRef, loadFunction } from "../../functions/function-ref.ts";
-import type { Task } from "../task.ts";
+import { loadFunction } from "../../functions/function-ref.ts";
+import type { Task, TaskOp } from "../task.ts";
+import { allEmpty } from "./write.ts";
 
 /** What a script is given. */
 export interface ScriptContext {
@@ -17,10 +20,13 @@ export interface ScriptContext {
   /** With the task's memory and threads; its `random()` is seeded. */
   readonly connection: DuckDBConnection;
   readonly task: Task;
+  /** Its place in each dimension, by name; empty for a task over all data. */
+  readonly partition: Readonly<Record<string, number>>;
 }
 
 /**
- * A script: gives one data set an output, or nothing if it has none.
+ * A script: gives one data set an output, or nothing if it has none. One of a script node may say
+ * nothing: then the files in its folder are its output; or `false`: then it has failed.
  *
  * Whoever computes for seconds lets go of the thread now and then, as the executor has to say that
  * it is alive.
@@ -28,22 +34,28 @@ export interface ScriptContext {
 export type Script = (
   context: ScriptContext,
   ...args: never[]
-) => readonly DataSet[] | Promise<readonly DataSet[]>;
+) => ScriptResult | Promise<ScriptResult>;
+
+// biome-ignore lint/suspicious/noConfusingVoidType: a function without a return gives nothing else.
+export type ScriptResult = readonly DataSet[] | boolean | undefined | void;
 
 /** Calls a script. */
 export async function runScript(
   task: Task,
-  fn: FunctionRef,
+  { fn, collect, skipEmpty }: Extract<TaskOp, { kind: "script" }>,
   inputs: readonly DataSet[],
   connection: DuckDBConnection,
   folder: string,
 ): Promise<readonly DataSet[]> {
   const fail = (message: string, cause?: unknown): TaskError =>
     new TaskError(task.node, 1, "function", message, { cause });
+  if (skipEmpty && allEmpty(inputs)) return [{ format: "files", parts: [] }];
   let outputs: unknown;
   try {
     const script = await loadFunction(fn);
-    outputs = await script({ inputs, folder, connection, task } satisfies ScriptContext);
+    const { partition } = task;
+    const context: ScriptContext = { inputs, folder, connection, task, partition };
+    outputs = await script(context);
   } catch (cause) {
     if (cause instanceof TaskError) throw cause;
     const message = cause instanceof Error ? cause.message : String(cause);
@@ -54,7 +66,21 @@ export async function runScript(
     }
     throw fail(message, cause);
   }
+  if (collect && (outputs === undefined || outputs === true)) {
+    return [{ format: "files", parts: filesIn(folder) }];
+  }
+  if (collect && outputs === false) throw fail("the script said that it failed (it gave false)");
   if (Array.isArray(outputs) && outputs.length === task.outputs) return outputs as DataSet[];
   const got = Array.isArray(outputs) ? `${outputs.length}` : String(outputs);
   throw fail(`the script gave ${got} outputs, ${task.outputs} are due`);
+}
+
+/** All files below a folder, in order of path. */
+function filesIn(folder: string): FilePart[] {
+  const names = readdirSync(folder, { recursive: true, encoding: "utf8" }).sort();
+  return names.flatMap((name) => {
+    const path = join(folder, name);
+    const info = statSync(path);
+    return info.isFile() ? [{ path, bytes: info.size }] : [];
+  });
 }

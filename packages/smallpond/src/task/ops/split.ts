@@ -21,7 +21,7 @@ export async function splitByRows(
 }
 
 /** Every part of a Parquet data set with its rows. */
-async function withRows(data: DataSet, connection: DuckDBConnection): Promise<DataSet> {
+export async function withRows(data: DataSet, connection: DuckDBConnection): Promise<DataSet> {
   if (data.format !== "parquet" || knownRows(data) !== undefined) return data;
   const paths = data.parts.map((part) => literal(part.path)).join(", ");
   const query = `SELECT file_name, num_rows FROM parquet_file_metadata([${paths}])`;

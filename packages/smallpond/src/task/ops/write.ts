@@ -3,7 +3,8 @@
 
 import { statSync } from "node:fs";
 import type { DuckDBConnection } from "@duckdb/node-api";
-import type { FilePart } from "../../dataset/dataset.ts";
+import { type DataSet, type FilePart, knownRows } from "../../dataset/dataset.ts";
+import { literal } from "../../dataset/sql-text.ts";
 import { TaskError } from "../../errors.ts";
 import type { ParquetOptions, Task } from "../task.ts";
 
@@ -27,6 +28,35 @@ export function copyOptions({
   // Of two values or more, none fits in a dictionary of one.
   if (dictionary === false) options.push("DICTIONARY_SIZE_LIMIT 1");
   return options.join(", ");
+}
+
+/** As {@link copyOptions} for a task, with its place and itself in the files' metadata. */
+export function taskCopyOptions({ parquet, partition, key }: Task): string {
+  const own = { __task_key__: key, ...partition };
+  const entries = Object.entries(own).map(([name, value]) => {
+    return `${literal(metadataPrefix + name)}: ${literal(String(value))}`;
+  });
+  return `${copyOptions(parquet)}, KV_METADATA {${entries.join(", ")}}`;
+}
+
+/** Of names in the key-value metadata of our files, and of the original's. */
+export const metadataPrefix = "SMALLPOND:";
+
+/** A file without rows, but with the columns of a query. */
+export async function writeNone(
+  task: Task,
+  query: string,
+  path: string,
+  connection: DuckDBConnection,
+): Promise<FilePart> {
+  const copy = `COPY (SELECT * FROM (${query}\n) LIMIT 0) TO ${literal(path)}`;
+  await execute(task, `${copy} (${taskCopyOptions(task)})`, connection, query);
+  return partOf(path, 0);
+}
+
+/** Whether it is known that there is nothing to work on. */
+export function allEmpty(inputs: readonly DataSet[]): boolean {
+  return inputs.length > 0 && inputs.every((data) => knownRows(data) === 0);
 }
 
 /** Runs a statement; gives the rows it changed. Failures carry the query the user wrote. */
