@@ -43,8 +43,8 @@ async function functionMs(session: Session, rows: number, round: number): Promis
     `SELECT range + ${round} AS id, 'name ' || range AS name FROM {0}, range(${rows})`,
   );
   await source.compute();
-  const mapped = source.map((row: { id: bigint; name: string }) => ({
-    id: row.id + 1n,
+  const mapped = source.map((row: { id: number; name: string }) => ({
+    id: row.id + 1,
     name: row.name.toUpperCase(),
   }));
   return await timedMs(() => mapped.compute());

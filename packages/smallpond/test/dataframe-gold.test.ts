@@ -35,8 +35,8 @@ test("fromItems: plain values, rows, lists inside", async () => {
     { a: 2, b: null, c: [] },
   ]);
   expect(await rows.takeAll()).toEqual([
-    { a: 1n, b: "x", c: [1n, 2n] },
-    { a: 2n, b: null, c: [] },
+    { a: 1, b: "x", c: [1, 2] },
+    { a: 2, b: null, c: [] },
   ]);
   await expect(sp.fromItems([])).rejects.toThrow(/fromItems: items is empty/);
 });
@@ -56,8 +56,8 @@ test("CSV, JSON and Parquet are read with their options", async () => {
   const csv = await sp.readCsv(join(root, "a.csv"), { schema, delimiter: "|", header: true });
   const json = await sp.readJson(join(root, "a.json"), { schema });
   const expected = [
-    { id: 1n, name: "x" },
-    { id: 2n, name: null },
+    { id: 1, name: "x" },
+    { id: 2, name: null },
   ];
   expect(await csv.takeAll()).toEqual(expected);
   expect(await json.takeAll()).toEqual(expected);
@@ -82,9 +82,7 @@ test("repartition by files, rows, hash, a column, an expression", async () => {
     items.repartition(10, { by: "part" }),
     items.repartition(10, { by: "item % 10" }),
   ]) {
-    expect(await counts(frame)).toEqual(
-      range(10).map((i) => ({ n: 10n, low: BigInt(i), high: BigInt(i) })),
-    );
+    expect(await counts(frame)).toEqual(range(10).map((i) => ({ n: 10, low: i, high: i })));
   }
   const wrong = items.repartition(10, { by: "item % 11" });
   await expect(wrong.compute()).rejects.toThrow("partition key 10 is out of range 0-9");
@@ -123,9 +121,9 @@ test("filter, map and flatMap take SQL and functions alike", async () => {
   const frame = (await sp.fromItems(range(10))).repartition(2, { byRows: true });
   const even = [0, 2, 4, 6, 8];
   expect(numbers(await frame.filter("item % 2 = 0").takeAll(), "item")).toEqual(even);
-  expect(numbers(await frame.filter((r) => r.item % 2n === 0n).takeAll(), "item")).toEqual(even);
+  expect(numbers(await frame.filter((r) => r.item % 2 === 0).takeAll(), "item")).toEqual(even);
   const sql = frame.map("item, item + 1 AS next -- a comment");
-  const fn = frame.map((row) => ({ item: row.item, next: row.item + 1n }));
+  const fn = frame.map((row) => ({ item: row.item, next: row.item + 1 }));
   expect(await fn.takeAll()).toEqual(await sql.takeAll());
   const twice = range(10).flatMap((i) => [i, i]);
   expect(numbers(await frame.flatMap("[item, item] ").map("#1 AS item").takeAll(), "item")).toEqual(
@@ -163,9 +161,9 @@ test("batches of 350 of 1000 rows: 350, 350, 300; rows, Arrow tables, a stream",
     { batchRows: 350, format: "arrow", streaming: true },
   );
   expect(await streamed.takeAll()).toEqual([
-    { before: 0n, n: 350n },
-    { before: 350n, n: 350n },
-    { before: 700n, n: 300n },
+    { before: 0, n: 350 },
+    { before: 350, n: 350 },
+    { before: 700, n: 300 },
   ]);
   expect(await frame.mapBatches((batch) => batch).count()).toBe(1000);
   expect(() => frame.mapBatches((batch) => batch, { batchRows: 0 })).toThrow(/batchRows is 0/);
@@ -192,9 +190,7 @@ test("partialSql: joins by partition, none in, placeholders and other braces", a
     range(10).map((id) => id * 5),
   );
   expect(await sp.partialSql("SELECT 1 AS one").takeAll()).toEqual([{ one: 1 }]);
-  expect(await joined.map("{'a': id} AS s").filter("s.a = 3").takeAll()).toEqual([
-    { s: { a: 3n } },
-  ]);
+  expect(await joined.map("{'a': id} AS s").filter("s.a = 3").takeAll()).toEqual([{ s: { a: 3 } }]);
   const parts = sp.partialSql("SELECT DISTINCT {__data_partition__} AS p FROM {0}", left);
   expect(sorted(numbers(await parts.takeAll(), "p"))).toEqual([0, 1, 2]);
   expect(() => sp.partialSql("SELECT * FROM {1}", left)).toThrow(PlanError);
@@ -220,7 +216,7 @@ test("errors have the query, or the variable and its line", async () => {
   await expect(frame.map("abc + 1").compute()).rejects.toThrow(/query: SELECT abc \+ 1/);
   await expect(frame.map("abc + 1").compute()).rejects.toThrow(TaskError);
   await expect(
-    frame.map((row) => (row.item === 1n ? JSON.parse("{") : row)).compute(),
+    frame.map((row) => (row.item === 1 ? JSON.parse("{") : row)).compute(),
   ).rejects.toThrow(/JSON/);
   const captured = 3;
   expect(() => frame.map((row) => ({ x: row.item + captured }))).toThrow(

@@ -169,7 +169,7 @@ test("a task that is out of memory gets more", async () => {
   );
   const events: TaskEvent[] = [];
   session.listen((event) => events.push(event));
-  expect(await frame.takeAll()).toEqual([{ n: 300000n }]);
+  expect(await frame.takeAll()).toEqual([{ n: 300000 }]);
 });
 
 test("a task that takes longer than it may is ended, and says so", async () => {

@@ -59,7 +59,7 @@ test("groups of NULLs, of keys that would run together, of both zeros", async ()
   ).repartition(4, { byRows: true });
   const groups = await frame.groupBy('x "q"', "y").count().takeAll();
   expect(groups).toHaveLength(rows.length);
-  expect(groups.every(({ count }) => count === 2n)).toBe(true);
+  expect(groups.every(({ count }) => count === 2)).toBe(true);
   const zeros = frame.map("CASE WHEN y IS NULL THEN -0.0::DOUBLE ELSE 0.0::DOUBLE END AS z");
   expect(await zeros.groupBy("z").count().count()).toBe(1);
   expect(await (await zeros.distinct()).count()).toBe(1);
@@ -148,7 +148,7 @@ test("union by name; withColumn, drop and rename", async () => {
   expect(await b.union(b).count()).toBe(8);
   const more = a.withColumn("twice", "id * 2").withColumn("id", "id + 1").rename({ s: "the s" });
   expect(await more.drop("the s").takeAll()).toEqual(
-    [0n, 1n, 2n].map((i) => ({ twice: i * 2n, id: i + 1n })),
+    [0, 1, 2].map((i) => ({ twice: i * 2, id: i + 1 })),
   );
   await expect(a.drop("nothing").count()).rejects.toThrow(/nothing/);
 });
@@ -170,13 +170,13 @@ test("text is cut by rows, lines within quotes and files of any size", async () 
       parts.reduce((sum, { numRows }) => sum + (numRows ?? 0), 0),
     );
     expect(sizes).toEqual([10, 10, 10, 10, 10, 10, 10, 9, 9, 9]);
-    expect(await cut.takeAll()).toEqual(texts.map((s, i) => ({ id: BigInt(i), s })));
+    expect(await cut.takeAll()).toEqual(texts.map((s, i) => ({ id: i, s })));
   }
   const objects = texts.map((s, id) => JSON.stringify({ id, s }));
   writeFileSync(join(root, "a.ndjson"), `${objects.join("\n")}\n`);
   const json = await sp.readJson(join(root, "a.ndjson"), { schema });
   expect(await json.repartition(4, { byRows: true }).takeAll()).toEqual(
-    texts.map((s, i) => ({ id: BigInt(i), s })),
+    texts.map((s, i) => ({ id: i, s })),
   );
 });
 

@@ -9,6 +9,7 @@ import { withReader } from "../task/beside.ts";
 import { arrowBatches } from "./arrow-read.ts";
 import { ArrowWriter } from "./arrow-write.ts";
 import { type FunctionRef, loadFunction } from "./function-ref.ts";
+import { plainNumbers } from "./plain-numbers.ts";
 import { TableWriter } from "./table-writer.ts";
 
 /** What a function is given and gives. */
@@ -72,10 +73,12 @@ export async function* rowBatches(
   connection: DuckDBConnection,
 ): AsyncGenerator<readonly Row[]> {
   const input = await connection.stream(query);
+  const types = input.deduplicatedColumnNames().map((name, i) => [name, `${input.columnType(i)}`]);
+  const plain = plainNumbers(Object.fromEntries(types));
   let batch: Row[] = [];
   for await (const rows of input.yieldRowObjectJs()) {
     for (const row of rows as Row[]) {
-      batch.push(row);
+      batch.push(plain(row));
       if (batch.length < batchRows) continue;
       yield batch;
       batch = [];

@@ -7,6 +7,7 @@ import { PlanError, SessionClosedError, TaskError } from "../errors.ts";
 import { EnginePool, engineVersion } from "../executor/engine.ts";
 import { Fleet } from "../executor/fleet.ts";
 import { arrowTable } from "../functions/arrow-read.ts";
+import { plainNumbers } from "../functions/plain-numbers.ts";
 import { makeUdf, type Udf, type UdfOptions } from "../functions/udf.ts";
 import { explainBoth } from "../plan/explain.ts";
 import { type PlanGraph, planGraph } from "../plan/graph.ts";
@@ -358,7 +359,11 @@ export class Session implements AsyncDisposable {
     const limits = { threads: 2, memoryBytes: 2 ** 30, seed: 0 };
     return await this.#engine.with(limits, async (connection) => {
       const reader = await connection.runAndReadAll(sql);
-      return reader.getRowObjectsJS() as Record<string, unknown>[];
+      const types = reader
+        .deduplicatedColumnNames()
+        .map((name, i) => [name, `${reader.columnType(i)}`]);
+      const rows = reader.getRowObjectsJS() as Record<string, unknown>[];
+      return rows.map(plainNumbers(Object.fromEntries(types)));
     });
   }
 

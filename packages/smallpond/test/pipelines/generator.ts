@@ -314,7 +314,7 @@ export class Generator {
     const kind = this.#random.int(0, 4);
     const schema = { id: "BIGINT", name: "VARCHAR" };
     if (kind === 0) {
-      const frame = s.frame.filter((row: { id: bigint }) => row.id % 2n === 0n);
+      const frame = s.frame.filter((row: { id: number }) => row.id % 2 === 0);
       return await this.#next(
         s,
         `SELECT * FROM ${s.table} WHERE id % 2 = 0`,
@@ -324,17 +324,16 @@ export class Generator {
     }
     const change = { columns: ["id", "name"], placed: undefined, unique: false };
     if (kind === 1) {
-      const frame = s.frame.map(
-        (row: { id: bigint }) => ({ id: row.id * 2n, name: `ü${row.id}` }),
-        { schema },
-      );
+      const frame = s.frame.map((row: { id: number }) => ({ id: row.id * 2, name: `ü${row.id}` }), {
+        schema,
+      });
       const query = `SELECT id * 2 AS id, 'ü' || id AS name FROM ${s.table}`;
       return await this.#next(s, query, { ...change, frame }, "map by a function");
     }
     if (kind === 2) {
       const frame = s.frame.flatMap(
-        (row: { id: bigint }) =>
-          row.id % 3n === 0n
+        (row: { id: number }) =>
+          row.id % 3 === 0
             ? []
             : [
                 { id: row.id, name: null },
@@ -350,9 +349,9 @@ export class Generator {
     const placed = s.placed;
     if (placed === undefined) return await this.#hash(s);
     const frame = s.frame.mapBatches(
-      (rows: readonly { id: bigint }[]) => [
+      (rows: readonly { id: number }[]) => [
         {
-          id: rows.reduce((sum, row) => sum + row.id, 0n),
+          id: rows.reduce((sum, row) => sum + row.id, 0),
           name: Object.keys(rows[0] ?? {}).join(),
         },
       ],

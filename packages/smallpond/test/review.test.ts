@@ -1,0 +1,91 @@
+// What a reviewer found by using the package as a user would: each was wrong once.
+
+import { execFile } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { init, type Session } from "../src/index.ts";
+
+const root = mkdtempSync(join(tmpdir(), "smallpond-review-"));
+let sp: Session;
+
+beforeAll(async () => {
+  sp = await init({ dataRoot: join(root, "jobs"), numExecutors: 1 });
+  await sp
+    .partialSql("SELECT range AS id, 'T' || range % 7 AS ticker FROM range(100)")
+    .writeParquet(join(root, "prices"));
+});
+
+afterAll(async () => {
+  await sp.shutdown();
+  rmSync(root, { recursive: true });
+});
+
+test("readers give a frame at once, and may be awaited", async () => {
+  const cut = sp.readParquet(join(root, "prices/*.parquet")).repartition(8, { hashBy: "ticker" });
+  const groups = sp.partialSql("SELECT ticker, max(id) AS id FROM {0} GROUP BY ticker", cut);
+  expect(await groups.count()).toBe(7);
+  const frame = await sp.readParquet(join(root, "prices"));
+  expect("then" in frame).toBe(false);
+  expect(await frame.count()).toBe(100);
+  const file = join(root, "numbers.csv");
+  writeFileSync(file, "1\n2\n3\n");
+  const text = sp.readCsv(file, { schema: { n: "INTEGER" } }).repartition(5, { byRows: true });
+  expect(await text.takeAll()).toEqual([{ n: 1 }, { n: 2 }, { n: 3 }]);
+});
+
+test("a file that there is not is an error where it is awaited or used, and nowhere else", async () => {
+  const path = join(root, "none*");
+  await expect(sp.readParquet(path)).rejects.toThrow(/readParquet: paths is .*none\*/);
+  const cut = sp.readParquet(path).repartition(3);
+  await expect(cut.count()).rejects.toThrow(/readParquet: paths is .*none\*/);
+  await expect(cut.schema()).rejects.toThrow(/readParquet: paths is .*none\*/);
+});
+
+test("whole numbers are numbers in functions and results, as long as they are exact", async () => {
+  const frame = sp.fromItems([{ n: 1 }, { n: 2 }]);
+  const halves = frame.map((row) => ({ half: row.n / 2, list: [row.n + 1] }));
+  expect(await halves.takeAll()).toEqual([
+    { half: 0.5, list: [2] },
+    { half: 1, list: [3] },
+  ]);
+  expect(await frame.filter((row) => row.n === 2).count()).toBe(1);
+  expect(await frame.groupBy(["n"]).count().map("count").takeAll()).toEqual([
+    { count: 1 },
+    { count: 1 },
+  ]);
+  const large = 2n ** 53n;
+  const both = sp.partialSql(`SELECT unnest([${large - 1n}, ${large}, -${large}]) AS n`);
+  expect(await both.map((row) => row).takeAll()).toEqual([
+    { n: Number.MAX_SAFE_INTEGER },
+    { n: large },
+    { n: -large },
+  ]);
+});
+
+test("a script that never calls shutdown ends, and its executors with it", async () => {
+  const script = join(root, "script.ts");
+  const source = new URL("../src/index.ts", import.meta.url).href;
+  writeFileSync(
+    script,
+    `import { init } from ${JSON.stringify(source)};
+    const sp = await init({ dataRoot: ${JSON.stringify(root)}, jobId: "left", numExecutors: 2 });
+    const rows = sp.fromItems([{ a: 1 }]).map(async (row) => {
+      await new Promise((done) => setTimeout(done, 300));
+      return { a: row.a + 1 };
+    });
+    console.log(JSON.stringify([await rows.takeAll(), Object.values(sp.executorPids)]));`,
+  );
+  const { stdout } = await promisify(execFile)(
+    process.execPath,
+    ["--conditions=@open-infra/source", script],
+    { timeout: 60_000 },
+  );
+  const [rows, pids] = JSON.parse(stdout) as [unknown, number[]];
+  expect(rows).toEqual([{ a: 2 }]);
+  expect(pids).toHaveLength(2);
+  for (const pid of pids) expect(() => process.kill(pid, 0)).toThrow(/ESRCH/);
+  expect(readFileSync(join(root, "left", "log", ".STATUS"), "utf8")).toMatch(/^success@/);
+});
