@@ -303,22 +303,26 @@ async function arrowQuery(
 
 /**
  * A query's rows as Arrow tables of `batchRows` rows each, the last one of what is left; of no
- * rows, nothing. Columns of types that Arrow lacks come as text.
+ * rows, nothing. Not of the first `skip`. Columns of types that Arrow lacks come as text.
  */
 export async function* arrowBatches(
   query: string,
   batchRows: number,
   connection: DuckDBConnection,
+  skip = 0,
 ): AsyncGenerator<Table> {
   const wanted = await arrowQuery(query, connection);
   const result = await connection.stream(wanted.query);
   const types = result.columnTypes();
   let columns = types.map(columnOf);
   let rows = 0;
+  let left = skip;
   for (;;) {
     const chunk = await result.fetchChunk();
     if (chunk === null || chunk.rowCount === 0) break;
-    for (let start = 0; start < chunk.rowCount; ) {
+    const skipped = Math.min(left, chunk.rowCount);
+    left -= skipped;
+    for (let start = skipped; start < chunk.rowCount; ) {
       const end = Math.min(chunk.rowCount, start + batchRows - rows);
       for (const [i, column] of columns.entries()) {
         column.append(chunk.getColumnVector(i), start, end);

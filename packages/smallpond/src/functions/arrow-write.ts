@@ -52,16 +52,36 @@ export class ArrowWriter {
   /** As the table is made: the Arrow columns' own, where a schema asks for others. */
   #own: DuckSchema = {};
 
-  constructor(connection: DuckDBConnection, table: string, schema?: DuckSchema) {
+  /** @param own Of the Arrow tables, if an earlier writer has seen some. */
+  constructor(connection: DuckDBConnection, table: string, schema?: DuckSchema, own?: DuckSchema) {
     this.#connection = connection;
     this.#table = table;
     this.#given = schema;
+    this.#own = own ?? {};
+  }
+
+  /** Columns of the Arrow tables so far. */
+  get own(): DuckSchema {
+    return this.#own;
+  }
+
+  get opened(): boolean {
+    return this.#appender !== undefined;
+  }
+
+  /** After {@link end}: more tables go into a new one of the same columns. */
+  reopen(): void {
+    this.#appender = undefined;
+  }
+
+  get #seen(): DuckSchema | undefined {
+    return Object.keys(this.#own).length > 0 ? this.#own : undefined;
   }
 
   /** @throws InputError if the columns are not those of the first table */
   async add(table: Table): Promise<void> {
     const own = duckSchema(table.schema);
-    if (this.#appender === undefined) await this.#open(own);
+    if (this.#appender === undefined) await this.#open(this.#seen ?? own);
     const expected = Object.keys(this.#own);
     const wrong = Object.keys(own).find((name) => own[name] !== this.#own[name]);
     if (wrong !== undefined || Object.keys(own).length !== expected.length) {
@@ -88,7 +108,9 @@ export class ArrowWriter {
 
   /** Finishes the table; of no Arrow table at all, with the columns of `ifNone`. */
   async end(ifNone: DuckSchema = {}): Promise<void> {
-    if (this.#appender === undefined) await this.#open(this.#given ?? ifNone);
+    if (this.#appender === undefined) {
+      await this.#open(this.#seen ?? this.#given ?? ifNone);
+    }
     this.#appender?.closeSync();
     const given = this.#given;
     if (given === undefined) return;

@@ -33,6 +33,28 @@ export interface FunctionCall {
   readonly streaming?: boolean;
   /** Types of the result; from its values without. */
   readonly schema?: Schema;
+  /** Results are put aside after so many rows of the input, for a later attempt. Never without. */
+  readonly checkpointRows?: number;
+  /** And after so long; 0 is never. @default 180,000 */
+  readonly checkpointMs?: number;
+}
+
+/** How far a call has come, told after each batch; and where an earlier one was broken off. */
+export interface CallProgress {
+  readonly skipRows: number;
+  readonly resumed?: SinkState;
+  /** Rows that a function of one row is given a batch. */
+  readonly batchRows: number;
+  done(inputRows: number, sink: ResultSink): Promise<void>;
+}
+
+/** What a sink must know to go on as if it had never stopped. */
+export interface SinkState {
+  readonly kind: "rows" | "arrow" | undefined;
+  /** Of its table, once that is known. */
+  readonly schema: Schema | undefined;
+  /** Rows whose types are not known yet. */
+  readonly held: readonly Row[];
 }
 
 type Row = Record<string, unknown>;
@@ -47,6 +69,7 @@ export async function callOverRows(
   query: string,
   table: string,
   connection: DuckDBConnection,
+  progress?: CallProgress,
 ): Promise<void> {
   const fn = await loadFunction(call.fn);
   const shape = await connection.run(`SELECT * FROM (${query}) LIMIT 0`);
@@ -54,30 +77,60 @@ export async function callOverRows(
     shape.deduplicatedColumnNames().map((name, i) => [name, String(shape.columnType(i))]),
   );
   const fixed = call.schema ?? (call.mode === "filter" ? inputSchema : undefined);
-  const sink = new ResultSink(connection, table, fixed, inputSchema);
+  const sink = new ResultSink(connection, table, fixed, inputSchema, progress?.resumed);
+  const batchRows = call.mode === "mapBatches" ? call.batchRows : progress?.batchRows;
+  const size = batchRows ?? call.batchRows;
+  const tally = { rows: progress?.skipRows ?? 0 };
   await withReader(connection, async (reader) => {
     const batches =
       call.format === "arrow"
-        ? arrowBatches(query, call.batchRows, reader)
-        : rowBatches(query, call.batchRows, reader);
-    const results = call.streaming ? streamed(fn, batches) : oneByOne(call.mode, fn, batches);
-    for await (const result of results) await sink.add(result, call.mode);
+        ? arrowBatches(query, size, reader, tally.rows)
+        : rowBatches(query, size, reader, tally.rows);
+    const counted = count(batches, tally);
+    const results = call.streaming ? streamed(fn, counted) : oneByOne(call.mode, fn, counted);
+    for await (const result of results) {
+      await sink.add(result, call.mode);
+      await progress?.done(tally.rows, sink);
+    }
   });
   await sink.end();
 }
 
-/** Arrays of exactly `batchRows` rows, the last one of what is left. */
+async function* count(
+  batches: AsyncIterable<Table | readonly Row[]>,
+  tally: { rows: number },
+): AsyncGenerator<Table | readonly Row[]> {
+  for await (const batch of batches) {
+    tally.rows += "numRows" in batch ? batch.numRows : batch.length;
+    yield batch;
+  }
+}
+
+/** Rows of one DuckDB chunk at most. */
+const chunkRows = 2048;
+
+/** Arrays of exactly `batchRows` rows, the last one of what is left; not of the first `skip`. */
 export async function* rowBatches(
   query: string,
   batchRows: number,
   connection: DuckDBConnection,
+  skip = 0,
 ): AsyncGenerator<readonly Row[]> {
   const input = await connection.stream(query);
   const types = input.deduplicatedColumnNames().map((name, i) => [name, `${input.columnType(i)}`]);
   const plain = plainNumbers(Object.fromEntries(types));
+  let left = skip;
+  // Whole chunks go as they are: making objects of rows is what takes time.
+  while (left >= chunkRows) {
+    const chunk = await input.fetchChunk();
+    if (chunk === null || chunk.rowCount === 0) return;
+    left -= chunk.rowCount;
+  }
   let batch: Row[] = [];
   for await (const rows of input.yieldRowObjectJs()) {
-    for (const row of rows as Row[]) {
+    const skipped = Math.min(left, rows.length);
+    left -= skipped;
+    for (const row of rows.slice(skipped) as Row[]) {
       batch.push(plain(row));
       if (batch.length < batchRows) continue;
       yield batch;
@@ -134,11 +187,42 @@ export class ResultSink {
     table: string,
     schema: Schema | undefined,
     ifNone: Schema,
+    resumed?: SinkState,
   ) {
     this.#connection = connection;
     this.#table = table;
     this.#schema = schema;
     this.#ifNone = ifNone;
+    if (resumed?.kind === "arrow") {
+      this.#arrow = new ArrowWriter(connection, table, schema, resumed.schema);
+    } else if (resumed?.kind === "rows") {
+      const known = schema ?? resumed.schema;
+      this.#rows = new TableWriter(connection, table, known, ifNone, resumed.held);
+    }
+  }
+
+  /** What is to be known to go on from here, after {@link drain}. */
+  get state(): SinkState {
+    if (this.#arrow !== undefined) {
+      return { kind: "arrow", schema: this.#arrow.own, held: [] };
+    }
+    if (this.#rows === undefined) return { kind: undefined, schema: undefined, held: [] };
+    return { kind: "rows", schema: this.#rows.schema, held: this.#rows.held };
+  }
+
+  /**
+   * Completes the table of what has come since the last time, for the body to write and drop.
+   *
+   * @returns what the body gives; undefined, without a call, if there is no table yet
+   */
+  async drain<T>(body: () => Promise<T>): Promise<T | undefined> {
+    const open = this.#arrow?.opened ?? this.#rows?.opened ?? false;
+    if (!open) return undefined;
+    await this.end();
+    const result = await body();
+    this.#arrow?.reopen();
+    this.#rows?.reopen();
+    return result;
   }
 
   async add(result: unknown, mode: string): Promise<void> {

@@ -51,12 +51,36 @@ export class TableWriter {
     table: string,
     schema: Schema | undefined,
     ifNone: Schema,
+    held: readonly Row[] = [],
   ) {
     this.#connection = connection;
     this.#table = table;
     this.#schema = schema;
     this.#guess = schema === undefined ? new SchemaGuess() : undefined;
     this.#ifNone = ifNone;
+    for (const row of held) {
+      this.#guess?.add(row);
+      this.#held.push(row);
+    }
+  }
+
+  /** Names and types of the table, once there are any. */
+  get schema(): Schema | undefined {
+    return this.#schema;
+  }
+
+  /** Rows that wait for their types. */
+  get held(): readonly Row[] {
+    return this.#held;
+  }
+
+  get opened(): boolean {
+    return this.#appender !== undefined;
+  }
+
+  /** After {@link end}: more rows go into a new table of the same types. */
+  reopen(): void {
+    this.#appender = undefined;
   }
 
   async add(rows: readonly Row[]): Promise<void> {
@@ -66,7 +90,7 @@ export class TableWriter {
         this.#guess?.add(row);
         this.#held.push(row);
       }
-      if (this.#guess !== undefined && this.#held.length < guessRows) return;
+      if (this.#schema === undefined && this.#held.length < guessRows) return;
       await this.#open();
       return;
     }

@@ -494,7 +494,7 @@ export class DataFrame {
   }
 
   #sql(query: string, options: NodeOptions & Partial<FunctionOptions>): DataFrame {
-    const { schema, batchRows, ...rest } = options;
+    const { schema, batchRows, checkpointRows, checkpointMs, ...rest } = options;
     const names = this.node.dimensions.map(({ name }) => name);
     const pieces = parseTemplate(query, names);
     return this.#with(this.#nodes.sql([this.node], pieces, rest, callerOf()));
@@ -505,8 +505,14 @@ export class DataFrame {
     fn: ModuleFunction | ((...args: never[]) => unknown),
     options: BatchOptions,
   ): DataFrame {
-    const { schema, batchRows = 122_880, format = "rows", streaming = false, ...rest } = options;
+    const { schema, batchRows = 122_880, format = "rows", streaming = false, ...others } = options;
+    const { checkpointRows, checkpointMs, ...rest } = others;
     expectCount(`${mode}: batchRows`, batchRows, 1);
+    if (checkpointRows !== undefined) expectCount(`${mode}: checkpointRows`, checkpointRows, 1);
+    if (checkpointMs !== undefined) expectCount(`${mode}: checkpointMs`, checkpointMs, 0);
+    if (streaming && (checkpointRows ?? checkpointMs ?? 0) > 0) {
+      throw new InputError(`${mode}: checkpoints`, "streaming", "a function without state");
+    }
     const source = callerOf();
     const call = {
       fn: functionRef(fn, source),
@@ -515,6 +521,8 @@ export class DataFrame {
       ...(schema !== undefined && { schema }),
       ...(format === "arrow" && { format }),
       ...(streaming && { streaming }),
+      ...(checkpointRows !== undefined && { checkpointRows }),
+      ...(checkpointMs !== undefined && { checkpointMs }),
     };
     return this.#with(this.#nodes.call(this.node, call, rest, source));
   }

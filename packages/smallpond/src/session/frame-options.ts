@@ -22,6 +22,13 @@ export interface FunctionOptions extends NodeOptions {
   readonly schema?: Schema;
   /** Rows of a batch. @default 122,880 */
   readonly batchRows?: number;
+  /**
+   * Results are put aside after so many rows of a partition, at the end of a batch: an attempt that
+   * follows one that was killed goes on from there. By time alone without.
+   */
+  readonly checkpointRows?: number;
+  /** The same after so long; 0 is never. @default 180,000 */
+  readonly checkpointMs?: number;
 }
 
 /** How `mapBatches` calls its function. */
@@ -113,6 +120,7 @@ const nodeOptionNames: Readonly<Record<keyof NodeOptions, true>> = {
   perThreadOutput: true,
 };
 const nodeOptions = Object.keys(nodeOptionNames);
+const checkpointOptions = ["checkpointRows", "checkpointMs"];
 const writeOptions = ["mode", "partitionBy"];
 const parquetOptions = ["compression", "compressionLevel", "rowGroupRows", "version", "dictionary"];
 
@@ -120,8 +128,8 @@ const parquetOptions = ["compression", "compressionLevel", "rowGroupRows", "vers
 export const optionNames: Readonly<Record<string, readonly string[]>> = {
   repartition: ["byRows", "hashBy", "by", ...nodeOptions],
   node: nodeOptions,
-  function: ["schema", "batchRows", ...nodeOptions],
-  mapBatches: ["format", "streaming", "schema", "batchRows", ...nodeOptions],
+  function: ["schema", "batchRows", ...checkpointOptions, ...nodeOptions],
+  mapBatches: ["format", "streaming", "schema", "batchRows", ...checkpointOptions, ...nodeOptions],
   sort: ["partitions"],
   join: ["on", "how"],
   writeParquet: ["kind", ...writeOptions, ...parquetOptions],

@@ -18,6 +18,7 @@ import {
 import { rm } from "node:fs/promises";
 import { join, relative } from "node:path";
 import type { DataSet } from "../dataset/dataset.ts";
+import { checkpointFolder, checkpointSuffix } from "./checkpoint-chain.ts";
 import { expectSpace, namedDiskError, type StorageOptions } from "./disk.ts";
 import { checkpointPrefix } from "./ops/checkpoints.ts";
 import type { TaskMetrics, TaskResult } from "./task.ts";
@@ -48,11 +49,16 @@ export class JobFolder {
     }
   }
 
-  /** Removes what attempts of an earlier run left. For whoever alone drives the job. */
+  /**
+   * Removes what attempts of an earlier run left, but for checkpoints of tasks that are not done.
+   * For whoever alone drives the job.
+   */
   clearStaging(): void {
     for (const name of readdirSync(join(this.root, "staging"))) {
       // What attempts put aside is for those to come.
       if (name.startsWith(checkpointPrefix)) continue;
+      const key = name.endsWith(checkpointSuffix) && name.slice(0, -checkpointSuffix.length);
+      if (key !== false && !exists(this.output(key))) continue;
       this.#discard(join(this.root, "staging", name));
     }
   }
@@ -184,6 +190,9 @@ export class JobFolder {
       writeFileSync(join(staging, resultFile), JSON.stringify(record));
       if (this.#storage.durable) syncTree(staging);
       const earlier = this.#publish(key, staging);
+      // What led to it is of no more use; an attempt that still adds to it finds no folder.
+      const checkpoints = checkpointFolder(staging, key);
+      if (checkpoints !== undefined && exists(checkpoints)) this.#discard(checkpoints);
       if (earlier !== undefined) return earlier;
       if (this.#storage.durable) syncFolder(this.#outputs);
     } catch (error) {
