@@ -44,6 +44,11 @@ test("a file that there is not is an error where it is awaited or used, and nowh
   await expect(cut.schema()).rejects.toThrow(/readParquet: paths is .*none\*/);
 });
 
+test("an option of init that there is not is an error that lists those there are", async () => {
+  const options = { dataroot: root } as never;
+  await expect(init(options)).rejects.toThrow(/init: option is dataroot; expected .*dataRoot/);
+});
+
 test("whole numbers are numbers in functions and results, as long as they are exact", async () => {
   const frame = sp.fromItems([{ n: 1 }, { n: 2 }]);
   const halves = frame.map((row) => ({ half: row.n / 2, list: [row.n + 1] }));

@@ -533,10 +533,11 @@ export class DataFrame {
 }
 
 /**
- * What a reader gives: a frame at once, whose files are looked for meanwhile. An action on it, or on
- * what was made of it, waits for them and throws what the search did; `await` does so at once.
+ * What a reader gives: a frame at once, whose files are looked for meanwhile. An action on it, or
+ * on what was made of it, waits for them and throws what the search did; `await` does so at once.
  */
-export class SourceFrame extends DataFrame implements PromiseLike<DataFrame> {
+export class SourceFrame extends DataFrame implements Promise<DataFrame> {
+  readonly [Symbol.toStringTag] = "SourceFrame";
   readonly #found: () => Promise<DataFrame>;
 
   /** Made by the session. */
@@ -554,6 +555,16 @@ export class SourceFrame extends DataFrame implements PromiseLike<DataFrame> {
     onError?: ((reason: unknown) => B | PromiseLike<B>) | null,
   ): Promise<A | B> {
     return await this.#found().then(onFound, onError);
+  }
+
+  async catch<B = never>(
+    onError?: ((reason: unknown) => B | PromiseLike<B>) | null,
+  ): Promise<DataFrame | B> {
+    return await this.#found().catch(onError);
+  }
+
+  async finally(onEnd?: (() => void) | null): Promise<DataFrame> {
+    return await this.#found().finally(onEnd);
   }
 }
 

@@ -66,6 +66,45 @@ export interface SessionOptions extends FaultOptions, StorageOptions {
   readonly explain?: boolean;
 }
 
+/** All of them, as the compiler sees to. */
+const optionNames: Readonly<Record<keyof SessionOptions, true>> = {
+  jobId: true,
+  jobTime: true,
+  jobName: true,
+  dataRoot: true,
+  numExecutors: true,
+  executorCpus: true,
+  executorMemoryBytes: true,
+  launcher: true,
+  channel: true,
+  channelOutageMs: true,
+  maxRestarts: true,
+  seed: true,
+  optimize: true,
+  parquet: true,
+  shuffleParquet: true,
+  removeOutput: true,
+  explain: true,
+  maxFailures: true,
+  maxLosses: true,
+  retryErrors: true,
+  prioritizeRetry: true,
+  crashIsMemory: true,
+  stopExecutorOnFailure: true,
+  heartbeatTimeoutMs: true,
+  executorStartMs: true,
+  noExecutorMs: true,
+  stopGraceMs: true,
+  speculation: true,
+  stragglerMs: true,
+  speculationSamples: true,
+  boost: true,
+  keepIntermediates: true,
+  maxDiskBytes: true,
+  durable: true,
+  minFreeDiskBytes: true,
+};
+
 /** Who and where a session is. */
 export interface JobPlace {
   readonly jobId: string;
@@ -77,11 +116,16 @@ export interface JobPlace {
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
-/** Options with what the environment says put in. @throws InputError that names the variable */
+/** Options with what the environment says put in. @throws InputError that names the wrong one */
 export function withEnvironment(
   options: SessionOptions,
   environment: Environment = process.env,
 ): SessionOptions {
+  for (const name of Object.keys(options)) {
+    if (!Object.hasOwn(optionNames, name)) {
+      throw new InputError("init: option", name, Object.keys(optionNames).join(", "));
+    }
+  }
   const { SP_JOBID, SP_JOB_TIME, SP_JOB_NAME, SP_DATA_ROOT, SP_NUM_EXECUTORS } = environment;
   const { SP_EXPLAIN } = environment;
   const set = (value: string | undefined): value is string => value !== undefined && value !== "";
