@@ -214,7 +214,7 @@ function undocumentedVariables(files: readonly SourceFile[]): Violation[] {
         const ours = name?.startsWith("OPEN_INFRA_") || smallpondVariables.test(`${name}`);
         const foreign = foreignVariables.test(`${name}`) || launcherVariables.test(`${name}`);
         if (ours ? documented.has(`${name}`) : foreign) continue;
-        return ours ? `${name} is in no README` : `${name} lacks the prefix OPEN_INFRA_`;
+        return ours ? `${name} is in no README's table` : `${name} lacks the prefix OPEN_INFRA_`;
       }
       return undefined;
     },

@@ -113,6 +113,9 @@ describe("a violation is seen:", () => {
     ]);
     const readme = file("packages/tensor/README.md", "| `OPEN_INFRA_X` | what it does |");
     expect(complaints(file(src, `${header}env.OPEN_INFRA_X;\n`), readme)).toEqual([]);
+    const original = file(src, `${header}env.SP_X;\nenv.SP_Y;\n`);
+    const prose = file("packages/tensor/README.md", "`SP_X` goes before arguments.");
+    expect(complaints(original, prose)).toEqual([`${src}:3 SP_Y is in no README's table`]);
   });
 
   it("a package without a README", () => {

@@ -172,8 +172,8 @@ const executor = buildCommand({
   docs: {
     brief: "Join a running job with an executor, from this or another machine",
     fullDescription:
-      "For jobs whose channel is files or NATS. It ends with the job; Ctrl-C gives what it runs to\n" +
-      "the others.",
+      "For jobs whose channel is files or NATS. It ends with the job; Ctrl-C gives what it runs\n" +
+      "to the others.",
   },
 });
 

@@ -49,7 +49,10 @@ export function layoutPlan<Step extends StepLine>(steps: readonly Step[]): PlanL
   columns.forEach((column, depth) => {
     const wish = (step: Step): number => {
       const rows = step.inputs.map((input) => placed.get(input)?.y).filter((y) => y !== undefined);
-      return rows.length === 0 ? 0 : rows.reduce((sum, y) => sum + y, 0) / rows.length;
+      // What reads nothing goes below the others.
+      return rows.length === 0
+        ? Number.MAX_VALUE
+        : rows.reduce((sum, y) => sum + y, 0) / rows.length;
     };
     const ordered = column.map((step) => ({ step, at: wish(step) })).sort((a, b) => a.at - b.at);
     ordered.forEach(({ step }, row) => {

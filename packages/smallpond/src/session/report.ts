@@ -1,7 +1,7 @@
 // What a job leaves for people: what happens as it happens in `log/events.jsonl`, each task whole
-// in `log/tasks.jsonl`, figures of each node in `log/metrics.csv`, and when what ran where as Chrome
-// traces, by executor in `log/timeline_exec.json` and by node in `log/timeline_plan.json`, and the
-// plan as a picture. None of it grows in memory with the number of tasks.
+// in `log/tasks.jsonl`, figures of each node in `log/metrics.csv`, and when what ran where as
+// Chrome traces, by executor in `log/timeline_exec.json` and by node in `log/timeline_plan.json`,
+// and the plan as a picture. None of it grows in memory with the number of tasks.
 
 import { writeFileSync } from "node:fs";
 import { hostname } from "node:os";

@@ -40,7 +40,7 @@ export class TaskSpans {
     const groupOf = (span: Span): string =>
       by === "node" ? span.node : `executor ${span.executor}`;
     const left = this.#count - spans.length;
-    const note = `${left} of ${this.#count} tasks are left out: the first and last ${keptMax} are here`;
+    const note = `${left} of ${this.#count} tasks are left out, between first and last ones`;
     return { ...(left > 0 && { otherData: { note } }), traceEvents: traceEvents(spans, groupOf) };
   }
 }
