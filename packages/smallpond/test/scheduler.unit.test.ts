@@ -47,7 +47,7 @@ async function settled(promise: Promise<unknown>): Promise<unknown> {
   return state;
 }
 
-test("simulated jobs keep every rule", async () => {
+test("simulated jobs keep every rule", { timeout: 120_000 }, async () => {
   const seed = testSeed();
   const kinds = new Set<string>();
   let [events, succeeded, failed] = [0, 0, 0];
