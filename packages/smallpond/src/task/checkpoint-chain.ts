@@ -1,6 +1,6 @@
-// What an attempt at a long task has done so far, kept where the next attempt finds it. A checkpoint
-// is one small record, which names all files that hold the results so far and how many rows of the
-// input they came from. Nothing in the folder is ever changed: an attempt adds files and records
+// What an attempt at a long task has done so far, kept where the next attempt finds it. A
+// checkpoint is one small record, which names all files that hold the results so far and how many
+// rows of the input they came from. Nothing in the folder is ever changed: an attempt adds files and records
 // under names of its own, so that two at once cannot spoil each other's, and a reader takes the
 // record that is furthest along and whole. What is whole is told by sizes and hashes.
 
@@ -88,7 +88,7 @@ export class CheckpointChain<State> {
       try {
         return this.#takeUp(found);
       } catch {
-        // A file was lost or damaged: what was taken up of this one goes, an older one may be whole.
+        // A file was lost or damaged: what was taken up goes, an older one may be whole.
         for (const file of found.files) rmSync(join(this.#staging, file.name), { force: true });
       }
     }

@@ -1,5 +1,5 @@
-// A task that calls a user's function over rows. What it has made is put aside from time to time, and
-// an attempt that follows a broken one goes on from there. The rows come in the same order each
+// A task that calls a user's function over rows. What it has made is put aside from time to time,
+// and an attempt that follows a broken one goes on from there. The rows come in the same order each
 // time, as DuckDB keeps the order of files and of rows in them whatever its threads. A streaming
 // function is not broken off so: what it keeps between batches nobody else could know.
 
