@@ -1,8 +1,8 @@
 // What an attempt at a long task has done so far, kept where the next attempt finds it. A
 // checkpoint is one small record, which names all files that hold the results so far and how many
-// rows of the input they came from. Nothing in the folder is ever changed: an attempt adds files and records
-// under names of its own, so that two at once cannot spoil each other's, and a reader takes the
-// record that is furthest along and whole. What is whole is told by sizes and hashes.
+// rows of the input they came from. Nothing in the folder is ever changed: an attempt adds files
+// and records under names of its own, so that two at once cannot spoil each other's, and a reader
+// takes the record that is furthest along and whole. What is whole is told by sizes and hashes.
 
 import { createHash, randomUUID } from "node:crypto";
 import {
