@@ -70,6 +70,31 @@ test("whole numbers are numbers in functions and results, as long as they are ex
   ]);
 });
 
+test("tasks that spill at once do not write over each other's rows", async () => {
+  const small = await init({
+    dataRoot: join(root, "small"),
+    numExecutors: 1,
+    executorCpus: 2,
+    executorMemoryBytes: 160 * 2 ** 20,
+  });
+  try {
+    const rows = 1_500_000;
+    const texts = "SELECT range AS i, md5(range::VARCHAR) AS s, md5((range * 7)::VARCHAR) AS u";
+    const cut = small.partialSql(`${texts} FROM range(${rows})`).repartition(2, { hashBy: "i" });
+    const sorted = cut
+      .partialSort("s")
+      .select(
+        "SELECT count(*) AS n, sum((s = md5(i::VARCHAR) AND u = md5((i * 7)::VARCHAR))::INT) AS good " +
+          "FROM {0}",
+      );
+    const sums = await sorted.takeAll();
+    expect(sums.map(({ n, good }) => Number(n) - Number(good))).toEqual([0, 0]);
+    expect(sums.reduce((sum, { n }) => sum + Number(n), 0)).toBe(rows);
+  } finally {
+    await small.shutdown();
+  }
+});
+
 test("a script that never calls shutdown ends, and its executors with it", async () => {
   const script = join(root, "script.ts");
   const source = new URL("../src/index.ts", import.meta.url).href;

@@ -1,6 +1,8 @@
 // DuckDB as an executor uses it: instances with a task's threads and memory, kept for the next task
 // that wants the same. A memory limit belongs to an instance, so a task has one to itself.
 
+import { mkdirSync } from "node:fs";
+import { join } from "node:path";
 import { type DuckDBConnection, DuckDBInstance, version } from "@duckdb/node-api";
 import { noteConnection } from "../task/beside.ts";
 
@@ -30,6 +32,7 @@ export class EnginePool {
   readonly #temporary: string;
   readonly #idle: Idle[] = [];
   readonly #limit = 8;
+  #opened = 0;
 
   /** @param temporary Where queries larger than memory spill. */
   constructor(temporary: string) {
@@ -75,10 +78,14 @@ export class EnginePool {
   }
 
   async #open(threads: number, memory: string): Promise<DuckDBInstance> {
+    mkdirSync(this.#temporary, { recursive: true });
+    // Instances give the same names to the files they spill to: in one folder, two of them would
+    // write over each other's rows.
+    const temporary = join(this.#temporary, `${process.pid}-${this.#opened++}`);
     return await DuckDBInstance.create(":memory:", {
       threads: String(threads),
       memory_limit: memory,
-      temp_directory: this.#temporary,
+      temp_directory: temporary,
       preserve_insertion_order: "true",
     });
   }
