@@ -1,5 +1,5 @@
-// The steps of an action for people: the plan's nodes in the order in which they run, with the tasks
-// they became.
+// The steps of an action for people: the plan's nodes in the order in which they run, with the
+// tasks they became.
 
 import type { StepLine } from "../live/log-lines.ts";
 import { describe, nameOf } from "./explain.ts";

@@ -1,5 +1,5 @@
-// Runs one recorded task of a job again, alone and in this process, to see what is wrong with it: its
-// inputs are the job's, its output goes to a folder of its own, the job is not touched. The
+// Runs one recorded task of a job again, alone and in this process, to see what is wrong with it:
+// its inputs are the job's, its output goes to a folder of its own, the job is not touched. The
 // original's tool for it reads a pickled task; this one a line of `log/tasks.jsonl`.
 
 import { rmSync } from "node:fs";
