@@ -24,7 +24,15 @@ export {
 } from "./benchmarks/index.ts";
 export { type ChannelChoice, files, nats } from "./channel/job-card.ts";
 export type { NatsOptions } from "./channel/nats-connect.ts";
-export type { DataSet, FilePart, Schema } from "./dataset/dataset.ts";
+export {
+  type DataSet,
+  type FilePart,
+  type GeneratedColumn,
+  type Schema,
+  withParts,
+} from "./dataset/dataset.ts";
+export { splitEvenly, splitRows } from "./dataset/split.ts";
+export { fromClause } from "./dataset/sql-text.ts";
 export {
   ChannelError,
   DiskError,
@@ -64,7 +72,27 @@ export {
 export { findJob, type JobEntry, JobLister, jobState, listJobs } from "./live/jobs.ts";
 export type { LogLine, StepLine } from "./live/log-lines.ts";
 export { type Quantiles, quantile } from "./live/sample.ts";
+export type {
+  BatchOptions,
+  ComputeFunction,
+  ComputeOptions,
+  CutOptions,
+  DataSetPartitionOptions,
+  EvenOptions,
+  HashOptions,
+  LoadOptions,
+  ProjectionOptions,
+  RangeOptions,
+  RangePoint,
+  ScriptFunction,
+  ShuffleOptions,
+  SinkOptions,
+  StreamNodeFunction,
+} from "./nodes/options.ts";
+export type { PartitionOutput } from "./nodes/outputs.ts";
+export { type NodeInput, PlanNodes } from "./nodes/plan-nodes.ts";
 export type { PlanGraph } from "./plan/graph.ts";
+export type { NodeOptions, PlanNode } from "./plan/node.ts";
 export type { TaskEvent } from "./scheduler/scheduler.ts";
 export { DataFrame, type SourceFrame } from "./session/dataframe.ts";
 export type {
@@ -84,3 +112,5 @@ export type { SessionOptions } from "./session/options.ts";
 export type { CsvReadOptions, JsonReadOptions, ParquetReadOptions } from "./session/readers.ts";
 export { type RerunOptions, type RerunReport, readTasks, rerunTask } from "./session/rerun.ts";
 export { init, Session } from "./session/session.ts";
+export type { ComputeContext } from "./task/ops/compute.ts";
+export type { Script, ScriptContext } from "./task/ops/script.ts";

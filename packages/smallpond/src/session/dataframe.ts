@@ -95,7 +95,7 @@ export class DataFrame {
       const cut = { expression: by, count, column: defaultDimension, label: by };
       return this.#with(this.#nodes.cut(this.node, cut, rest, source));
     }
-    const input = byRows ? this.#countable(count, source) : this.node;
+    const input = byRows ? this.#nodes.countable(this.node, count, source) : this.node;
     return this.#with(this.#nodes.split(input, byRows ? "rows" : "files", count, source));
   }
 
@@ -479,18 +479,6 @@ export class DataFrame {
     const { node } = this;
     if (node.dimensions.length === 1 && this.numPartitions === count) return this;
     return this.repartition(count, { byRows: true });
-  }
-
-  /** The node, or one that has its text as Parquet, whose rows can be counted and skipped. */
-  #countable(count: number, source: string): PlanNode {
-    let origin = this.node;
-    while (origin.kind === "split") origin = origin.input;
-    const form = origin.kind === "source" ? this.#nodes.form(origin) : undefined;
-    if (form === undefined || form.format === "parquet") return this.node;
-    const files = Math.max(1, form.files ?? count);
-    const apart =
-      this.node.kind === "split" ? this.node : this.#nodes.split(this.node, "files", files, source);
-    return this.#nodes.sql([apart], parseTemplate("SELECT * FROM {0}"), {}, source);
   }
 
   #sql(query: string, options: NodeOptions & Partial<FunctionOptions>): DataFrame {

@@ -13,7 +13,7 @@ import {
   type SourceNode,
   type SqlNode,
 } from "../plan/node.ts";
-import type { TemplatePiece } from "../plan/template.ts";
+import { parseTemplate, type TemplatePiece } from "../plan/template.ts";
 
 /** The dimension that `repartition` cuts along unless told otherwise. */
 export const defaultDimension = "__data_partition__";
@@ -39,6 +39,34 @@ interface Reading {
 export class NodeFactory {
   #next = 0;
   readonly #readings = new WeakMap<PlanNode, Reading>();
+
+  nextId(): number {
+    return this.#next++;
+  }
+
+  /**
+   * A node, or one that has its text as Parquet, whose rows can be counted and skipped.
+   *
+   * @param count Tasks to make it so, where the number of files is not known yet.
+   */
+  countable(node: PlanNode, count: number, source: string): PlanNode {
+    let origin = node;
+    while (origin.kind === "split" || origin.kind === "repeat" || origin.kind === "consolidate") {
+      origin = origin.input;
+    }
+    const form = this.#formOf(origin);
+    if (form === undefined || form.format === "parquet" || form.format === "files") return node;
+    const files = Math.max(1, form.files ?? count);
+    const whole = node.dimensions.length === 0;
+    const apart = whole ? this.split(node, "files", files, source) : node;
+    return this.sql([apart], parseTemplate("SELECT * FROM {0}"), {}, source);
+  }
+
+  #formOf(node: PlanNode): ReturnType<NodeFactory["form"]> | undefined {
+    if (node.kind === "source") return this.form(node);
+    const data = node.kind === "sources" ? node.data[0] : undefined;
+    return data && { format: data.format, files: data.parts.length };
+  }
 
   source(data: DataSet, source: string): SourceNode {
     return { kind: "source", id: this.#next++, dimensions: [], options: {}, source, data };

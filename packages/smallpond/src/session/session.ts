@@ -9,6 +9,8 @@ import { Fleet } from "../executor/fleet.ts";
 import { arrowTable } from "../functions/arrow-read.ts";
 import { plainNumbers } from "../functions/plain-numbers.ts";
 import { makeUdf, type Udf, type UdfOptions } from "../functions/udf.ts";
+import { PlanNodes } from "../nodes/plan-nodes.ts";
+import { abandonSinks, listsFiles, openSinks, sinkStaging } from "../nodes/sink-place.ts";
 import { explainBoth } from "../plan/explain.ts";
 import { type PlanGraph, planGraph } from "../plan/graph.ts";
 import type { NodeOptions, PlanNode } from "../plan/node.ts";
@@ -57,6 +59,8 @@ export async function init(options: SessionOptions = {}): Promise<Session> {
 /** See {@link init}. */
 export class Session implements AsyncDisposable {
   readonly folder: JobFolder;
+  /** The low-level API. */
+  readonly nodes: PlanNodes;
   readonly #place: JobPlace;
   readonly #options: SessionOptions;
   readonly #nodes = new NodeFactory();
@@ -100,6 +104,7 @@ export class Session implements AsyncDisposable {
     this.#scheduler.listenExecutors((event) => this.#report.executor(event));
     this.#engine = new EnginePool(join(this.folder.root, "staging", "spill.driver"));
     this.#readers = new Readers(this.#engine, this.folder);
+    this.nodes = new PlanNodes(this, this.#nodes);
   }
 
   async start(): Promise<void> {
@@ -292,6 +297,11 @@ export class Session implements AsyncDisposable {
     return await this.#plans.optimize(node);
   }
 
+  /** A DataFrame of a node. */
+  frameOf(node: PlanNode): DataFrame {
+    return new DataFrame(this, this.#nodes, node);
+  }
+
   /** For DataFrames: a node that a user made. */
   noteMade(node: PlanNode): void {
     this.#made.add(node);
@@ -308,6 +318,7 @@ export class Session implements AsyncDisposable {
       parquet: { ...defaultParquet, ...this.#options.parquet },
       shuffleParquet: { ...defaultShuffle, ...this.#options.shuffleParquet },
       forKeeps,
+      sinkStaging,
     });
     this.#report.action(stepsOf(root, graph as TaskGraph));
     return graph as TaskGraph;
@@ -338,11 +349,14 @@ export class Session implements AsyncDisposable {
   ): Promise<readonly DataSet[]> {
     if (!this.#open) throw new SessionClosedError();
     try {
+      await openSinks(graph.tasks);
+      if (listsFiles(graph.tasks)) this.keepOutput();
       const data = await this.#alive(() => this.#scheduler.run(graph, options));
       this.#failure = undefined;
       return data;
     } catch (error) {
       this.#failure = error;
+      await abandonSinks(graph.tasks);
       if (error instanceof TaskError) error.happenedAt(this.#report.sourceOf(error.task));
       throw error;
     }
@@ -358,7 +372,7 @@ export class Session implements AsyncDisposable {
   async query(sql: string): Promise<Record<string, unknown>[]> {
     const limits = { threads: 2, memoryBytes: 2 ** 30, seed: 0 };
     return await this.#engine.with(limits, async (connection) => {
-      const reader = await connection.runAndReadAll(sql);
+      const reader = await connection.runAndReadAll(await readable(sql, connection));
       const types = reader
         .deduplicatedColumnNames()
         .map((name, i) => [name, `${reader.columnType(i)}`]);

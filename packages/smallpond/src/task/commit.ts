@@ -20,7 +20,6 @@ import { join, relative } from "node:path";
 import type { DataSet } from "../dataset/dataset.ts";
 import { checkpointFolder, checkpointSuffix } from "./checkpoint-chain.ts";
 import { expectSpace, namedDiskError, type StorageOptions } from "./disk.ts";
-import { checkpointPrefix } from "./ops/checkpoints.ts";
 import type { TaskMetrics, TaskResult } from "./task.ts";
 
 const resultFile = "result.json";
@@ -55,8 +54,6 @@ export class JobFolder {
    */
   clearStaging(): void {
     for (const name of readdirSync(join(this.root, "staging"))) {
-      // What attempts put aside is for those to come.
-      if (name.startsWith(checkpointPrefix)) continue;
       const key = name.endsWith(checkpointSuffix) && name.slice(0, -checkpointSuffix.length);
       if (key !== false && !exists(this.output(key))) continue;
       this.#discard(join(this.root, "staging", name));

@@ -33,7 +33,8 @@ export async function runFunction(
 ): Promise<DataSet> {
   const table = `results_${task.key}`;
   const write = async (path: string): Promise<FilePart> => {
-    const copy = `COPY ${identifier(table)} TO ${literal(path)} (${taskCopyOptions(task)})`;
+    const rows = await storable(`SELECT * FROM ${identifier(table)} /* HUGEINT */`, connection);
+    const copy = `COPY (${rows}) TO ${literal(path)} (${taskCopyOptions(task)})`;
     const rows = await execute(task, copy, connection);
     await execute(task, `DROP TABLE ${identifier(table)}`, connection);
     return partOf(path, rows);
@@ -46,7 +47,8 @@ export async function runFunction(
   return { format: "parquet", parts: [...(progress?.parts ?? []), last], unionByName: true };
 }
 
-type KeptState = Omit<SinkState, "held">;
+/** What a checkpoint says beside its files. */
+export type KeptState = Omit<SinkState, "held">;
 
 /** Undefined for what cannot go on from the middle. */
 function progressOf(
@@ -65,7 +67,8 @@ function progressOf(
   return new Progress(checkpoints, checkpointRows, checkpointMs || Infinity, write);
 }
 
-class Progress implements CallProgress {
+/** Of one attempt, and where it puts what it has made. */
+export class Progress implements CallProgress {
   readonly skipRows: number;
   readonly resumed?: SinkState;
   readonly batchRows: number;

@@ -1,6 +1,6 @@
 // A task that calls a user's function over whole inputs: tables, batches of the first input, or
-// streams. What batches and streams give is put aside from time to time, with the number of batches
-// it came from, where another attempt at the task finds it and goes on.
+// streams. What batches and streams give is put aside from time to time, as calls over rows do it,
+// and an attempt that follows a broken one goes on from there.
 
 import { join } from "node:path";
 import type { DuckDBConnection } from "@duckdb/node-api";
@@ -11,8 +11,9 @@ import { arrowBatches, arrowTable } from "../../functions/arrow-read.ts";
 import { loadFunction } from "../../functions/function-ref.ts";
 import { isIterable, ResultSink, rowBatches } from "../../functions/run-function.ts";
 import { openReader } from "../beside.ts";
+import { CheckpointChain, checkpointFolder } from "../checkpoint-chain.ts";
 import type { ComputeCall, Task, TaskOp } from "../task.ts";
-import { Checkpoints } from "./checkpoints.ts";
+import { type KeptState, Progress } from "./call.ts";
 import { allEmpty, execute, partOf, taskCopyOptions, withFunction } from "./write.ts";
 
 /** What a function is told beside its inputs. */
@@ -47,7 +48,7 @@ export async function runCompute(
   const work = new Computing(task, call, inputs, connection, folder);
   const skipped = skipEmpty === true && allEmpty(inputs);
   try {
-    const parts = await withFunction(task, () => (skipped ? work.none() : work.run(fn)));
+    const parts = await withFunction(task, () => work.run(skipped ? undefined : fn));
     return { format: "parquet", parts, unionByName: true };
   } finally {
     work.close();
@@ -60,12 +61,8 @@ class Computing {
   readonly #queries: readonly string[];
   readonly #connection: DuckDBConnection;
   readonly #folder: string;
-  readonly #parts: FilePart[] = [];
   /** A connection a stream: whatever else one does ends the stream. */
   readonly #readers: DuckDBConnection[] = [];
-  #columns: Schema = {};
-  #sink: ResultSink | undefined;
-  #files = 0;
 
   constructor(
     task: Task,
@@ -85,85 +82,101 @@ class Computing {
     for (const reader of this.#readers) reader.closeSync();
   }
 
-  /** A file without rows. */
-  async none(): Promise<readonly FilePart[]> {
-    await this.#describe();
-    await this.#flush(true);
-    return this.#parts;
-  }
-
-  async run(fn: AnyFunction): Promise<readonly FilePart[]> {
-    await this.#describe();
-    const { checkpointMs } = this.#call;
-    if (checkpointMs === undefined) {
-      await this.#all(fn, undefined);
-      return this.#parts;
-    }
-    const checkpoints = new Checkpoints(this.#folder, this.#task.key, checkpointMs);
-    this.#parts.push(...checkpoints.takeUp());
-    this.#files = this.#parts.length;
-    await this.#all(fn, checkpoints);
-    checkpoints.remove();
-    return this.#parts;
-  }
-
-  async #all(fn: AnyFunction, checkpoints: Checkpoints | undefined): Promise<void> {
-    const progress: Progress = { batches: checkpoints?.batches ?? 0 };
-    for await (const result of this.#results(fn, progress)) {
-      await this.#open().add(result, this.#call.mode);
-      if (!checkpoints?.due) continue;
-      await this.#flush(false);
-      checkpoints.put(this.#parts, progress.batches);
-    }
-    await this.#flush(this.#parts.length === 0);
-  }
-
-  async *#results(fn: AnyFunction, progress: Progress): AsyncGenerator<unknown> {
-    const { mode } = this.#call;
-    const context = (batchIndex: number): ComputeContext => this.#context(batchIndex);
-    if (mode === "table") {
-      yield await fn(await Promise.all(this.#queries.map((_, i) => this.#whole(i))), context(0));
-    } else if (mode === "batch") {
-      const others = this.#queries.slice(1).map((_, i) => this.#whole(i + 1));
-      const known = await Promise.all(others);
-      for await (const batch of this.#batches(0, progress.batches)) {
-        const result = await fn([batch, ...known], context(progress.batches));
-        progress.batches++;
-        yield result;
+  /** @param fn Without one, a file without rows. */
+  async run(fn: AnyFunction | undefined): Promise<readonly FilePart[]> {
+    const { schema, mode } = this.#call;
+    const progress = this.#progress();
+    const columns = await this.#columns();
+    const table = this.#table;
+    const sink = new ResultSink(this.#connection, table, schema, columns, progress?.resumed);
+    const done = { rows: progress?.skipRows ?? 0 };
+    let before = done.rows;
+    for await (const result of fn === undefined ? [] : this.#results(fn, done)) {
+      // It has asked for another batch since the last result: the sink has all of those before.
+      if (done.rows !== before) {
+        before = done.rows;
+        await progress?.done(done.rows, sink);
       }
+      await sink.add(result, mode);
+    }
+    await sink.end();
+    const last = await this.#write(progress?.lastFile ?? join(this.#folder, "part-0.parquet"));
+    return [...(progress?.parts ?? []), last];
+  }
+
+  #progress(): Progress | undefined {
+    const { checkpointMs } = this.#call;
+    const place = checkpointFolder(this.#folder, this.#task.key);
+    if (checkpointMs === undefined || place === undefined) return undefined;
+    const chain = new CheckpointChain<KeptState>(place, this.#folder);
+    return new Progress(chain, Infinity, checkpointMs, (path) => this.#write(path));
+  }
+
+  get #table(): string {
+    return `results_${this.#task.key}`;
+  }
+
+  async #write(path: string): Promise<FilePart> {
+    const table = identifier(this.#table);
+    const copy = `COPY ${table} TO ${literal(path)} (${taskCopyOptions(this.#task)})`;
+    const rows = await execute(this.#task, copy, this.#connection);
+    await execute(this.#task, `DROP TABLE ${table}`, this.#connection);
+    return partOf(path, rows);
+  }
+
+  async *#results(fn: AnyFunction, done: Done): AsyncGenerator<unknown> {
+    const { mode, batchRows } = this.#call;
+    const context = (): ComputeContext => this.#context(Math.ceil(done.rows / batchRows));
+    if (mode === "table") {
+      yield await fn(await this.#whole(this.#queries), context());
+    } else if (mode === "batch") {
+      const others = await this.#whole(this.#queries.slice(1));
+      for await (const batch of this.#counted(done)) yield await fn([batch, ...others], context());
     } else {
-      const start = progress.batches;
       const streams = this.#queries.map((_, i) =>
-        i === 0 ? this.#counted(start, progress) : this.#batches(i, 0),
+        i === 0 ? this.#counted(done) : this.#batches(i, 0),
       );
-      const results = await fn(streams, context(start));
+      const results = await fn(streams, context());
       if (!isIterable(results)) throw new TypeError(notIterable(results));
       yield* results;
     }
   }
 
-  async *#counted(start: number, progress: Progress): AsyncGenerator<ComputeInput> {
-    for await (const batch of this.#batches(0, start)) {
-      progress.batches++;
+  async *#counted(done: Done): AsyncGenerator<ComputeInput> {
+    for await (const batch of this.#batches(0, done.rows)) {
       yield batch;
+      done.rows += rowsOf(batch);
     }
   }
 
   async *#batches(input: number, skip: number): AsyncGenerator<ComputeInput> {
-    const { batchRows, format } = this.#call;
-    const query = this.#queries[input] as string;
-    const rest = skip === 0 ? query : `${query} OFFSET ${skip * batchRows}`;
     const reader = await openReader(this.#connection);
     this.#readers.push(reader);
-    if (format === "arrow") yield* arrowBatches(rest, batchRows, reader);
-    else yield* rowBatches(rest, batchRows, reader);
+    const { batchRows } = this.#call;
+    yield* this.#read(this.#queries[input] as string, batchRows, reader, skip);
   }
 
-  async #whole(input: number): Promise<ComputeInput> {
-    const query = this.#queries[input] as string;
-    if (this.#call.format === "arrow") return await arrowTable(query, this.#connection);
-    const rows = await this.#connection.runAndReadAll(query);
-    return rows.getRowObjectsJS() as Record<string, unknown>[];
+  #read(
+    query: string,
+    batchRows: number,
+    connection: DuckDBConnection,
+    skip = 0,
+  ): AsyncGenerator<ComputeInput> {
+    return this.#call.format === "arrow"
+      ? arrowBatches(query, batchRows, connection, skip)
+      : rowBatches(query, batchRows, connection, skip);
+  }
+
+  async #whole(queries: readonly string[]): Promise<readonly ComputeInput[]> {
+    const inputs: ComputeInput[] = [];
+    for (const query of queries) {
+      if (this.#call.format === "arrow") inputs.push(await arrowTable(query, this.#connection));
+      else {
+        const all = this.#read(query, Infinity, this.#connection);
+        inputs.push((await all.next()).value ?? []);
+      }
+    }
+    return inputs;
   }
 
   #context(batchIndex: number): ComputeContext {
@@ -171,43 +184,22 @@ class Computing {
     return { partition, partitionCounts, batchIndex, seed, cpus: resources.cpus, node };
   }
 
-  get #table(): string {
-    return `results_${this.#task.key}`;
-  }
-
-  #open(): ResultSink {
-    const { schema } = this.#call;
-    this.#sink ??= new ResultSink(this.#connection, this.#table, schema, this.#columns);
-    return this.#sink;
-  }
-
-  /** Writes what has come so far to a file; with `always`, also if that is nothing. */
-  async #flush(always: boolean): Promise<void> {
-    if (this.#sink === undefined && !always) return;
-    await this.#open().end();
-    this.#sink = undefined;
-    const path = join(this.#folder, `part-${this.#files++}.parquet`);
-    const table = identifier(this.#table);
-    const copy = `COPY ${table} TO ${literal(path)} (${taskCopyOptions(this.#task)})`;
-    const rows = await execute(this.#task, copy, this.#connection);
-    await execute(this.#task, `DROP TABLE ${table}`, this.#connection);
-    this.#parts.push(partOf(path, rows));
-  }
-
   /** Columns of the first input, which a result without rows has if nobody says otherwise. */
-  async #describe(): Promise<void> {
+  async #columns(): Promise<Schema> {
     const query = this.#queries[0] ?? "SELECT true AS nothing";
     const shape = await this.#connection.run(`SELECT * FROM (${query}) LIMIT 0`);
-    this.#columns = Object.fromEntries(
+    return Object.fromEntries(
       shape.deduplicatedColumnNames().map((name, i) => [name, String(shape.columnType(i))]),
     );
   }
 }
 
-interface Progress {
-  /** Of the first input, given to the function. */
-  batches: number;
+/** Rows of the first input in batches after which the function has asked for another. */
+interface Done {
+  rows: number;
 }
+
+const rowsOf = (batch: ComputeInput): number => ("numRows" in batch ? batch.numRows : batch.length);
 
 const notIterable = (value: unknown): string =>
   `a stream's function gives an iterable of batches, as a generator does, not ${String(value)}`;

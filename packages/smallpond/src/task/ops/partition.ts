@@ -4,6 +4,7 @@ import { join } from "node:path";
 import type { DuckDBConnection } from "@duckdb/node-api";
 import type { DataSet, FilePart } from "../../dataset/dataset.ts";
 import { fromClause, identifier, literal } from "../../dataset/sql-text.ts";
+import { storable } from "../../dataset/wide-integers.ts";
 import { fillTemplate, parseTemplate } from "../../plan/template.ts";
 import type { Task } from "../task.ts";
 import { copyOptions, execute, partOf, withQuery } from "./write.ts";
@@ -29,7 +30,8 @@ export async function cut(
   // An earlier cut may have left its column; this one replaces it, and the expression may use it.
   const others = op.columns?.map(identifier).join(", ") ?? `COLUMNS(c -> c <> ${literal(name)})`;
   const expression = fillIn(op.expression, clauses);
-  const rows = op.from === undefined ? clauses[0] : `(${fillIn(op.from, clauses)}\n)`;
+  const given = op.from === undefined ? undefined : fillIn(op.from, clauses);
+  const rows = given === undefined ? clauses[0] : `(${await storable(given, connection)}\n)`;
   const source = `SELECT ${others}, CAST(${expression} AS BIGINT) AS ${column} FROM ${rows}`;
   const query = op.inRange ? source : checked(source, column, op.count);
   const options =

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import type { DuckDBConnection } from "@duckdb/node-api";
 import type { DataSet, FilePart } from "../../dataset/dataset.ts";
 import { fromClause, literal } from "../../dataset/sql-text.ts";
+import { storable } from "../../dataset/wide-integers.ts";
 import { registerUdfs } from "../../functions/udf.ts";
 import { fillTemplate, parseTemplate } from "../../plan/template.ts";
 import type { Task, TaskOp } from "../task.ts";
@@ -86,7 +87,8 @@ async function runOnce(
     return [await writeNone(task, last, `${path}.parquet`, connection)];
   }
   if (op.perThread) return await writePerThread(task, last, connection, path);
-  const copy = `COPY (${last}\n) TO ${literal(`${path}.parquet`)} (${taskCopyOptions(task)})`;
+  const stored = await storable(last, connection);
+  const copy = `COPY (${stored}\n) TO ${literal(`${path}.parquet`)} (${taskCopyOptions(task)})`;
   const rows = await execute(task, copy, connection, last);
   return [partOf(`${path}.parquet`, rows)];
 }
@@ -99,7 +101,7 @@ async function writePerThread(
   path: string,
 ): Promise<readonly FilePart[]> {
   const options = `${taskCopyOptions(task)}, PER_THREAD_OUTPUT true, RETURN_STATS`;
-  const copy = `COPY (${query}\n) TO ${literal(path)} (${options})`;
+  const copy = `COPY (${await storable(query, connection)}\n) TO ${literal(path)} (${options})`;
   const rows = await withQuery(task, query, async () => {
     return (await connection.runAndReadAll(copy)).getRows() as [string, bigint, bigint][];
   });

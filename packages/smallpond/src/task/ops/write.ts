@@ -49,7 +49,8 @@ export async function writeNone(
   path: string,
   connection: DuckDBConnection,
 ): Promise<FilePart> {
-  const copy = `COPY (SELECT * FROM (${query}\n) LIMIT 0) TO ${literal(path)}`;
+  const stored = await storable(query, connection);
+  const copy = `COPY (SELECT * FROM (${stored}\n) LIMIT 0) TO ${literal(path)}`;
   await execute(task, `${copy} (${taskCopyOptions(task)})`, connection, query);
   return partOf(path, 0);
 }
