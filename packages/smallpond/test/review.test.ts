@@ -119,3 +119,14 @@ test("a script that never calls shutdown ends, and its executors with it", async
   for (const pid of pids) expect(() => process.kill(pid, 0)).toThrow(/ESRCH/);
   expect(readFileSync(join(root, "left", "log", ".STATUS"), "utf8")).toMatch(/^success@/);
 });
+
+test("sums beyond 2^53 stay exact, through every cut and into functions", async () => {
+  await using session = await init({ dataRoot: root, jobId: "sums", executorCpus: 1 });
+  const query = "SELECT 9007199254740993::BIGINT AS a, i % 3 AS g FROM range(6) t(i)";
+  const sums = session.partialSql(query).repartition(2, { hashBy: "g" });
+  const grouped = sums.groupBy("g").agg({ s: "sum(a)" });
+  const rows = await grouped.sort("g").takeAll();
+  expect(rows).toEqual([0, 1, 2].map((g) => ({ g, s: 18014398509481986n })));
+  const again = grouped.repartition(2, { byRows: true }).map((row) => ({ t: row.s + 1n }));
+  expect(await again.takeAll()).toEqual([0, 1, 2].map(() => ({ t: 18014398509481987n })));
+});

@@ -10,6 +10,7 @@ import {
 import { InputError } from "@open-infra/errors";
 import type { Schema } from "../dataset/dataset.ts";
 import { identifier, literal } from "../dataset/sql-text.ts";
+import { storableTable } from "../dataset/wide-integers.ts";
 import { type Fit, fitOf } from "./fit.ts";
 import { SchemaGuess } from "./infer.ts";
 
@@ -27,7 +28,8 @@ export async function writeRows(
   const writer = new TableWriter(connection, "items", undefined, {});
   await writer.add(rows);
   await writer.end();
-  await connection.run(`COPY items TO ${literal(path)} (FORMAT parquet)`);
+  const stored = await storableTable("SELECT * FROM items", connection);
+  await connection.run(`COPY (${stored}) TO ${literal(path)} (FORMAT parquet)`);
   await connection.run("DROP TABLE items");
 }
 

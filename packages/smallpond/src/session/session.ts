@@ -3,6 +3,7 @@
 import { join } from "node:path";
 import type { Table } from "apache-arrow";
 import type { DataSet } from "../dataset/dataset.ts";
+import { readable } from "../dataset/wide-integers.ts";
 import { PlanError, SessionClosedError, TaskError } from "../errors.ts";
 import { EnginePool, engineVersion } from "../executor/engine.ts";
 import { Fleet } from "../executor/fleet.ts";

@@ -6,7 +6,7 @@ import { createHash } from "node:crypto";
 import type { InputRef, TaskOp } from "./task.ts";
 
 /** Changes when the meaning of an operation changes, so that older outputs are not taken. */
-const formatVersion = 2;
+const formatVersion = 3;
 
 /** JSON with sorted keys, so that equal values give equal text. */
 export function canonicalJson(value: unknown): string {

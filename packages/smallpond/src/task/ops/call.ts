@@ -8,6 +8,7 @@ import { deserialize, serialize } from "node:v8";
 import type { DuckDBConnection } from "@duckdb/node-api";
 import type { DataSet, FilePart } from "../../dataset/dataset.ts";
 import { fromClause, identifier, literal } from "../../dataset/sql-text.ts";
+import { storableTable } from "../../dataset/wide-integers.ts";
 import {
   type CallProgress,
   callOverRows,
@@ -33,8 +34,8 @@ export async function runFunction(
 ): Promise<DataSet> {
   const table = `results_${task.key}`;
   const write = async (path: string): Promise<FilePart> => {
-    const rows = await storable(`SELECT * FROM ${identifier(table)} /* HUGEINT */`, connection);
-    const copy = `COPY (${rows}) TO ${literal(path)} (${taskCopyOptions(task)})`;
+    const stored = await storableTable(`SELECT * FROM ${identifier(table)}`, connection);
+    const copy = `COPY (${stored}) TO ${literal(path)} (${taskCopyOptions(task)})`;
     const rows = await execute(task, copy, connection);
     await execute(task, `DROP TABLE ${identifier(table)}`, connection);
     return partOf(path, rows);

@@ -5,6 +5,7 @@ import { statSync } from "node:fs";
 import type { DuckDBConnection } from "@duckdb/node-api";
 import { type DataSet, type FilePart, knownRows } from "../../dataset/dataset.ts";
 import { literal } from "../../dataset/sql-text.ts";
+import { storable } from "../../dataset/wide-integers.ts";
 import { TaskError } from "../../errors.ts";
 import type { ParquetOptions, Task } from "../task.ts";
 
