@@ -74,9 +74,9 @@ describe("ranks that are missing", () => {
     }
   });
 
-  // 4 MiB take some milliseconds here, so the moments lie before, in and after the sums; a rank that
-  // is killed after its part may leave the others with their result, but then they miss it at the
-  // end.
+  // 4 MiB take some milliseconds here, so the moments lie before, in and after the sums; a rank
+  // that is killed after its part may leave the others with their result, but then they miss it at
+  // the end.
   it("each rank, killed at any moment of a tree or a ring", { timeout: 60_000 }, async () => {
     const random = seededRandom(testSeed());
     for (const algorithm of ["tree", "ring"] as const) {

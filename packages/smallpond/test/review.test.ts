@@ -36,7 +36,7 @@ test("readers give a frame at once, and may be awaited", async () => {
   expect(await text.takeAll()).toEqual([{ n: 1 }, { n: 2 }, { n: 3 }]);
 });
 
-test("a file that there is not is an error where it is awaited or used, and nowhere else", async () => {
+test("a missing file is an error where it is awaited or used, and nowhere else", async () => {
   const path = join(root, "none*");
   await expect(sp.readParquet(path)).rejects.toThrow(/readParquet: paths is .*none\*/);
   const cut = sp.readParquet(path).repartition(3);
@@ -84,7 +84,8 @@ test("tasks that spill at once do not write over each other's rows", async () =>
     const sorted = cut
       .partialSort("s")
       .select(
-        "SELECT count(*) AS n, sum((s = md5(i::VARCHAR) AND u = md5((i * 7)::VARCHAR))::INT) AS good " +
+        "SELECT count(*) AS n, " +
+          "sum((s = md5(i::VARCHAR) AND u = md5((i * 7)::VARCHAR))::INT) AS good " +
           "FROM {0}",
       );
     const sums = await sorted.takeAll();

@@ -9,8 +9,8 @@ import { identifier } from "./sql-text.ts";
 const exactDigits = 15;
 
 /**
- * A query with the same rows, whose integers of 128 bits are decimals; the query itself where it has
- * none, or cannot be bound: running it tells why.
+ * A query with the same rows, whose integers of 128 bits are decimals; the query itself where it
+ * has none, or cannot be bound: running it tells why.
  */
 export async function storable(query: string, connection: DuckDBConnection): Promise<string> {
   // A query that gives such integers says so; others need not be bound twice.

@@ -1,6 +1,7 @@
 // The low-level API: a call a kind of node, under the original's names without their endings. They
-// give nodes of the same plan that DataFrames are made of, so that both can be mixed: every input may
-// be a node or a DataFrame, `frame.node` is a frame's node, `nodes.frame` makes a frame of a node.
+// give nodes of the same plan that DataFrames are made of, so that both can be mixed: every input
+// may be a node or a DataFrame, `frame.node` is a frame's node, `nodes.frame` makes a frame of a
+// node.
 
 import type { Table } from "apache-arrow";
 import type { DataSet } from "../dataset/dataset.ts";
@@ -257,8 +258,8 @@ export class PlanNodes {
   }
 
   /**
-   * One query or several over each partition of the inputs, `{0}`, `{1}`, …; the last one's rows are
-   * the output. `{dimension}` is a partition's place. An input of fewer dimensions is given to all
+   * One query or several over each partition of the inputs, `{0}`, `{1}`, …; the last one's rows
+   * are the output. `{dimension}` is a partition's place. An input of fewer dimensions is given to all
    * partitions along those that it lacks.
    */
   sql(

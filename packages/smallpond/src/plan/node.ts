@@ -31,8 +31,8 @@ export interface NodeOptions {
   /** Files that a sink puts somewhere get names that begin so. */
   readonly outputName?: string;
   /**
-   * SQL only: the first input is worked off in batches of so many uncompressed bytes, `{batch_index}`
-   * says which, and the results of all batches are the output.
+   * SQL only: the first input is worked off in batches of so many uncompressed bytes,
+   * `{batch_index}` says which, and the results of all batches are the output.
    */
   readonly batchBytes?: number;
   /** SQL only: each thread of DuckDB writes a file of its own, in no order of rows. */

@@ -2,8 +2,8 @@
 // the whole. New folders and overwritten ones appear by one rename. Files beside others are linked
 // aside first; then a list of what goes where is renamed into place, which is the moment of
 // commitment; whoever writes there next carries out a list that a crash left, and removes what
-// never got a list. Replacing a folder takes two renames, as POSIX has no exchange that Node offers;
-// between them the folder is absent, and a crash there is undone by the next write.
+// never got a list. Replacing a folder takes two renames, as POSIX has no exchange that Node
+// offers; between them the folder is absent, and a crash there is undone by the next write.
 
 import { randomUUID } from "node:crypto";
 import {

@@ -1,6 +1,6 @@
-// A second connection to a task's DuckDB. Whatever else runs on a connection ends the stream of rows
-// that is read from it, silently: DuckDB then says that there are no more. So what reads rows while
-// it writes others reads them through a connection of its own.
+// A second connection to a task's DuckDB. Whatever else runs on a connection ends the stream of
+// rows that is read from it, silently: DuckDB then says that there are no more. So what reads rows
+// while it writes others reads them through a connection of its own.
 
 import type { DuckDBConnection, DuckDBInstance } from "@duckdb/node-api";
 

@@ -24,8 +24,9 @@ export interface Resources {
 }
 
 /**
- * Where an input's data comes from: files known at planning, an output of a task, or the same output
- * of several tasks, whose list all partitions of a cut share. The last two may be seen otherwise.
+ * Where an input's data comes from: files known at planning, an output of a task, or the same
+ * output of several tasks, whose list all partitions of a cut share. The last two may be seen
+ * otherwise.
  */
 export type InputRef =
   | { readonly data: DataSet }

@@ -1,5 +1,5 @@
-// A task that is SQL: its queries run on one connection, the last one's rows are the output. An input
-// larger than what a query can hold is worked off in batches.
+// A task that is SQL: its queries run on one connection, the last one's rows are the output. An
+// input larger than what a query can hold is worked off in batches.
 
 import { join } from "node:path";
 import type { DuckDBConnection } from "@duckdb/node-api";

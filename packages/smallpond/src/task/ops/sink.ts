@@ -1,8 +1,8 @@
 // The tasks of a sink. Each partition's files are put aside, side by side; one task then gives all
 // of them their names and shows them; the last one tidies up. Every step can be done again after a
 // crash in it, and none shows a part that looks like the whole: into a new folder all files come by
-// one rename, beside other files by a list that is carried out once it is written. That list has the
-// form that writes of DataFrames know and finish, should nobody else.
+// one rename, beside other files by a list that is carried out once it is written. That list has
+// the form that writes of DataFrames know and finish, should nobody else.
 
 import {
   copyFile,
