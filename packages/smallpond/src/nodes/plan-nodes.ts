@@ -259,8 +259,8 @@ export class PlanNodes {
 
   /**
    * One query or several over each partition of the inputs, `{0}`, `{1}`, …; the last one's rows
-   * are the output. `{dimension}` is a partition's place. An input of fewer dimensions is given to all
-   * partitions along those that it lacks.
+   * are the output. `{dimension}` is a partition's place. An input of fewer dimensions is given to
+   * all partitions along those that it lacks.
    */
   sql(
     given: NodeInput | readonly NodeInput[],
