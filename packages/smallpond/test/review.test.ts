@@ -131,3 +131,16 @@ test("sums beyond 2^53 stay exact, through every cut and into functions", async 
   const again = grouped.repartition(2, { byRows: true }).map((row) => ({ t: row.s + 1n }));
   expect(await again.takeAll()).toEqual([0, 1, 2].map(() => ({ t: 18014398509481987n })));
 });
+
+test("columns may be called {0}, and a query may end in a semicolon", async () => {
+  await using session = await init({ dataRoot: root, jobId: "braces", executorCpus: 1 });
+  const frame = session.fromItems([1, 2, 2].map((n) => ({ "{0}": n, "{rand_seed}": `"{1}"` })));
+  const cut = frame.repartition(2, { hashBy: "{0}" });
+  expect(await cut.groupBy("{0}").count().sort('"{0}"').takeAll()).toEqual([
+    { "{0}": 1, count: 1 },
+    { "{0}": 2, count: 2 },
+  ]);
+  const query = `SELECT "{0}" AS a FROM {0} -- 5" {0}\n;`;
+  const rows = await session.partialSql(query, frame).takeAll();
+  expect(rows).toEqual([1, 2, 2].map((a) => ({ a })));
+});

@@ -16,18 +16,27 @@ export const taskNames = [
 /** A piece of text, an input's number, or a name. */
 export type TemplatePiece = string | { readonly input: number } | { readonly name: string };
 
+const placeholder = /\{(\d+|[A-Za-z_]\w*)\}/g;
+/** Quoted names; strings and comments, which may hold quotes that open nothing. */
+const quoted = /"(?:[^"]|"")*"|'(?:[^']|'')*'|--[^\n]*/g;
+
 /**
- * Takes a text apart. `{` and `}` that do not enclose a number or a known name stay as they are;
- * inside quotes nothing is a placeholder but the inputs' numbers and names, as in the original.
+ * Takes a text apart. `{` and `}` that do not enclose a number or a known name stay as they are. In
+ * strings placeholders count, as in the original; in quoted names they do not, so that a column may
+ * have any. A semicolon at the end is left out: queries are put into others.
  */
-export function parseTemplate(text: string, dimensions: readonly string[] = []): TemplatePiece[] {
+export function parseTemplate(given: string, dimensions: readonly string[] = []): TemplatePiece[] {
+  const text = given.replace(/[;\s]+$/, "");
   const known = new Set<string>([...taskNames, ...dimensions]);
+  const names = [...text.matchAll(quoted)].filter(([token]) => token.startsWith('"'));
+  const isName = (at: number): boolean =>
+    names.some(({ index, 0: token }) => index < at && at < index + token.length);
   const pieces: TemplatePiece[] = [];
   let from = 0;
-  for (const match of text.matchAll(/\{(\d+|[A-Za-z_]\w*)\}/g)) {
+  for (const match of text.matchAll(placeholder)) {
     const inner = match[1] as string;
     const isInput = /^\d+$/.test(inner);
-    if (!isInput && !known.has(inner)) continue;
+    if ((!isInput && !known.has(inner)) || isName(match.index)) continue;
     if (match.index > from) pieces.push(text.slice(from, match.index));
     pieces.push(isInput ? { input: Number(inner) } : { name: inner });
     from = match.index + match[0].length;
