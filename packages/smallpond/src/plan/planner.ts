@@ -106,14 +106,15 @@ class Planner implements Planning {
   tasksFor(partitions: Partitions): Task[] {
     const order: Task[] = [];
     const seen = new Set<string>();
+    const lists = new Set<unknown>();
     const open: { readonly task: Task; readonly inputs: Iterator<string> }[] = [];
     const enter = (key: string): void => {
       if (seen.has(key)) return;
       seen.add(key);
       const task = this.#tasks.get(key) as Task;
-      open.push({ task, inputs: keysOf(task.inputs) });
+      open.push({ task, inputs: keysOf(task.inputs, lists) });
     };
-    for (const key of keysOf(partitions)) {
+    for (const key of keysOf(partitions, lists)) {
       enter(key);
       while (open.length > 0) {
         const { task, inputs } = open.at(-1) as (typeof open)[number];
@@ -197,8 +198,18 @@ function planNode(node: PlanNode, planning: Planning): Partitions {
   }
 }
 
-function* keysOf(slots: Partitions): Generator<string> {
-  for (const refs of slots) for (const ref of refs) yield* tasksOf(ref);
+/** Keys of the tasks that slots need. A list that many of them share is gone through once. */
+function* keysOf(slots: Partitions, done: Set<unknown>): Generator<string> {
+  for (const refs of slots) {
+    if (done.has(refs)) continue;
+    for (const ref of refs) {
+      const list = "tasks" in ref ? ref.tasks : undefined;
+      if (list !== undefined && done.has(list)) continue;
+      yield* tasksOf(ref);
+      if (list !== undefined) done.add(list);
+    }
+    done.add(refs);
+  }
 }
 
 function resourcesOf({ options }: PlanNode, op: TaskOp): Resources {

@@ -1,7 +1,7 @@
 // How nodes that compute become tasks: one a partition, given the partitions of its inputs that
 // cover it.
 
-import type { InputRef, TaskOp } from "../task/task.ts";
+import { type InputRef, type TaskOp, tasksOf } from "../task/task.ts";
 import {
   type CallNode,
   type ComputeNode,
@@ -27,7 +27,7 @@ function eachPartition(
   const { dimensions } = node;
   const given = inputs.map((input) => ({
     dimensions: input.dimensions,
-    partitions: planning.partitions(input),
+    partitions: gathered(node, input, planning),
   }));
   return Array.from({ length: partitionCount(dimensions) }, (_, index) => {
     const at = coordinates(dimensions, index);
@@ -35,6 +35,33 @@ function eachPartition(
     const place = [dimensions, index] as const;
     const task = planning.task(node, { op: opAt(at), inputs: slots, index, place });
     return [{ task, output: 0 }];
+  });
+}
+
+/** More pieces than this are not listed again for every partition that reads them. */
+const listedMax = 32;
+
+/**
+ * The partitions of an input. Those that several partitions of the node read, and that consist of
+ * many tasks' outputs, are made one output first: else tasks times partitions would be kept.
+ */
+function gathered(node: PlanNode, input: PlanNode, planning: Planning): Partitions {
+  const partitions = planning.partitions(input);
+  const readers = partitionCount(node.dimensions) / Math.max(1, partitions.length);
+  const repeats = partitions[0] === partitions[1];
+  if (readers <= 1 && !repeats) return partitions;
+  const known = new Map<readonly InputRef[], readonly InputRef[]>();
+  const op: TaskOp = { kind: "split-files", count: 1 };
+  return partitions.map((refs, i) => {
+    const pieces = refs.reduce((sum, ref) => sum + tasksOf(ref).length, 0);
+    if (pieces <= listedMax) return refs;
+    let whole = known.get(refs);
+    if (whole === undefined) {
+      const index = partitionCount(node.dimensions) + i;
+      whole = [{ task: planning.task(node, { op, inputs: [refs], index }), output: 0 }];
+      known.set(refs, whole);
+    }
+    return whole;
   });
 }
 

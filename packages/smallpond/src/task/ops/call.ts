@@ -33,19 +33,27 @@ export async function runFunction(
   folder: string,
 ): Promise<DataSet> {
   const table = `results_${task.key}`;
-  const write = async (path: string): Promise<FilePart> => {
-    const stored = await storableTable(`SELECT * FROM ${identifier(table)}`, connection);
-    const copy = `COPY (${stored}) TO ${literal(path)} (${taskCopyOptions(task)})`;
-    const rows = await execute(task, copy, connection);
-    await execute(task, `DROP TABLE ${identifier(table)}`, connection);
-    return partOf(path, rows);
-  };
+  const write = (path: string): Promise<FilePart> => moveTable(task, table, path, connection);
   const progress = progressOf(task, call, data, folder, write);
   const query = `SELECT * FROM ${fromClause(data)}`;
   await withFunction(task, () => callOverRows(call, query, table, connection, progress));
   const last = await write(progress?.lastFile ?? join(folder, "part-0.parquet"));
   // Types come from values, so partitions may differ in width; reading by name joins them.
   return { format: "parquet", parts: [...(progress?.parts ?? []), last], unionByName: true };
+}
+
+/** Writes a table to a file, and drops it. */
+export async function moveTable(
+  task: Task,
+  table: string,
+  path: string,
+  connection: DuckDBConnection,
+): Promise<FilePart> {
+  const stored = await storableTable(`SELECT * FROM ${identifier(table)}`, connection);
+  const copy = `COPY (${stored}) TO ${literal(path)} (${taskCopyOptions(task)})`;
+  const rows = await execute(task, copy, connection);
+  await execute(task, `DROP TABLE ${identifier(table)}`, connection);
+  return partOf(path, rows);
 }
 
 /** What a checkpoint says beside its files. */

@@ -6,15 +6,15 @@ import { join } from "node:path";
 import type { DuckDBConnection } from "@duckdb/node-api";
 import type { Table } from "apache-arrow";
 import type { DataSet, FilePart, Schema } from "../../dataset/dataset.ts";
-import { fromClause, identifier, literal } from "../../dataset/sql-text.ts";
+import { fromClause } from "../../dataset/sql-text.ts";
 import { arrowBatches, arrowTable } from "../../functions/arrow-read.ts";
 import { loadFunction } from "../../functions/function-ref.ts";
 import { isIterable, ResultSink, rowBatches } from "../../functions/run-function.ts";
 import { openReader } from "../beside.ts";
 import { CheckpointChain, checkpointFolder } from "../checkpoint-chain.ts";
 import type { ComputeCall, Task, TaskOp } from "../task.ts";
-import { type KeptState, Progress } from "./call.ts";
-import { allEmpty, execute, partOf, taskCopyOptions, withFunction } from "./write.ts";
+import { type KeptState, moveTable, Progress } from "./call.ts";
+import { allEmpty, withFunction } from "./write.ts";
 
 /** What a function is told beside its inputs. */
 export interface ComputeContext {
@@ -117,11 +117,7 @@ class Computing {
   }
 
   async #write(path: string): Promise<FilePart> {
-    const table = identifier(this.#table);
-    const copy = `COPY ${table} TO ${literal(path)} (${taskCopyOptions(this.#task)})`;
-    const rows = await execute(this.#task, copy, this.#connection);
-    await execute(this.#task, `DROP TABLE ${table}`, this.#connection);
-    return partOf(path, rows);
+    return await moveTable(this.#task, this.#table, path, this.#connection);
   }
 
   async *#results(fn: AnyFunction, done: Done): AsyncGenerator<unknown> {

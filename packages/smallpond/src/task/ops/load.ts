@@ -84,7 +84,7 @@ async function inColumn(
     `SELECT file_name, min(stats_min_value), max(stats_max_value), ` +
     `count(*) FILTER (stats_min_value IS NULL OR stats_min_value <> stats_max_value ` +
     `OR coalesce(stats_null_count, 1) > 0) ` +
-    `FROM parquet_metadata(${list}) WHERE path_in_schema = ${literal(column)} GROUP BY file_name`;
+    `FROM parquet_metadata(${list}) WHERE path_in_schema = ${literal(column)} GROUP BY file_name ORDER BY file_name`;
   const found: [string, unknown][] = [];
   for (const [path, least, most, doubts] of await rowsOf(task, having, connection)) {
     const sure = Number(doubts) === 0 && least === most;
@@ -101,7 +101,7 @@ async function onlyValue(
   connection: DuckDBConnection,
 ): Promise<unknown> {
   const read = `read_parquet(${literal(path)}, hive_partitioning=false)`;
-  const query = `SELECT DISTINCT ${identifier(column)} FROM ${read} LIMIT 2`;
+  const query = `SELECT DISTINCT ${identifier(column)} FROM ${read} ORDER BY 1 LIMIT 2`;
   const values = (await rowsOf(task, query, connection)).map(([value]): unknown => value);
   if (values.length < 2) return values[0];
   const several = `${values.map(String).join(", ")} and perhaps more`;

@@ -30,7 +30,7 @@ type Publish = Extract<TaskOp, { kind: "sink-publish" }>;
 type Clean = Extract<TaskOp, { kind: "sink-clean" }>;
 
 export const manifestName = ".MANIFEST.txt";
-const planName = "plan.json";
+const planName = ".plan.json";
 /** As in session/folder-writer.ts, which carries it out for a crashed sink. */
 const listName = "commit.json";
 /** In the staging folder: all files have been moved. */
@@ -102,32 +102,52 @@ interface SinkPlan {
 
 /** Names all files and shows them. */
 export async function publishSink(op: Publish, partitions: readonly DataSet[]): Promise<DataSet> {
-  const { path, staging, kind } = op.place;
   const plan = await planOf(op, partitions);
   const data = publishedData(op, plan, partitions[0]);
   if (await isShown(op, plan)) return data;
-  await mkdir(staging, { recursive: true });
+  const names = op.place.kind === "manifest" ? [] : plan.files.map(({ name }) => name);
+  const all = [...names, manifestName];
+  const listed = join(op.place.staging, listName);
+  // From the list on, files are on their way to where the user looks.
+  if (plan.whole || !(await exists(listed))) await arrange(op.place, plan, data);
+  if (plan.whole) await showWhole(op.place, all);
+  else await showEach(op.place, all);
+  return data;
+}
+
+/** Gives the files in the staging folder their names, and lists them. */
+async function arrange(place: SinkPlace, plan: SinkPlan, data: DataSet): Promise<void> {
+  const { staging, kind } = place;
   if (kind !== "manifest") {
     for (const { part, name } of plan.files) await move(part.path, join(staging, name));
   }
   const lines = data.parts.map((part) => `${part.path}\n`);
   await writeFile(join(staging, manifestName), lines.join(""));
-  if (plan.whole) {
-    await writeFile(join(staging, wholeName), "");
-    await rm(join(staging, planName), { force: true });
-    await rmdir(path).catch(ignore(["ENOENT"]));
-    await mkdir(dirname(path), { recursive: true });
-    await rename(staging, path);
-    return data;
+}
+
+/** The staging folder becomes the user's. */
+async function showWhole({ path, staging }: SinkPlace, all: readonly string[]): Promise<void> {
+  await writeFile(join(staging, wholeName), "");
+  const expected = new Set([...all, wholeName]);
+  for (const name of await readdir(staging)) {
+    if (!expected.has(name)) await rm(join(staging, name), { recursive: true, force: true });
   }
-  const own = kind === "manifest" ? [] : plan.files.map(({ name }) => name);
-  const list = [...own, manifestName];
-  await writeFile(join(staging, `${listName}.new`), JSON.stringify(list));
-  await rename(join(staging, `${listName}.new`), join(staging, listName));
+  await rmdir(path).catch(ignore(["ENOENT"]));
+  await mkdir(dirname(path), { recursive: true });
+  await rename(staging, path);
+}
+
+/** Files go beside those that are there. */
+async function showEach({ path, staging }: SinkPlace, all: readonly string[]): Promise<void> {
+  const list = join(staging, listName);
+  if (!(await exists(list))) {
+    const fresh = `${list}.${process.pid}`;
+    await writeFile(fresh, JSON.stringify(all));
+    await rename(fresh, list);
+  }
   await mkdir(path, { recursive: true });
-  for (const name of list) await move(join(staging, name), join(path, name));
+  for (const name of all) await move(join(staging, name), join(path, name));
   await writeFile(join(staging, doneName), "");
-  return data;
 }
 
 /** Whether an attempt before this one has shown everything. */
