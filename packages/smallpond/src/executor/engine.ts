@@ -90,8 +90,14 @@ export class EnginePool {
     });
   }
 
+  /** Closes the instances that wait for a task, which keep memory of their last one; how many. */
+  trim(): number {
+    const closed = this.#idle.splice(0);
+    for (const { instance } of closed) instance.closeSync();
+    return closed.length;
+  }
+
   close(): void {
-    for (const { instance } of this.#idle) instance.closeSync();
-    this.#idle.length = 0;
+    this.trim();
   }
 }

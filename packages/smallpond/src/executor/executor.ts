@@ -152,6 +152,8 @@ export class Executor {
     const { memoryBytes } = this.#start.capacity;
     const bytes = process.memoryUsage.rss() - this.#baseBytes;
     if (bytes < memoryBytes * 1.1 + slackBytes) return;
+    // What earlier tasks left is given back before a task is ended for it.
+    if (this.#engine.trim() > 0) return;
     let largest: Running | undefined;
     for (const running of this.#running) {
       if (running.connection === undefined || running.stopped !== undefined) continue;
