@@ -119,7 +119,8 @@ test.each([false, true])("hash placement is the original's, by rows %s", async (
   });
   const placed = nodes.sql(cut, "SELECT id, hosts AS column_, {hosts} AS place FROM {0}");
   const expected = await sql(
-    "SELECT id, (hash(concat_ws('##', host, id)) % 5)::BIGINT AS column_, column_ AS place FROM urls",
+    "SELECT id, (hash(concat_ws('##', host, id)) % 5)::BIGINT AS column_, column_ AS place " +
+      "FROM urls",
   );
   expect(plain(await rowsOf(placed))).toEqual(plain(expected));
 });
@@ -174,7 +175,8 @@ test("ranges by a sample are ordered and of about equal size, also within partit
   expect(inner.dimensions.map(({ name }) => name)).toEqual(["odd", "part"]);
   const shown = nodes.sql(
     inner,
-    "SELECT {odd} AS odd, {part} AS part, min(id) AS a, max(id) AS b, count(*)::INTEGER AS n FROM {0}",
+    "SELECT {odd} AS odd, {part} AS part, min(id) AS a, max(id) AS b, count(*)::INTEGER AS n " +
+      "FROM {0}",
   );
   const rows = (await rowsOf(shown)).toSorted((x, y) => Number(x.a) - Number(y.a));
   for (const odd of [0, 1]) {
@@ -363,7 +365,7 @@ test("functions are told their place, and get whole inputs, batches and streams"
   expect(streamed.reduce((total, { sum }) => total + Number(sum), 0)).toBe(499_500);
 });
 
-test("a stream that is killed goes on from its checkpoint, and nothing is lost or doubled", async () => {
+test("a stream that is killed goes on from its checkpoint, nothing lost or doubled", async () => {
   const log = join(root, "stream.log");
   const ordered = nodes.sql(await urls(), "SELECT id FROM {0} ORDER BY id");
   const options = { format: "arrow" as const, batchRows: 50, checkpointMs: 1 };

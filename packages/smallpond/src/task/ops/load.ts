@@ -84,7 +84,8 @@ async function inColumn(
     `SELECT file_name, min(stats_min_value), max(stats_max_value), ` +
     `count(*) FILTER (stats_min_value IS NULL OR stats_min_value <> stats_max_value ` +
     `OR coalesce(stats_null_count, 1) > 0) ` +
-    `FROM parquet_metadata(${list}) WHERE path_in_schema = ${literal(column)} GROUP BY file_name ORDER BY file_name`;
+    `FROM parquet_metadata(${list}) WHERE path_in_schema = ${literal(column)} ` +
+    "GROUP BY file_name ORDER BY file_name";
   const found: [string, unknown][] = [];
   for (const [path, least, most, doubts] of await rowsOf(task, having, connection)) {
     const sure = Number(doubts) === 0 && least === most;
