@@ -38,9 +38,13 @@ export class TaskError extends InfraError {
    * @param source `file:line`; "" if that is not known.
    */
   happenedAt(source: string): void {
-    const frame = `\n    at ${source}`;
-    if (source !== "" && !this.stack?.endsWith(frame)) this.stack = `${this.stack ?? ""}${frame}`;
+    endStack(this, source);
   }
+}
+
+function endStack(error: Error, source: string): void {
+  const frame = `\n    at ${source}`;
+  if (source !== "" && !error.stack?.endsWith(frame)) error.stack = `${error.stack ?? ""}${frame}`;
 }
 
 /** No executor can ever run a task: it asks for more than any of them has. */
@@ -50,6 +54,11 @@ export class InfeasibleTaskError extends InfraError {
   constructor(task: string, asks: string, largest: string) {
     super("infeasible", `task ${task} asks for ${asks}, and the largest executor has ${largest}`);
     this.task = task;
+  }
+
+  /** As of a {@link TaskError}. */
+  happenedAt(source: string): void {
+    endStack(this, source);
   }
 }
 

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import type { Table } from "apache-arrow";
 import type { DataSet } from "../dataset/dataset.ts";
 import { readable } from "../dataset/wide-integers.ts";
-import { PlanError, SessionClosedError, TaskError } from "../errors.ts";
+import { InfeasibleTaskError, PlanError, SessionClosedError, TaskError } from "../errors.ts";
 import { EnginePool, engineVersion } from "../executor/engine.ts";
 import { Fleet } from "../executor/fleet.ts";
 import { arrowTable } from "../functions/arrow-read.ts";
@@ -358,7 +358,8 @@ export class Session implements AsyncDisposable {
     } catch (error) {
       this.#failure = error;
       await abandonSinks(graph.tasks);
-      if (error instanceof TaskError) error.happenedAt(this.#report.sourceOf(error.task));
+      if (error instanceof TaskError || error instanceof InfeasibleTaskError)
+        error.happenedAt(this.#report.sourceOf(error.task));
       throw error;
     }
   }
