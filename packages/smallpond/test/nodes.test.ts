@@ -329,6 +329,13 @@ test("several queries, batches and files a thread", async () => {
   expect(Number(row?.bytes) / 2 ** 28).toBeGreaterThan(0.99);
 });
 
+test("a thousand partitions, read by one task in the end", { timeout: 60_000 }, async () => {
+  const parts = nodes.evenlyDistributedPartition(await urls(), 1000, { by: "rows" });
+  const each = nodes.sql(parts, "SELECT id + {__data_partition__} AS id FROM {0}");
+  const all = nodes.sql(nodes.consolidate(each, []), "SELECT sum(id)::INTEGER AS s FROM {0}");
+  expect(await rowsOf(all)).toEqual([{ s: 999_000 }]);
+});
+
 test("a task without rows can be left out", async () => {
   const cut = nodes.rangePartition(await urls(), [500, 2000], { key: "id" });
   const rows = nodes.sql(cut, "SELECT count(*)::INTEGER AS n FROM {0}", { skipEmpty: true });
@@ -434,7 +441,7 @@ test("projections: columns, expressions and what reading makes, without a task",
   expect(await nodes.frame(view).columns()).toEqual(Object.keys(rows[0] ?? {}));
 });
 
-test("files of unlike columns by name; unions as files, or by name where they are unlike", async () => {
+test("files of unlike columns by name; unions as files, or by name", async () => {
   await duck.run(`COPY (SELECT 1 AS a) TO '${root}/name-a.parquet' (FORMAT parquet)`);
   await duck.run(`COPY (SELECT 2 AS b, 3 AS a) TO '${root}/name-b.parquet' (FORMAT parquet)`);
   const unlike = (await sp.readParquet(`${root}/name-*.parquet`)).node;

@@ -124,6 +124,9 @@ export async function findSchema(
     }
     case "split":
     case "limit":
+    case "repeat":
+    case "load":
+    case "consolidate":
       return await schemaOf(node.input);
     case "sql": {
       if (node.queries.length !== 1 || hasFunctions(node)) return undefined;
@@ -140,6 +143,8 @@ export async function findSchema(
       return await cutSchema(node, undefined, context);
     case "call":
       return node.call.mode === "filter" ? await schemaOf(node.input) : node.call.schema;
+    case "compute":
+      return node.call.schema;
     default:
       return undefined;
   }

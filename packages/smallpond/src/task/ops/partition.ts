@@ -7,7 +7,7 @@ import { fromClause, identifier, literal } from "../../dataset/sql-text.ts";
 import { storable } from "../../dataset/wide-integers.ts";
 import { fillTemplate, parseTemplate } from "../../plan/template.ts";
 import type { Task } from "../task.ts";
-import { copyOptions, execute, partOf, withQuery } from "./write.ts";
+import { execute, partOf, taskCopyOptions, withQuery } from "./write.ts";
 
 type PartitionOp = Extract<Task["op"], { kind: "partition" }>;
 
@@ -35,21 +35,20 @@ export async function cut(
   const source = `SELECT ${others}, CAST(${expression} AS BIGINT) AS ${column} FROM ${rows}`;
   const query = op.inRange ? source : checked(source, column, op.count);
   const options =
-    `${copyOptions(task.parquet)}, PARTITION_BY (${column}), ` +
+    `${taskCopyOptions(task)}, PARTITION_BY (${column}), ` +
     `WRITE_PARTITION_COLUMNS ${op.column !== undefined}, OVERWRITE_OR_IGNORE true, RETURN_STATS`;
   const copy = `COPY (${query}) TO ${literal(folder)} (${options})`;
   const files = await withQuery(task, source, async () => {
     const result = await connection.runAndReadAll(copy);
     return result.getRows().map((row) => written(row, `${join(folder, name)}=`));
   });
-  const full = new Set(files.map(({ partition }) => partition));
+  const full = Map.groupBy(files, ({ partition }) => partition);
   const missing =
-    full.size < op.count ? await writeEmpty(task, op, source, folder, connection) : undefined;
+    full.size < op.count ? [await writeEmpty(task, op, source, folder, connection)] : [];
   return Array.from({ length: op.count }, (_, i) => {
-    const parts = files.filter(({ partition }) => partition === i).map(({ part }) => part);
+    const parts = full.get(i)?.map(({ part }) => part) ?? missing;
     // The folders' names are the writer's; what a row has of them is in the files.
-    const own = { format: "parquet", hivePartitioning: false } as const;
-    return { ...own, parts: parts.length > 0 || !missing ? parts : [missing] };
+    return { format: "parquet", hivePartitioning: false, parts };
   });
 }
 
