@@ -90,6 +90,10 @@ test("files and rows in any number of partitions, also more than there are", asy
   const names = (await nodes.run(mixed)).map(({ data }) => data.parts.map(({ path }) => path));
   expect(names.flat().toSorted()).toEqual([...names.flat()].sort());
   expect(names.flat()).not.toEqual(names.flat().toSorted());
+  // Files without rows are files.
+  const hollow = nodes.sql(byFiles, "SELECT * FROM {0} WHERE id % 300 >= 0 AND id < 400");
+  expect(await counts(nodes.evenlyDistributedPartition(hollow, 4))).toEqual([300, 100, 0, 0]);
+  expect(await counts(nodes.evenlyDistributedPartition(hollow, 2))).toEqual([400, 0]);
   const schema = { id: "INTEGER", host: "VARCHAR", url: "VARCHAR" };
   const text = await sp.readCsv(`${root}/urls-*.csv`, { schema });
   const csvRows = nodes.evenlyDistributedPartition(text, 3, { by: "rows" });

@@ -9,6 +9,8 @@ export interface FilePart {
   /** Rows in the part, where known. */
   readonly numRows?: number;
   readonly bytes?: number;
+  /** It has no rows, and tells the columns of what has no files. */
+  readonly placeholder?: true;
 }
 
 /** Names and DuckDB types, in order. */
@@ -96,8 +98,8 @@ export interface FilesData extends Viewed {
 export type DataSet = ParquetData | CsvData | JsonData | TableData | FilesData;
 
 /**
- * The same data under more parts; all must be of one form. Parquet files without rows are left out
- * where others tell the columns, so that thousands of empty pieces need not be opened.
+ * The same data under more parts; all must be of one form. Placeholders are left out where others
+ * tell the columns, so that thousands of empty pieces need not be opened.
  */
 export function concatData(sets: readonly DataSet[]): DataSet {
   const [first, ...rest] = sets;
@@ -107,7 +109,7 @@ export function concatData(sets: readonly DataSet[]): DataSet {
   if (first.format !== "parquet") return { ...first, parts };
   const parquet = sets as readonly ParquetData[];
   const byName = parquet.some(({ unionByName }) => unionByName);
-  const filled = byName ? parts : parts.filter(({ numRows }) => numRows !== 0);
+  const filled = byName ? parts : parts.filter(({ placeholder }) => !placeholder);
   return {
     ...first,
     parts: filled.length > 0 ? filled : parts.slice(0, 1),
@@ -132,5 +134,5 @@ export function withParts(data: DataSet, parts: readonly FilePart[]): DataSet {
   const [first] = data.parts;
   if (parts.length > 0 || data.format !== "parquet" || first === undefined)
     return { ...data, parts };
-  return { ...data, parts: [{ path: first.path, rows: [0, 0], numRows: 0 }] };
+  return { ...data, parts: [{ path: first.path, rows: [0, 0], numRows: 0, placeholder: true }] };
 }

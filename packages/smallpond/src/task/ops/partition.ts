@@ -86,5 +86,5 @@ async function writeEmpty(
   const columns = op.column === undefined ? "* EXCLUDE (__data_partition__)" : "*";
   const none = `SELECT ${columns} FROM (${source}) LIMIT 0`;
   await execute(task, `COPY (${none}) TO ${literal(path)} (FORMAT parquet)`, connection);
-  return partOf(path, 0);
+  return { ...partOf(path, 0), placeholder: true };
 }
