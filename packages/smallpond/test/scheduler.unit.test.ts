@@ -425,7 +425,9 @@ describe("stragglers", () => {
   });
 });
 
-test("100,000 tasks over 100 executors cost the scheduler little each", async () => {
+test("100,000 tasks over 100 executors cost the scheduler little each", {
+  timeout: 120_000,
+}, async () => {
   const { scheduler, add } = fixture();
   const fleet = Array.from({ length: 100 }, (_, i) => add(`x${i}`, { cpus: 8 }));
   const width = 10_000;
