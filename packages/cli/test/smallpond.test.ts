@@ -148,7 +148,9 @@ describe("smallpond run", () => {
 
 describe("smallpond executor", () => {
   it("joins a job over files and does a part of its tasks", async () => {
-    const args = ["run", "--job-id", "joined", "--executors", "1", "--", script, "nowhere", "slow"];
+    // Long enough for a second executor to come up on a busy machine.
+    const command = [script, "nowhere", "slow", "1500"];
+    const args = ["run", "--job-id", "joined", "--executors", "1", "--", ...command];
     const job = runCli(["smallpond", ...args], { ...env, SP_CHANNEL: "files" });
     const root = join(folder, "jobs", "joined");
     while (!existsSync(join(root, "channel", "job.json"))) await sleep(20);

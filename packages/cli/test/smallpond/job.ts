@@ -1,16 +1,16 @@
 // A script as a user writes it: `job.ts OUT` groups rows, `job.ts OUT slow` takes its time in
-// twelve tasks, `job.ts OUT wrong` asks for a column that there is not.
+// twelve tasks of 300 ms or as many as it is told, `job.ts OUT wrong` asks for a column that there is not.
 
 import { fromModule, init } from "@open-infra/smallpond";
 
-const [out = "", how = ""] = process.argv.slice(2);
+const [out = "", how = "", ms = "300"] = process.argv.slice(2);
 const session = await init();
 try {
   const items = Array.from({ length: 120 }, (_, i) => ({ id: i, kind: `k${i % 3}` }));
   const rows = await session.fromItems(items);
   if (how === "wrong") await rows.filter("missing > 3").count();
   if (how === "slow") {
-    const wait = fromModule(new URL("./steps.ts", import.meta.url), "wait", [300]);
+    const wait = fromModule(new URL("./steps.ts", import.meta.url), "wait", [Number(ms)]);
     const slow = rows.repartition(12, { byRows: true }).mapBatches(wait);
     process.stdout.write(`${await slow.count()} rows\n`);
   } else {
