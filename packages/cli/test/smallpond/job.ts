@@ -1,5 +1,5 @@
 // A script as a user writes it: `job.ts OUT` groups rows, `job.ts OUT slow` takes its time in
-// twelve tasks of 300 ms or what it is told, `job.ts OUT wrong` asks for a column that there is not.
+// twelve tasks of 300 ms or what it is told, `job.ts OUT wrong` asks for a column that is missing.
 
 import { fromModule, init } from "@open-infra/smallpond";
 
