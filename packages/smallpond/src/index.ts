@@ -66,10 +66,11 @@ export {
   type AttemptView,
   type ExecutorView,
   type FailureView,
+  type JobEntry,
   JobView,
   type StepView,
 } from "./live/job-view.ts";
-export { findJob, type JobEntry, JobLister, jobState, listJobs } from "./live/jobs.ts";
+export { findJob, JobLister, jobState, listJobs } from "./live/jobs.ts";
 export type { LogLine, StepLine } from "./live/log-lines.ts";
 export { type Quantiles, quantile } from "./live/sample.ts";
 export type {

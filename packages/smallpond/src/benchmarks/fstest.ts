@@ -122,7 +122,7 @@ async function runPass(
   });
   const frame = numbers
     .repartition(files, { byRows: true })
-    .mapBatches(fromModule(stepsUrl(), name, [args]), { schema, name: `fstest-${pass}` });
+    .mapBatches(fromModule(stepsUrl, name, [args]), { schema, name: `fstest-${pass}` });
   const [, timing] = await measured(files * sizes.fileBytes, () => frame.compute());
   const rows = await frame.takeAll();
   const seen = new Set(rows.map(({ file }) => Number(file)));

@@ -1,7 +1,6 @@
-// Where executors find the functions of the benchmarks, in the sources and in the build.
+// Where executors find the functions of the benchmarks.
+
+import { ownModule } from "../own-module.ts";
 
 /** The module with the benchmarks' functions. */
-export function stepsUrl(): URL {
-  const extension = import.meta.url.endsWith(".ts") ? "ts" : "js";
-  return new URL(`./steps.${extension}`, import.meta.url);
-}
+export const stepsUrl: URL = ownModule("./steps", import.meta.url);

@@ -57,7 +57,7 @@ export async function urlInversions(
   frame: DataFrame,
   across: boolean,
 ): Promise<number> {
-  const stats = frame.mapBatches(fromModule(stepsUrl(), "urlOrder"), {
+  const stats = frame.mapBatches(fromModule(stepsUrl, "urlOrder"), {
     streaming: true,
     schema: { inversions: "BIGINT", first: "VARCHAR", last: "VARCHAR" },
     name: "order",

@@ -2,7 +2,14 @@
 // would write their leading digits as DOUBLE: `sum` of integers is one. They are stored as
 // DECIMAL(38, 0), which holds every sum of 64-bit integers, and read as integers again.
 
-import { type DuckDBConnection, type DuckDBDecimalType, DuckDBTypeId } from "@duckdb/node-api";
+import {
+  type DuckDBConnection,
+  type DuckDBDecimalType,
+  type DuckDBPreparedStatement,
+  type DuckDBResult,
+  type DuckDBType,
+  DuckDBTypeId,
+} from "@duckdb/node-api";
 import { identifier } from "./sql-text.ts";
 
 /** Decimals of more digits are not exact as JavaScript numbers. */
@@ -19,50 +26,53 @@ export async function storable(query: string, connection: DuckDBConnection): Pro
 
 /** As {@link storable}, for rows of a table, which do not say what they are. */
 export async function storableTable(query: string, connection: DuckDBConnection): Promise<string> {
-  return await replaced(query, connection, (type) =>
-    type.typeId === DuckDBTypeId.HUGEINT || type.typeId === DuckDBTypeId.UHUGEINT
-      ? "DECIMAL(38, 0)"
-      : undefined,
-  );
-}
-
-/** A query with the same rows, whose long decimals without fraction are integers. */
-export async function readable(query: string, connection: DuckDBConnection): Promise<string> {
-  return await replaced(query, connection, (type) => {
-    if (type.typeId !== DuckDBTypeId.DECIMAL) return undefined;
-    const { width, scale } = type as DuckDBDecimalType;
-    return scale === 0 && width > exactDigits ? "HUGEINT" : undefined;
-  });
-}
-
-async function replaced(
-  query: string,
-  connection: DuckDBConnection,
-  castOf: (type: { readonly typeId: DuckDBTypeId }) => string | undefined,
-): Promise<string> {
-  const casts = new Map<string, string>();
-  const names = new Set<string>();
-  let statement: Awaited<ReturnType<DuckDBConnection["prepare"]>>;
+  let statement: DuckDBPreparedStatement;
   try {
     statement = await connection.prepare(query);
   } catch {
     return query;
   }
-  try {
-    for (let i = 0; i < statement.columnCount; i++) {
-      const name = statement.columnName(i);
-      // A name that is there twice cannot be meant by itself.
-      if (names.has(name.toLowerCase())) return query;
-      names.add(name.toLowerCase());
-      const type = castOf(statement.columnType(i));
-      if (type !== undefined) casts.set(name, type);
-    }
-  } finally {
-    statement.destroySync();
-  }
-  if (casts.size === 0) return query;
-  const list = [...casts].map(([name, type]) => {
-    return `CAST(${identifier(name)} AS ${type}) AS ${identifier(name)}`;
+  const columns = Array.from({ length: statement.columnCount }, (_, i) => i);
+  const names = columns.map((i) => statement.columnName(i));
+  const types = columns.map((i) => statement.columnType(i));
+  statement.destroySync();
+  const casts = castsOf(names, types, ({ typeId }) =>
+    typeId === DuckDBTypeId.HUGEINT || typeId === DuckDBTypeId.UHUGEINT
+      ? "DECIMAL(38, 0)"
+      : undefined,
+  );
+  return casts.length === 0 ? query : withCasts(query, casts);
+}
+
+/** A query's rows as they come; long decimals without fraction are integers. */
+export async function streamReadable(
+  query: string,
+  connection: DuckDBConnection,
+): Promise<DuckDBResult> {
+  const result = await connection.stream(query);
+  const casts = castsOf(result.columnNames(), result.columnTypes(), (type) => {
+    if (type.typeId !== DuckDBTypeId.DECIMAL) return undefined;
+    const { width, scale } = type as DuckDBDecimalType;
+    return scale === 0 && width > exactDigits ? "HUGEINT" : undefined;
   });
-  return `SELECT * REPLACE (${list.join(", ")}) FROM (${query}\n)`;
+  // Nothing was read yet: only a query that has such columns is asked twice.
+  return casts.length === 0 ? result : await connection.stream(withCasts(query, casts));
+}
+
+/** `CAST(…) AS …` for each column that gets another type; none where names do not tell columns. */
+function castsOf(
+  names: readonly string[],
+  types: readonly DuckDBType[],
+  castOf: (type: DuckDBType) => string | undefined,
+): readonly string[] {
+  if (new Set(names.map((name) => name.toLowerCase())).size < names.length) return [];
+  return names.flatMap((name, i) => {
+    const type = castOf(types[i] as DuckDBType);
+    const column = identifier(name);
+    return type === undefined ? [] : [`CAST(${column} AS ${type}) AS ${column}`];
+  });
+}
+
+function withCasts(query: string, casts: readonly string[]): string {
+  return `SELECT * REPLACE (${casts.join(", ")}) FROM (${query}\n)`;
 }

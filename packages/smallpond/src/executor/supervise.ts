@@ -3,6 +3,7 @@
 
 import { fork } from "node:child_process";
 import { setTimeout as sleep } from "node:timers/promises";
+import { ownFlags, ownModule } from "../own-module.ts";
 import type { StorageOptions } from "../task/disk.ts";
 import type { Capacity } from "./protocol.ts";
 
@@ -42,11 +43,7 @@ const restartDelayMs = 500;
 
 /** The file that is an executor's process, and the flags it needs. */
 export function executorProgram(): { readonly file: string; readonly flags: readonly string[] } {
-  const source = import.meta.url.endsWith(".ts");
-  const name = source ? "./executor-process.ts" : "./executor-process.js";
-  const file = new URL(name, import.meta.url).pathname;
-  // Not this process's own flags: with `-e` among them, an executor would be the script again.
-  return { file, flags: source ? ["--conditions=@open-infra/source"] : [] };
+  return { file: ownModule("./executor-process", import.meta.url).pathname, flags: ownFlags };
 }
 
 /** Keeps an executor alive; gives the code to end with. */

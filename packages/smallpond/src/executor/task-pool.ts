@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { deserializeError, type SerializedError } from "@open-infra/errors";
 import type { DataSet } from "../dataset/dataset.ts";
 import { PlanError, TaskError } from "../errors.ts";
+import { ownFlags, ownModule } from "../own-module.ts";
 import type { BoundTask } from "../task/run.ts";
 import type { EngineLimits } from "./engine.ts";
 import type { GpuShare } from "./protocol.ts";
@@ -77,13 +78,11 @@ class TaskProcess {
   constructor(name: string, memoryBytes: number, spill: string, devices: string | undefined) {
     this.name = name;
     this.memoryBytes = memoryBytes;
-    const source = import.meta.url.endsWith(".ts");
-    const file = new URL(source ? "./task-process.ts" : "./task-process.js", import.meta.url);
+    const file = ownModule("./task-process", import.meta.url);
     const heapMib = Math.max(leastHeapMib, Math.floor((memoryBytes * 0.75) / mib));
-    const flags = source ? ["--conditions=@open-infra/source"] : [];
     const start: TaskProcessStart = { spill, parentPid: process.pid };
     this.#child = fork(file, [JSON.stringify(start)], {
-      execArgv: [...flags, `--max-old-space-size=${heapMib}`],
+      execArgv: [...ownFlags, `--max-old-space-size=${heapMib}`],
       serialization: "json",
       stdio: ["ignore", "inherit", "pipe", "ipc"],
       ...(devices !== undefined && { env: { ...process.env, CUDA_VISIBLE_DEVICES: devices } }),

@@ -3,13 +3,13 @@
 
 import { Worker } from "node:worker_threads";
 import { serializeError } from "@open-infra/errors";
+import { ownModule } from "../own-module.ts";
 import { runTask } from "../task/run.ts";
 import { EnginePool } from "./engine.ts";
 import type { FromTaskProcess, TaskJob, TaskProcessStart } from "./task-pool.ts";
 
 const start = JSON.parse(process.argv[2] ?? "{}") as TaskProcessStart;
-const extension = import.meta.url.endsWith(".ts") ? "ts" : "js";
-new Worker(new URL(`./orphan-watch.${extension}`, import.meta.url), {
+new Worker(ownModule("./orphan-watch", import.meta.url), {
   workerData: start.parentPid,
 }).unref();
 const engine = new EnginePool(start.spill);

@@ -5,7 +5,7 @@ import type { DuckDBConnection } from "@duckdb/node-api";
 import { InputError } from "@open-infra/errors";
 import type { Table } from "apache-arrow";
 import type { Schema } from "../dataset/dataset.ts";
-import { readable } from "../dataset/wide-integers.ts";
+import { streamReadable } from "../dataset/wide-integers.ts";
 import { withReader } from "../task/beside.ts";
 import { arrowBatches } from "./arrow-read.ts";
 import { ArrowWriter } from "./arrow-write.ts";
@@ -117,7 +117,7 @@ export async function* rowBatches(
   connection: DuckDBConnection,
   skip = 0,
 ): AsyncGenerator<readonly Row[]> {
-  const input = await connection.stream(await readable(query, connection));
+  const input = await streamReadable(query, connection);
   const types = input.deduplicatedColumnNames().map((name, i) => [name, `${input.columnType(i)}`]);
   const plain = plainNumbers(Object.fromEntries(types));
   let left = skip;

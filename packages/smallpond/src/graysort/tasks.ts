@@ -4,6 +4,7 @@
 import type { DataSet } from "../dataset/dataset.ts";
 import { engineVersion } from "../executor/engine.ts";
 import { fromModule } from "../functions/function-ref.ts";
+import { ownModule } from "../own-module.ts";
 import type { TaskGraph } from "../plan/planner.ts";
 import { taskKey } from "../task/key.ts";
 import type { InputRef, Task, TaskOp } from "../task/task.ts";
@@ -15,10 +16,7 @@ const samplesPerPartition = 512;
 const smallestSample = 1024;
 const parquet = { compression: "uncompressed" } as const;
 
-function stepsUrl(): URL {
-  const extension = import.meta.url.endsWith(".ts") ? "ts" : "js";
-  return new URL(`./steps.${extension}`, import.meta.url);
-}
+const stepsUrl = ownModule("./steps", import.meta.url);
 
 interface StepOptions {
   readonly step: string;
@@ -30,7 +28,7 @@ interface StepOptions {
 }
 
 function stepTask({ step, args, inputs, outputs = 1, partition, memoryBytes }: StepOptions): Task {
-  const op: TaskOp = { kind: "script", fn: fromModule(stepsUrl(), step, [args]).ref };
+  const op: TaskOp = { kind: "script", fn: fromModule(stepsUrl, step, [args]).ref };
   return {
     key: taskKey({ op, inputs, parquet: { outputs }, seed: 0, engine: engineVersion() }),
     node: `graysort-${step}`,

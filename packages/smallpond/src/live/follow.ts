@@ -3,23 +3,24 @@
 
 import { open } from "node:fs/promises";
 import { join } from "node:path";
-import { JobView } from "./job-view.ts";
-import type { LogLine } from "./log-lines.ts";
+import type { JobView } from "./job-view.ts";
+import { LogFeed } from "./log-feed.ts";
 
 const chunkBytes = 1 << 20;
 
 /** Follows one job. */
 export class JobFollower {
-  readonly view: JobView = new JobView();
   readonly root: string;
-  #at = 0;
-  #rest = "";
-  readonly #decoder = new TextDecoder();
+  readonly #feed = new LogFeed();
   #turn: Promise<unknown> = Promise.resolve();
 
   /** @param root The job's folder. */
   constructor(root: string) {
     this.root = root;
+  }
+
+  get view(): JobView {
+    return this.#feed.view;
   }
 
   /** Takes what was written since; false if there was nothing, or no log yet. */
@@ -37,27 +38,13 @@ export class JobFollower {
     try {
       const buffer = new Uint8Array(chunkBytes);
       for (;;) {
-        const { bytesRead } = await file.read(buffer, 0, chunkBytes, this.#at);
+        const { bytesRead } = await file.read(buffer, 0, chunkBytes, this.#feed.bytes);
         if (bytesRead === 0) return got;
         got = true;
-        this.#at += bytesRead;
-        this.#feed(this.#decoder.decode(buffer.subarray(0, bytesRead), { stream: true }));
+        this.#feed.take(buffer.subarray(0, bytesRead));
       }
     } finally {
       await file.close();
-    }
-  }
-
-  #feed(text: string): void {
-    const lines = (this.#rest + text).split("\n");
-    this.#rest = lines.pop() as string;
-    for (const line of lines) {
-      if (line === "") continue;
-      try {
-        this.view.take(JSON.parse(line) as LogLine);
-      } catch {
-        // A line that a killed writer left half; the next one begins anew.
-      }
     }
   }
 }

@@ -5,9 +5,11 @@ export {
   type AttemptView,
   type ExecutorView,
   type FailureView,
+  type JobEntry,
   JobView,
   type StepView,
 } from "./job-view.ts";
+export { LogFeed } from "./log-feed.ts";
 export type { LogLine, StepLine } from "./log-lines.ts";
 export {
   boxHeight,

@@ -5,6 +5,18 @@
 import type { LogLine, StepLine } from "./log-lines.ts";
 import { Sample } from "./sample.ts";
 
+/** A job under a data root. */
+export interface JobEntry {
+  readonly jobId: string;
+  readonly root: string;
+  readonly state: "running" | "ended" | "killed";
+  readonly startedMs: number;
+  readonly lastMs: number;
+  readonly tasks: number;
+  readonly done: number;
+  readonly failures: number;
+}
+
 /** A step and its tasks. */
 export interface StepView extends Omit<StepLine, "tasks"> {
   tasks: number;

@@ -5,21 +5,9 @@ import { hostname } from "node:os";
 import { join } from "node:path";
 import { InputError } from "@open-infra/errors";
 import { JobFollower } from "./follow.ts";
-import type { JobView } from "./job-view.ts";
+import type { JobEntry, JobView } from "./job-view.ts";
 
 const lockSilentMs = 10_000;
-
-/** A job under a data root. */
-export interface JobEntry {
-  readonly jobId: string;
-  readonly root: string;
-  readonly state: "running" | "ended" | "killed";
-  readonly startedMs: number;
-  readonly lastMs: number;
-  readonly tasks: number;
-  readonly done: number;
-  readonly failures: number;
-}
 
 /** What is known of a log of some length. */
 interface Seen {

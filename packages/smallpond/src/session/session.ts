@@ -3,12 +3,11 @@
 import { join } from "node:path";
 import type { Table } from "apache-arrow";
 import type { DataSet } from "../dataset/dataset.ts";
-import { readable } from "../dataset/wide-integers.ts";
 import { InfeasibleTaskError, PlanError, SessionClosedError, TaskError } from "../errors.ts";
 import { EnginePool, engineVersion } from "../executor/engine.ts";
 import { Fleet } from "../executor/fleet.ts";
 import { arrowTable } from "../functions/arrow-read.ts";
-import { plainNumbers } from "../functions/plain-numbers.ts";
+import { rowBatches } from "../functions/run-function.ts";
 import { makeUdf, type Udf, type UdfOptions } from "../functions/udf.ts";
 import { PlanNodes } from "../nodes/plan-nodes.ts";
 import { abandonSinks, listsFiles, openSinks, sinkStaging } from "../nodes/sink-place.ts";
@@ -371,15 +370,11 @@ export class Session implements AsyncDisposable {
   }
 
   /** A query run here, over finished data; for results that a person looks at. */
-  async query(sql: string): Promise<Record<string, unknown>[]> {
+  async query(sql: string): Promise<readonly Record<string, unknown>[]> {
     const limits = { threads: 2, memoryBytes: 2 ** 30, seed: 0 };
     return await this.#engine.with(limits, async (connection) => {
-      const reader = await connection.runAndReadAll(await readable(sql, connection));
-      const types = reader
-        .deduplicatedColumnNames()
-        .map((name, i) => [name, `${reader.columnType(i)}`]);
-      const rows = reader.getRowObjectsJS() as Record<string, unknown>[];
-      return rows.map(plainNumbers(Object.fromEntries(types)));
+      for await (const rows of rowBatches(sql, Number.POSITIVE_INFINITY, connection)) return rows;
+      return [];
     });
   }
 

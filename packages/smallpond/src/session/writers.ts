@@ -6,6 +6,7 @@ import { InputError } from "@open-infra/errors";
 import type { DataSet } from "../dataset/dataset.ts";
 import { engineVersion } from "../executor/engine.ts";
 import { fromModule } from "../functions/function-ref.ts";
+import { ownModule } from "../own-module.ts";
 import type { TaskGraph } from "../plan/planner.ts";
 import { taskKey } from "../task/key.ts";
 import { type ExportForm, extensionOf } from "../task/ops/export.ts";
@@ -58,8 +59,7 @@ async function exported(
 ): Promise<WrittenFile[]> {
   const full: ExportForm =
     form.format === "parquet" ? { ...form, parquet: form.parquet ?? frame.parquet } : form;
-  const file = import.meta.url.endsWith(".ts") ? "export.ts" : "export.js";
-  const url = new URL(`../task/ops/${file}`, import.meta.url);
+  const url = ownModule("../task/ops/export", import.meta.url);
   const { ref } = fromModule(url, "exportRows", [full]);
   const filled = data.map((set, i) => ({ set, i })).filter(({ set }) => set.parts.length > 0);
   const tasks = filled.map(({ set, i }) => exportTask({ kind: "script", fn: ref }, set, i));

@@ -1,19 +1,8 @@
 // The job that is watched: its log is asked for as it grows and fed to the view of the package that
 // wrote it; the page reads that. Kept while other pages are shown, but asks only while it is seen.
 
-import { JobView, type LogLine } from "@open-infra/smallpond/live";
+import { type JobEntry, type JobView, LogFeed } from "@open-infra/smallpond/live";
 import { type ReadonlySignal, type Signal, signal } from "@preact/signals";
-
-/** A job of the list, as the server tells it. */
-export interface ListedJob {
-  readonly jobId: string;
-  readonly state: "running" | "ended" | "killed";
-  readonly startedMs: number;
-  readonly lastMs: number;
-  readonly tasks: number;
-  readonly done: number;
-  readonly failures: number;
-}
 
 /** What the page shows of a job; a new object whenever the view has changed. */
 export interface Shown {
@@ -28,20 +17,17 @@ const listMs = 3_000;
 
 /** See the head of this file. */
 export class JobsSession {
-  readonly #jobs: Signal<readonly ListedJob[] | null> = signal(null);
+  readonly #jobs: Signal<readonly JobEntry[] | null> = signal(null);
   readonly #shown: Signal<Shown | null> = signal(null);
   readonly #problem: Signal<string | null> = signal(null);
   readonly #at: Signal<string> = signal("");
   #job = "";
-  #view = new JobView();
-  #from = 0;
-  #rest = "";
-  #decoder = new TextDecoder();
+  #feed = new LogFeed();
   #timer = 0;
   #listedMs = Number.NEGATIVE_INFINITY;
   #seen = false;
 
-  get jobs(): ReadonlySignal<readonly ListedJob[] | null> {
+  get jobs(): ReadonlySignal<readonly JobEntry[] | null> {
     return this.#jobs;
   }
 
@@ -71,10 +57,7 @@ export class JobsSession {
   choose(job: string): void {
     if (job === this.#job) return;
     this.#job = job;
-    this.#view = new JobView();
-    this.#from = 0;
-    this.#rest = "";
-    this.#decoder = new TextDecoder();
+    this.#feed = new LogFeed();
     this.#shown.value = null;
     this.#wake();
   }
@@ -109,7 +92,7 @@ export class JobsSession {
 
   async #list(): Promise<void> {
     const response = await ask(`${this.#at.value}/list`);
-    this.#jobs.value = (await response.json()) as readonly ListedJob[];
+    this.#jobs.value = (await response.json()) as readonly JobEntry[];
     this.#listedMs = performance.now();
     const [first] = this.#jobs.value;
     if (this.#job === "" && first !== undefined) this.choose(first.jobId);
@@ -118,34 +101,22 @@ export class JobsSession {
   async #read(): Promise<void> {
     const job = this.#job;
     for (;;) {
-      const query = new URLSearchParams({ job, from: String(this.#from) });
+      const query = new URLSearchParams({ job, from: String(this.#feed.bytes) });
       const response = await ask(`${this.#at.value}/log?${query}`);
       const bytes = new Uint8Array(await response.arrayBuffer());
       // Another one may have been chosen meanwhile.
       if (job !== this.#job) return;
-      this.#from += bytes.length;
-      this.#feed(this.#decoder.decode(bytes, { stream: true }));
-      if (bytes.length === 0 || this.#from >= Number(response.headers.get("x-log-bytes"))) break;
+      this.#feed.take(bytes);
+      if (bytes.length === 0 || this.#feed.bytes >= Number(response.headers.get("x-log-bytes")))
+        break;
     }
-    const view = this.#view;
+    const { view } = this.#feed;
     const isOver = view.state === "ended" || this.#stateOf(job) === "killed";
     this.#shown.value = { job, view, nowMs: isOver ? view.lastMs : Date.now() };
   }
 
-  #stateOf(job: string): ListedJob["state"] | undefined {
+  #stateOf(job: string): JobEntry["state"] | undefined {
     return this.#jobs.value?.find(({ jobId }) => jobId === job)?.state;
-  }
-
-  #feed(text: string): void {
-    const lines = (this.#rest + text).split("\n");
-    this.#rest = lines.pop() as string;
-    for (const line of lines) {
-      try {
-        if (line !== "") this.#view.take(JSON.parse(line) as LogLine);
-      } catch {
-        // Half a line of a killed job.
-      }
-    }
   }
 }
 
