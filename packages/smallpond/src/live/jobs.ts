@@ -4,6 +4,7 @@ import { readdir, stat } from "node:fs/promises";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { InputError } from "@open-infra/errors";
+import { isAlive } from "../process-alive.ts";
 import { JobFollower } from "./follow.ts";
 import type { JobEntry, JobView } from "./job-view.ts";
 
@@ -80,18 +81,8 @@ export async function jobState(
   if (view.state === "ended") return "ended";
   const lock = await stat(join(root, "lock")).catch(() => undefined);
   const isRenewed = lock !== undefined && Date.now() - lock.mtimeMs < lockSilentMs;
-  if (!isRenewed || (view.host === hostname() && !isThere(view.pid))) return "killed";
+  if (!isRenewed || (view.host === hostname() && !isAlive(view.pid))) return "killed";
   return "running";
-}
-
-function isThere(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    // Another user's is there, too.
-    return (error as NodeJS.ErrnoException).code === "EPERM";
-  }
 }
 
 /**

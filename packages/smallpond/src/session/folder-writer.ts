@@ -19,6 +19,7 @@ import {
 } from "node:fs/promises";
 import { basename, dirname, extname, join, resolve } from "node:path";
 import { InputError } from "@open-infra/errors";
+import { isAlive } from "../process-alive.ts";
 import type { ParquetWriteOptions, WriteMode } from "./frame-options.ts";
 
 /** A file of the job and its name, with `/` for folders, where the user looks. */
@@ -193,14 +194,5 @@ async function recoverFolder(folder: string): Promise<void> {
     else if (!isAlive(Number(name.slice(stagingPrefix.length).split("-")[0]))) {
       await rm(staging, { recursive: true, force: true });
     }
-  }
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === "EPERM";
   }
 }

@@ -9,6 +9,7 @@ import { join } from "node:path";
 import { InputError } from "@open-infra/errors";
 import { concatData, type DataSet, knownRows } from "../dataset/dataset.ts";
 import { literal } from "../dataset/sql-text.ts";
+import { attemptError } from "../executor/attempt-errors.ts";
 import { EnginePool } from "../executor/engine.ts";
 import { JobFolder } from "../task/commit.ts";
 import { runTask } from "../task/run.ts";
@@ -79,6 +80,8 @@ export async function rerunTask(options: RerunOptions): Promise<RerunReport> {
         ...{ inputRows: rowsOf(inputs), outputRows: rowsOf(outputs) },
       };
     });
+  } catch (error) {
+    throw attemptError(error, task, { memoryBytes: limits.memoryBytes, folder: output });
   } finally {
     engine.close();
     for (const path of [spill, profile]) rmSync(path, { recursive: true, force: true });

@@ -8,6 +8,7 @@ import { hostname } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { JobLockedError } from "../errors.ts";
+import { isAlive } from "../process-alive.ts";
 
 interface Holder {
   readonly pid: number;
@@ -125,15 +126,6 @@ const timeOf = (path: string): number | undefined =>
 
 function nameOf(holder: Holder | undefined): string {
   return holder === undefined ? "another process" : `process ${holder.pid} on ${holder.host}`;
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === "EPERM";
-  }
 }
 
 /** Start of a process where the kernel tells; undefined elsewhere. */

@@ -9,7 +9,7 @@ import type { DataSet, FilePart } from "../../dataset/dataset.ts";
 import { TaskError } from "../../errors.ts";
 import { loadFunction } from "../../functions/function-ref.ts";
 import type { Task, TaskOp } from "../task.ts";
-import { allEmpty } from "./write.ts";
+import { allEmpty, withFunction } from "./write.ts";
 
 /** What a script is given. */
 export interface ScriptContext {
@@ -47,25 +47,14 @@ export async function runScript(
   connection: DuckDBConnection,
   folder: string,
 ): Promise<readonly DataSet[]> {
-  const fail = (message: string, cause?: unknown): TaskError =>
-    new TaskError(task.node, 1, "function", message, { cause });
+  const fail = (message: string): TaskError => new TaskError(task.node, 1, "function", message);
   if (skipEmpty && allEmpty(inputs)) return [{ format: "files", parts: [] }];
-  let outputs: unknown;
-  try {
+  const outputs: unknown = await withFunction(task, async () => {
     const script = await loadFunction(fn);
     const { partition } = task;
     const context: ScriptContext = { inputs, folder, connection, task, partition };
-    outputs = await script(context);
-  } catch (cause) {
-    if (cause instanceof TaskError) throw cause;
-    const message = cause instanceof Error ? cause.message : String(cause);
-    // A full disk is not the script's fault, and may not be full on another try.
-    const { code } = cause as NodeJS.ErrnoException;
-    if (code === "ENOSPC" || code === "EDQUOT") {
-      throw new TaskError(task.node, 1, "disk", message, { cause });
-    }
-    throw fail(message, cause);
-  }
+    return await script(context);
+  });
   if (collect && (outputs === undefined || outputs === true)) {
     return [{ format: "files", parts: filesIn(folder) }];
   }

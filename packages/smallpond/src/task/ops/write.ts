@@ -78,8 +78,7 @@ export async function withQuery<T>(task: Task, shown: string, body: () => Promis
     return await body();
   } catch (cause) {
     const message = cause instanceof Error ? cause.message : String(cause);
-    const reason = limitMet(cause) ?? "sql";
-    throw new TaskError(task.node, 1, reason, `${message}\nquery: ${shown}`, { cause });
+    throw new TaskError(task.node, 1, "sql", `${message}\nquery: ${shown}`, { cause });
   }
 }
 
@@ -90,15 +89,6 @@ export async function withFunction<T>(task: Task, body: () => Promise<T>): Promi
   } catch (cause) {
     if (cause instanceof TaskError) throw cause;
     const message = cause instanceof Error ? cause.message : String(cause);
-    throw new TaskError(task.node, 1, limitMet(cause) ?? "function", message, { cause });
+    throw new TaskError(task.node, 1, "function", message, { cause });
   }
-}
-
-/** A limit of the machine that a failure met: not the user's fault, and perhaps not met again. */
-function limitMet(cause: unknown): "memory" | "disk" | undefined {
-  const message = cause instanceof Error ? cause.message : String(cause);
-  const { code } = (cause ?? {}) as NodeJS.ErrnoException;
-  if (code === "ENOSPC" || code === "EDQUOT") return "disk";
-  if (/Out of Memory/i.test(message)) return "memory";
-  return /No space left|disk full/i.test(message) ? "disk" : undefined;
 }
