@@ -3,7 +3,16 @@
 
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -61,7 +70,29 @@ export class TestSlurm {
       await ended;
       clearTimeout(timer);
     }
+    for (const pid of this.#steps()) process.kill(pid, "SIGKILL");
     rmSync(this.folder, { recursive: true, force: true });
+  }
+
+  /** Daemons of steps that outlived their node's: those that listen in this cluster's folder. */
+  #steps(): number[] {
+    const sockets = readFileSync("/proc/net/unix", "utf8")
+      .split("\n")
+      .filter((line) => line.includes(`${this.folder}/`))
+      .map((line) => `socket:[${line.trim().split(/\s+/)[6]}]`);
+    return readdirSync("/proc")
+      .filter((name) => /^\d+$/.test(name))
+      .filter((pid) => {
+        try {
+          if (readFileSync(`/proc/${pid}/comm`, "utf8").trim() !== "slurmstepd") return false;
+          const files = readdirSync(`/proc/${pid}/fd`);
+          return files.some((fd) => sockets.includes(readlinkSync(`/proc/${pid}/fd/${fd}`)));
+        } catch {
+          // It has ended meanwhile.
+          return false;
+        }
+      })
+      .map(Number);
   }
 
   async #start(nodes: number): Promise<void> {
